@@ -1,0 +1,46 @@
+# Each target sets up what it needs: `make demo` and `make test` work on a machine with Python 3.11+ and pip alone.
+
+PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 python3.11,$(if $(shell $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo ok),$(p))))
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test lint digits digits-compare bench clean
+
+help:  ## Lists the targets.
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+demo: $(VENV)/.run  ## Trains the shipped digits model on, stops, resumes, and samples beyond its training size.
+	$(BIN)/python -m ledit_jax.analysis.demo --workdir=runs/demo
+
+test: $(VENV)/.dev lint  ## Lint, format and the whole test suite.
+	$(BIN)/python -m pytest -n 2
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+digits: $(VENV)/.run  ## The recipe of the shipped checkpoint, from scratch; resumes where it was stopped.
+	$(BIN)/python -m ledit_jax.analysis.digits --workdir=runs/digits
+
+digits-compare: $(VENV)/.run  ## The same budget for DiT with sin/cos positions and with none, and the table of the three.
+	$(BIN)/python -m ledit_jax.analysis.digits --workdir=runs/digits --compare
+
+bench: $(VENV)/.dev  ## Timings against PyTorch on this machine.
+	$(BIN)/python benchmarks/train_step.py
+
+clean:  ## Removes the virtual environment and the caches, not the runs.
+	rm -rf $(VENV) .pytest_cache .ruff_cache build *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or newer is needed, and none was found on the PATH"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(VENV)/.run: requirements.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --progress-bar=on -r requirements.txt
+	touch $@
+
+$(VENV)/.dev: requirements-dev.txt requirements.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --progress-bar=on -r requirements-dev.txt
+	touch $@ $(VENV)/.run
