@@ -1,0 +1,15 @@
+"""LEDiT on ImageNet 512x512 from scratch, with the paper's settings; sample it at 768x768 and 1024x1024.
+
+  python train.py --config=configs/imagenet512.py:LEDiT-XL/2 --workdir=runs/xl2-512 --config.data.path=LATENTS
+
+As imagenet256.py, with latents of 512x512 pictures: 1,024 tokens at patch 2.
+"""
+
+from configs import imagenet256
+
+
+def get_config(name: str = "LEDiT-XL/2"):
+    """name: FAMILY-SIZE/PATCH, see `ledit_jax.config.model_preset`."""
+    config = imagenet256.get_config(name)
+    config.data.image_height = config.data.image_width = 512
+    return config

@@ -1,0 +1,17 @@
+"""LEDiT on ImageNet 512x512, fine-tuned from a pretrained DiT-XL/2-512 or from a LEDiT trained at 256x256.
+
+  python train.py --config=configs/imagenet512_finetune.py:LEDiT-XL/2 --workdir=runs/ft-512 --init_from=CHECKPOINT \\
+      --config.data.path=LATENTS
+
+Paper: 100K steps. Expected there: FID 21.75 / 48.64 / 91.11 at 768 / 896 / 1024 (VisionYaRN 29.46 / 65.58 / 104.62).
+We have not repeated that run.
+"""
+
+from configs import imagenet256_finetune
+
+
+def get_config(name: str = "LEDiT-XL/2"):
+    """name: FAMILY-SIZE/PATCH, see `ledit_jax.config.model_preset`."""
+    config = imagenet256_finetune.get_config(name)
+    config.data.image_height = config.data.image_width = 512
+    return config
