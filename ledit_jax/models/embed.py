@@ -1,0 +1,69 @@
+"""What enters and leaves the transformer: patches, timesteps and class labels.
+
+B batch, H W height and width in latent cells, h w token grid, C channels, P patch size, D width.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from ledit_jax.config import ModelConfig
+
+_FREQUENCY_EMBEDDING_SIZE = 256
+_normal_002 = nnx.initializers.normal(0.02)
+
+
+def patchify(x: Float[Array, "B H W C"], patch_size: int) -> Float[Array, "B h w PPC"]:
+    """Cuts pictures into patches; a patch is laid out (row, column, channel)."""
+    B, H, W, C = x.shape
+    h, w = H // patch_size, W // patch_size
+    x = x.reshape(B, h, patch_size, w, patch_size, C).swapaxes(2, 3)
+    return x.reshape(B, h, w, patch_size * patch_size * C)
+
+
+def unpatchify(x: Float[Array, "B h w PPC"], patch_size: int) -> Float[Array, "B H W C"]:
+    """Inverse of `patchify`."""
+    B, h, w, _ = x.shape
+    x = x.reshape(B, h, w, patch_size, patch_size, -1).swapaxes(2, 3)
+    return x.reshape(B, h * patch_size, w * patch_size, -1)
+
+
+def timestep_frequencies(
+    timesteps: Int[Array, " B"], max_period: float, frequency_shift: float = 0.0
+) -> Float[Array, "B 256"]:
+    """Sinusoids of the timestep, cosines first, as DiT has them; always float32 (bfloat16 turns 750 into 752)."""
+    half = _FREQUENCY_EMBEDDING_SIZE // 2
+    exponent = jnp.arange(half, dtype=jnp.float32) / (half - frequency_shift)
+    angles = timesteps.astype(jnp.float32)[:, None] * jnp.exp(-jnp.log(max_period) * exponent)
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+
+
+class TimestepEmbedding(nnx.Module):
+    """Timestep -> sinusoids -> Linear, SiLU, Linear."""
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+        self.max_period, self.frequency_shift = config.timestep_max_period, config.timestep_frequency_shift
+        dtype = jnp.dtype(config.dtype)
+        self.fc1 = nnx.Linear(
+            _FREQUENCY_EMBEDDING_SIZE, config.width, kernel_init=_normal_002, dtype=dtype, rngs=rngs
+        )
+        self.fc2 = nnx.Linear(config.width, config.width, kernel_init=_normal_002, dtype=dtype, rngs=rngs)
+
+    def __call__(self, timesteps: Int[Array, " B"]) -> Float[Array, "B D"]:
+        """Timesteps are those of the full chain, 0 .. num_timesteps - 1."""
+        frequencies = timestep_frequencies(timesteps, self.max_period, self.frequency_shift)
+        return self.fc2(jax.nn.silu(self.fc1(frequencies)))
+
+
+class LabelEmbedding(nnx.Embed):
+    """A row for each class, and a last one for the null label of classifier-free guidance."""
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+        super().__init__(
+            config.num_classes + 1,
+            config.width,
+            embedding_init=_normal_002,
+            dtype=jnp.dtype(config.dtype),
+            rngs=rngs,
+        )

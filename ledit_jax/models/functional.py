@@ -1,0 +1,40 @@
+"""The model as two pure functions over a plain nested dict of parameters, which is what everything above uses."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from ledit_jax.config import Config
+from ledit_jax.models.ledit import LEDiT
+
+Params = dict[str, Any]
+"""Nested dict of float32 arrays, named as the modules are: params["blocks"]["attn"]["qkv"]["kernel"]."""
+
+
+def init_params(config: Config, key: jax.Array) -> Params:
+    """Freshly initialised parameters; `key` is a typed PRNG key."""
+    model = LEDiT(config.model, config.in_channels, nnx.Rngs(key))
+    return nnx.to_pure_dict(nnx.state(model, nnx.Param))
+
+
+def abstract_params(config: Config) -> Params:
+    """Shapes and dtypes of the parameters, with nothing allocated."""
+    return jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
+
+
+def make_apply(config: Config) -> Callable[..., jax.Array]:
+    """apply(params, x, timesteps, labels, *, dilation=1, logit_scale=1.0): `LEDiT.__call__` as a pure function."""
+    graphdef = nnx.graphdef(nnx.eval_shape(lambda: LEDiT(config.model, config.in_channels, nnx.Rngs(0))))
+
+    def apply(params: Params, x, timesteps, labels, *, dilation: int = 1, logit_scale=1.0) -> jax.Array:
+        return nnx.merge(graphdef, params)(x, timesteps, labels, dilation=dilation, logit_scale=logit_scale)
+
+    return apply
+
+
+def count_params(params: Params) -> int:
+    """Number of scalars."""
+    return sum(int(jnp.size(leaf)) for leaf in jax.tree.leaves(params))

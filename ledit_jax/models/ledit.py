@@ -1,0 +1,183 @@
+"""LEDiT (arXiv 2503.04344): a diffusion transformer that has no positional encoding.
+
+A DiT (arXiv 2212.09748) with three changes: no positions are added, every other block attends causally over a 2-D
+scan, and one 3x3 convolution follows patchify. DiT and NoPE are settings of the same class (`model_preset`).
+
+B batch, H W height and width in latent cells, h w token grid, T tokens, C channels, P patch size, D width, L depth.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from ledit_jax.config import ModelConfig, attention_kinds
+from ledit_jax.models.attention import Attention
+from ledit_jax.models.embed import LabelEmbedding, TimestepEmbedding, patchify, unpatchify
+from ledit_jax.models.locality import MultiDilationConv
+from ledit_jax.models.position import sincos_table
+
+_xavier = nnx.initializers.xavier_uniform()
+_zeros = nnx.initializers.zeros_init()
+
+_REMAT_POLICIES = {
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+def layer_norm(x: Float[Array, "B T D"], eps: float) -> Float[Array, "B T D"]:
+    """Normalises each token in float32, without learned scale and shift (adaLN brings those)."""
+    x = x.astype(jnp.float32)
+    x = x - x.mean(axis=-1, keepdims=True)
+    return x * jax.lax.rsqrt(jnp.square(x).mean(axis=-1, keepdims=True) + eps)
+
+
+def modulate(x: Float[Array, "B T D"], shift: Float[Array, "B D"], scale: Float[Array, "B D"]):
+    """x * (1 + scale) + shift, one shift and scale for each sample."""
+    return x * (1 + scale[:, None]) + shift[:, None]
+
+
+class MLP(nnx.Module):
+    """Linear, GELU (tanh form), Linear."""
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+        D, F, dtype = config.width, int(config.width * config.mlp_ratio), jnp.dtype(config.dtype)
+        self.fc1 = nnx.Linear(D, F, kernel_init=_xavier, dtype=dtype, rngs=rngs)
+        self.fc2 = nnx.Linear(F, D, kernel_init=_xavier, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        return self.fc2(jax.nn.gelu(self.fc1(x), approximate=True))
+
+
+class Block(nnx.Module):
+    """A DiT block with adaLN-Zero. Self-attention (SA) and causal attention (CA) differ in the scan alone."""
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+        dtype = jnp.dtype(config.dtype)
+        self.eps = config.norm_eps
+        self.attn = Attention(config, rngs)
+        self.mlp = MLP(config, rngs)
+        self.adaln = nnx.Linear(config.width, 6 * config.width, kernel_init=_zeros, dtype=dtype, rngs=rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        condition: Float[Array, "B D"],
+        grid: tuple[int, int],
+        scan: str,
+        causal: Bool[Array, " B"] | None,
+        logit_scale: float | Float[Array, ""],
+    ) -> Float[Array, "B T D"]:
+        """`condition` has been through SiLU; grid, scan, causal and logit_scale are attention's."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = jnp.split(self.adaln(condition), 6, axis=-1)
+        h = modulate(layer_norm(x, self.eps), shift1, scale1).astype(x.dtype)
+        x = x + gate1[:, None] * self.attn(h, grid, scan, causal, logit_scale)
+        h = modulate(layer_norm(x, self.eps), shift2, scale2).astype(x.dtype)
+        return x + gate2[:, None] * self.mlp(h)
+
+
+class FinalLayer(nnx.Module):
+    """adaLN, then a Linear to the pixels of each patch."""
+
+    def __init__(self, config: ModelConfig, out_channels: int, rngs: nnx.Rngs):
+        D, dtype = config.width, jnp.dtype(config.dtype)
+        self.eps = config.norm_eps
+        self.adaln = nnx.Linear(D, 2 * D, kernel_init=_zeros, dtype=dtype, rngs=rngs)
+        self.linear = nnx.Linear(
+            D, config.patch_size**2 * out_channels, kernel_init=_zeros, dtype=dtype, rngs=rngs
+        )
+
+    def __call__(self, x: Float[Array, "B T D"], condition: Float[Array, "B D"]) -> Float[Array, "B T PPC"]:
+        shift, scale = jnp.split(self.adaln(condition), 2, axis=-1)
+        return self.linear(modulate(layer_norm(x, self.eps), shift, scale))
+
+
+class LEDiT(nnx.Module):
+    """The network: noisy latents, timesteps and labels in; predicted noise and variance out.
+
+    The L blocks are one `Block` whose parameters carry a leading axis of length L, whatever the block order, so that
+    a checkpoint of one order starts another. The forward pass runs `lax.scan` over the order's repeating unit.
+    """
+
+    def __init__(self, config: ModelConfig, in_channels: int, rngs: nnx.Rngs):
+        D, dtype = config.width, jnp.dtype(config.dtype)
+        self.config = config
+        self.patch_embed = nnx.Linear(
+            config.patch_size**2 * in_channels, D, kernel_init=_xavier, dtype=dtype, rngs=rngs
+        )
+        self.timestep_embed = TimestepEmbedding(config, rngs)
+        self.label_embed = LabelEmbedding(config, rngs)
+        if config.conv != "none":
+            self.conv = MultiDilationConv(config, rngs)
+        if config.post_norm:
+            self.conv_norm = nnx.LayerNorm(D, epsilon=config.norm_eps, dtype=jnp.float32, rngs=rngs)
+        self.blocks = stack_blocks(config, rngs)
+        self.final_layer = FinalLayer(config, 2 * in_channels, rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "B H W C"],
+        timesteps: Int[Array, " B"],
+        labels: Int[Array, " B"],
+        *,
+        dilation: int = 1,
+        logit_scale: float | Float[Array, ""] = 1.0,
+    ) -> Float[Array, "B H W 2C"]:
+        """Predicts noise (first C channels) and the variance's interpolation v (last C), float32.
+
+        timesteps: 0 .. num_timesteps - 1. labels: 0 .. num_classes - 1, or num_classes for none. dilation: of the
+        convolution, more than 1 in training only. logit_scale: see `ops.attention.attention_scale`.
+        """
+        config = self.config
+        x = self.patch_embed(patchify(x, config.patch_size))  # B h w D
+        if config.position == "sincos":
+            x = x + sincos_table(*x.shape[1:]).astype(x.dtype)
+        if config.conv != "none":
+            x = self.conv(x, dilation)
+        if config.post_norm:
+            x = self.conv_norm(x).astype(x.dtype)
+        B, h, w, D = x.shape
+
+        condition = jax.nn.silu(self.timestep_embed(timesteps) + self.label_embed(labels))  # B D
+        causal = timesteps >= config.causal_from_timestep if config.causal_from_timestep else None
+        x = self.run_blocks(x.reshape(B, h * w, D), condition, (h, w), causal, logit_scale)  # B T D
+
+        x = self.final_layer(x, condition)  # B T PP2C
+        return unpatchify(x.reshape(B, h, w, -1), config.patch_size).astype(jnp.float32)
+
+    def run_blocks(self, x, condition, grid, causal, logit_scale) -> Float[Array, "B T D"]:
+        """Scans over each segment's repeating unit, so that every attention kind keeps a static mask."""
+        graphdef, params = nnx.split(self.blocks)
+
+        def run_block(kind, params, x, condition, causal, logit_scale):
+            scan = self.config.scan if kind == "ca" else "none"
+            return nnx.merge(graphdef, params)(x, condition, grid, scan, causal, logit_scale)
+
+        if self.config.remat != "none":
+            policy = _REMAT_POLICIES[self.config.remat]
+            run_block = jax.checkpoint(run_block, policy=policy, prevent_cse=False, static_argnums=0)
+
+        start = 0
+        for unit, repeats in attention_kinds(self.config.block_order, self.config.depth):
+            stop = start + len(unit) * repeats
+            segment = jax.tree.map(lambda p: p[start:stop].reshape(repeats, len(unit), *p.shape[1:]), params)
+
+            def run_unit(x, params, unit=unit):
+                for i, kind in enumerate(unit):
+                    block = jax.tree.map(lambda p: p[i], params)
+                    x = run_block(kind, block, x, condition, causal, logit_scale)
+                return x, None
+
+            x, _ = jax.lax.scan(run_unit, x, segment)
+            start = stop
+        return x
+
+
+def stack_blocks(config: ModelConfig, rngs: nnx.Rngs) -> Block:
+    """One Block whose parameters are those of `config.depth` blocks, stacked along a new leading axis."""
+    graphdef = nnx.graphdef(nnx.eval_shape(lambda: Block(config, nnx.Rngs(0))))
+    init = jax.vmap(lambda key: nnx.state(Block(config, nnx.Rngs(key))))
+    return nnx.merge(graphdef, init(jax.random.split(rngs.params(), config.depth)))

@@ -1,0 +1,64 @@
+"""The causal scans over an h x w token grid (LEDiT, figure 4): who may attend to whom.
+
+Each scan is a pure function of the query's and the key's (row, column). It uses comparisons and bit operators
+alone, so the same code serves NumPy masks, traced masks and kernels that compute the mask block by block.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Bool
+
+from ledit_jax.config import ConfigError, nearest
+
+
+def row_major(r, c, key_r, key_c):
+    """Scan a, "one-dimension": the key is not later in reading order."""
+    return (key_r < r) | ((key_r == r) & (key_c <= c))
+
+
+def upper_left(r, c, key_r, key_c):
+    """Scan b, "mask lower-right": the key lies neither below nor to the right."""
+    return (key_r <= r) & (key_c <= c)
+
+
+def upper_left_and_neighbours(r, c, key_r, key_c):
+    """Scan c, "unmask neighborhood": scan b, and the eight neighbours."""
+    return upper_left(r, c, key_r, key_c) | ((abs(key_r - r) <= 1) & (abs(key_c - c) <= 1))
+
+
+def all_but_lower_right(r, c, key_r, key_c):
+    """Scan d, "mask lower-right corner": only keys that are both below and to the right are hidden."""
+    return (key_r <= r) | (key_c <= c)
+
+
+def all_but_lower_right_inclusive(r, c, key_r, key_c):
+    """The other reading of d: the rest of the query's own row and column, right and below, is hidden as well."""
+    return (key_r < r) | (key_c < c) | ((key_r == r) & (key_c == c))
+
+
+def everything(r, c, key_r, key_c):
+    """No mask: plain self-attention."""
+    return (key_r == key_r) | (r == r)
+
+
+SCANS: dict[str, Callable] = {
+    "a": row_major,
+    "b": upper_left,
+    "c": upper_left_and_neighbours,
+    "d": all_but_lower_right,
+    "d_inclusive": all_but_lower_right_inclusive,
+    "none": everything,
+}
+
+
+def scan_mask(variant: str, height: int, width: int) -> Bool[np.ndarray, "T T"]:
+    """Dense mask of a scan over a height x width token grid; [query, key], True = may attend, T = height * width.
+
+    Tokens are in row-major order. Raises ConfigError for an unknown variant.
+    """
+    if variant not in SCANS:
+        raise ConfigError(f"scan {variant!r} is unknown: {nearest(variant, SCANS)}")
+    index = np.arange(height * width)
+    row, col = index // width, index % width
+    return SCANS[variant](row[:, None], col[:, None], row[None, :], col[None, :])
