@@ -1,0 +1,197 @@
+"""Latents encoded ahead of training: their files, how a record is packed, the writer and the source.
+
+A folder holds `latents-00000-of-00004.array_record` and so on, and a `metadata.json` that is written last: a folder
+without one is unfinished. Records hold float32 moments of the picture and of its mirror image.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ledit_jax.config import AutoencoderConfig, ConfigError
+
+MOMENTS = ("mean", "logvar", "mean_flip", "logvar_flip")
+METADATA_FILE = "metadata.json"
+_MAGIC = b"LAT1"
+_HEADER = struct.Struct("<4s4I")  # magic, height, width, channels, label
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentMetadata:
+    """What metadata.json says of a folder of latents."""
+
+    vae: str
+    """Which autoencoder made them: a name or path for people to read."""
+    scale: float
+    """What sampled latents are multiplied by for training; the stored moments are not multiplied."""
+    height: int
+    """Of the source pictures, in pixels."""
+    width: int
+    downsample: int
+    """Pixels per side of one latent cell."""
+    latent_channels: int
+    source: str
+    """Which pictures were encoded: a name or path for people to read."""
+    num_classes: int
+    count: int = 0
+    """Number of records in all files; `write_metadata` counts them."""
+    layout: str = "NHWC"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of each moment."""
+        return self.height // self.downsample, self.width // self.downsample, self.latent_channels
+
+
+def encode_record(record: dict[str, Any]) -> bytes:
+    """Packs a latent record: `{"mean", "logvar", "mean_flip", "logvar_flip": [H, W, C], "label": int}`.
+
+    Layout, all little-endian: 4 bytes "LAT1"; H, W, C and the label as uint32; the four moments in that order as
+    float32 in C order. Raises ValueError unless the four have one shape.
+    """
+    moments = [np.asarray(record[name], "<f4") for name in MOMENTS]
+    shape = moments[0].shape
+    if len(shape) != 3 or any(moment.shape != shape for moment in moments):
+        raise ValueError(f"moments must be four arrays of one shape [H, W, C], got {[m.shape for m in moments]}")
+    return _HEADER.pack(_MAGIC, *shape, record["label"]) + b"".join(moment.tobytes() for moment in moments)
+
+
+def decode_record(data: bytes) -> dict[str, Any]:
+    """Unpacks what `encode_record` packed; the arrays are read-only views. Raises ValueError for anything else."""
+    if len(data) < _HEADER.size or data[:4] != _MAGIC:
+        raise ValueError(f"{len(data)} bytes that do not start with {_MAGIC!r} are no latent record")
+    _, height, width, channels, label = _HEADER.unpack_from(data)
+    shape = (len(MOMENTS), height, width, channels)
+    if len(data) != _HEADER.size + 4 * math.prod(shape):
+        raise ValueError(f"a latent record of shape {shape[1:]} cannot have {len(data)} bytes")
+    moments = np.frombuffer(data, "<f4", offset=_HEADER.size).reshape(shape)
+    return dict(zip(MOMENTS, moments, strict=True)) | {"label": label}
+
+
+def shard_path(folder: str | Path, shard: int, num_shards: int) -> Path:
+    """Path of one of the folder's files."""
+    return Path(folder) / f"latents-{shard:05d}-of-{num_shards:05d}.array_record"
+
+
+class LatentWriter:
+    """Writes one of the folder's files; as many processes as there are shards can write side by side.
+
+    A context manager. The file takes its name when it is closed without an exception, so a file with that name is
+    whole. Raises ConfigError if it exists already: no process writes over another's work.
+    """
+
+    def __init__(self, folder: str | Path, shape: tuple[int, int, int], shard: int = 0, num_shards: int = 1):
+        from array_record.python.array_record_module import ArrayRecordWriter  # here: only latents and TFDS need it
+
+        self._path = shard_path(folder, shard, num_shards)
+        if self._path.exists():
+            raise ConfigError(f"{str(self._path)!r} exists: delete it or choose another folder")
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._partial = self._path.with_suffix(".partial")
+        self._shape = shape
+        self._writer = ArrayRecordWriter(str(self._partial), "group_size:1")  # 1: records are read one at a time
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Appends a record; raises ValueError unless its moments have the writer's shape."""
+        if np.shape(record["mean"]) != self._shape:
+            raise ValueError(f"mean has shape {np.shape(record['mean'])}, and {self._shape} is needed")
+        self._writer.write(encode_record(record))
+
+    def __enter__(self) -> "LatentWriter":
+        return self
+
+    def __exit__(self, error_type: type | None, *_: object) -> None:
+        self._writer.close()
+        if error_type is None:
+            os.replace(self._partial, self._path)
+        else:
+            self._partial.unlink()
+
+
+def write_metadata(folder: str | Path, metadata: LatentMetadata, num_shards: int = 1) -> LatentMetadata:
+    """Counts the records of all files and writes metadata.json, once and last; returns it with the count.
+
+    Raises ConfigError if a file is missing.
+    """
+    paths = [shard_path(folder, shard, num_shards) for shard in range(num_shards)]
+    missing = [path.name for path in paths if not path.exists()]
+    if missing:
+        raise ConfigError(f"{str(folder)!r} lacks {missing[0]}, one of {len(missing)} files: encode them first")
+    metadata = dataclasses.replace(metadata, count=len(_open(paths)))
+    partial = Path(folder) / (METADATA_FILE + ".partial")
+    partial.write_text(json.dumps(dataclasses.asdict(metadata), indent=2) + "\n")
+    os.replace(partial, Path(folder) / METADATA_FILE)
+    return metadata
+
+
+class Latents:
+    """Encoded latents of pictures of height x width pixels; records as `decode_record` gives them.
+
+    Raises ConfigError if the folder is unfinished or not of this size, or was made for another autoencoder.
+    """
+
+    def __init__(self, path: str, height: int, width: int, autoencoder: AutoencoderConfig):
+        self.metadata = _read_metadata(path)
+        _check_fits(path, self.metadata, height, width, autoencoder)
+        paths = sorted(Path(path).glob("latents-*-of-*.array_record"))
+        named = [shard_path(path, shard, len(paths)) for shard in range(len(paths))]
+        self._records = _open(paths) if paths and paths == named else None
+        if self._records is None or len(self._records) != self.metadata.count:
+            held = "an incomplete set of files" if self._records is None else f"{len(self._records)} records"
+            raise ConfigError(
+                f"data.path={path!r} holds {held}, and its {METADATA_FILE} counts {self.metadata.count}: encode it anew"
+            )
+        self.num_classes = self.metadata.num_classes
+
+    def __len__(self) -> int:
+        return self.metadata.count
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if not 0 <= index < len(self):  # ArrayRecord's own is a ValueError
+            raise IndexError(f"latent {index} of {len(self)}")
+        record = decode_record(self._records[index])
+        if record["mean"].shape != self.metadata.shape:
+            raise ValueError(f"latent {index} has shape {record['mean'].shape}, and not {self.metadata.shape}")
+        return record
+
+
+def _open(paths: list[Path]) -> Any:
+    from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+    return ArrayRecordDataSource([str(path) for path in paths])
+
+
+def _read_metadata(path: str) -> LatentMetadata:
+    file = Path(path) / METADATA_FILE
+    if not path or not file.is_file():
+        raise ConfigError(f"data.path={path!r} has no {METADATA_FILE}: give a folder that encode_latents.py finished")
+    try:
+        return LatentMetadata(**json.loads(file.read_text()))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{str(file)!r} cannot be understood ({error}): encode the folder anew") from error
+
+
+def _check_fits(path: str, metadata: LatentMetadata, height: int, width: int, autoencoder: AutoencoderConfig) -> None:
+    if autoencoder.kind == "none":
+        raise ConfigError("autoencoder.kind=none with data.source=latents: set autoencoder.kind to sd")
+    wanted = {
+        "data.image_height": (height, metadata.height),
+        "data.image_width": (width, metadata.width),
+        "autoencoder.downsample": (autoencoder.downsample, metadata.downsample),
+        "autoencoder.latent_channels": (autoencoder.latent_channels, metadata.latent_channels),
+        "autoencoder.scale": (autoencoder.scale, metadata.scale),
+        "the layout": ("NHWC", metadata.layout),
+    }
+    for name, (here, there) in wanted.items():
+        same = here == there if isinstance(here, str) else math.isclose(here, there, rel_tol=1e-6)
+        if not same:
+            raise ConfigError(
+                f"{name}={here} does not match the latents in data.path={path!r}, which have {there}: "
+                f"use {there} or encode the pictures anew"
+            )

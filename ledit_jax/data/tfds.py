@@ -1,0 +1,47 @@
+"""Data sets prepared by TensorFlow Datasets in its array_record format, read without TensorFlow."""
+
+import numpy as np
+
+from ledit_jax.config import ConfigError
+from ledit_jax.data.records import UnreadableRecord
+from ledit_jax.data.transforms import to_array, to_picture
+
+
+class TFDS:
+    """The pictures of `tfds.data_source(name, split=split, data_dir=data_dir)`; nothing is downloaded.
+
+    The data set needs uint8 features "image" (one or three channels, converted to `channels`) and "label" (a class).
+    Raises ConfigError when TFDS is not installed, cannot open the data set, or the features are others.
+    """
+
+    def __init__(self, name: str, split: str, data_dir: str = "", channels: int = 3):
+        try:
+            import tensorflow_datasets as tfds  # here, because it is slow to import and only this source needs it
+        except ImportError as error:
+            raise ConfigError("data.source=tfds needs TFDS: pip install tensorflow-datasets array_record") from error
+        try:
+            self._records = tfds.data_source(name, split=split, data_dir=data_dir or None, download=False)
+        except Exception as error:  # TFDS raises a dozen kinds, AssertionError among them
+            reason = str(error).strip().partition("\n")[0]
+            raise ConfigError(
+                f"data.name={name!r}, data.split={split!r} cannot be read from data.path={data_dir!r} ({reason}): "
+                f"prepare it with `tfds build {name} --file_format=array_record --data_dir=...`"
+            ) from error
+        features = self._records.dataset_info.features
+        if not {"image", "label"} <= set(features) or not getattr(features["label"], "num_classes", None):
+            raise ConfigError(
+                f"data.name={name!r} has the features {', '.join(features)}, and an image and a class label are needed"
+            )
+        self.num_classes: int = features["label"].num_classes
+        self._name, self._channels = f"{name} {split}", channels
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> dict:
+        try:
+            record = self._records[index]
+        except (OSError, SyntaxError, ValueError) as error:  # what the decoder says of a damaged picture
+            raise UnreadableRecord(f"{self._name} record {index}: {error}") from error
+        image = to_array(to_picture(np.asarray(record["image"])), self._channels)
+        return {"image": image, "label": int(record["label"])}

@@ -1,0 +1,118 @@
+"""Folders of pictures: classes, tables, modes, and what is refused."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ledit_jax.config import ConfigError
+from ledit_jax.data.folder import ImageFolder
+from ledit_jax.data.records import UnreadableRecord
+
+
+def save(path, value=0, mode="RGB", size=(6, 4), **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, value).save(path, **options)
+
+
+def test_classes_are_sorted_folders_with_nested_files(tmp_path):
+    save(tmp_path / "zebra" / "a.png", (10, 0, 0))
+    save(tmp_path / "ant" / "deep" / "er" / "b.JPEG", (20, 20, 20))
+    save(tmp_path / "ant" / "c.png", (30, 0, 0))
+    save(tmp_path / ".hidden" / "d.png")
+    save(tmp_path / "ant" / "._c.png")
+    (tmp_path / "ant" / "notes.txt").write_text("no picture")
+    source = ImageFolder(str(tmp_path))
+    assert (len(source), source.num_classes) == (3, 2)
+    assert [(source[i]["label"], source[i]["image"][0, 0, 0]) for i in range(3)] == [(0, 30), (0, 20), (1, 10)]
+    assert source[0]["image"].shape == (4, 6, 3)
+    with pytest.raises(IndexError):
+        source[3]
+
+
+def test_labels_follow_the_sorted_names(tmp_path):
+    names = [f"n{number:04d}" for number in np.random.default_rng(0).permutation(50)]
+    for name in names:  # made in no order, and a file system lists them in none
+        save(tmp_path / name / "a.png", (int(name[1:]), 0, 0))
+    source = ImageFolder(str(tmp_path))
+    assert [(source[i]["label"], source[i]["image"][0, 0, 0]) for i in range(50)] == [(i, i) for i in range(50)]
+
+
+@pytest.mark.parametrize("heading", ["file,label\n", ""])
+def test_table_of_labels(tmp_path, heading):
+    save(tmp_path / "x.png", (1, 0, 0))
+    save(tmp_path / "sub" / "with, comma.png", (2, 0, 0))
+    (tmp_path / "labels.csv").write_text(heading + 'x.png,4\n"sub/with, comma.png",0\n')
+    source = ImageFolder(str(tmp_path))
+    assert (len(source), source.num_classes) == (2, 5)
+    assert [(source[i]["label"], source[i]["image"][0, 0, 0]) for i in range(2)] == [(4, 1), (0, 2)]
+
+
+@pytest.mark.parametrize(
+    "mode, value, suffix, expected",
+    [
+        ("L", 77, ".png", (77, 77, 77)),
+        ("1", 1, ".png", (255, 255, 255)),
+        ("P", 0, ".png", (0, 0, 0)),
+        ("LA", (9, 128), ".png", (9, 9, 9)),
+        ("RGBA", (1, 2, 3, 128), ".png", (1, 2, 3)),
+        ("CMYK", (255, 0, 0, 0), ".tif", (0, 255, 255)),
+    ],
+)
+def test_every_mode_becomes_rgb_or_grey(tmp_path, mode, value, suffix, expected):
+    save(tmp_path / "a" / f"p{suffix}", value, mode)
+    np.testing.assert_array_equal(ImageFolder(str(tmp_path))[0]["image"][1, 2], expected)
+    grey = ImageFolder(str(tmp_path), channels=1)[0]["image"]
+    assert grey.shape == (4, 6, 1) and abs(int(grey[0, 0, 0]) - np.dot((0.299, 0.587, 0.114), expected)) <= 1
+
+
+def test_exif_orientation_is_obeyed(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: show a quarter turn clockwise
+    pixels = np.zeros((4, 6, 3), np.uint8)
+    pixels[:, :3] = 255  # bright left half as stored, so bright upper half as shown
+    (tmp_path / "a").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "a" / "p.png", exif=exif)
+    image = ImageFolder(str(tmp_path))[0]["image"]
+    assert image.shape == (6, 4, 3) and image[:3].min() == 255 and image[3:].max() == 0
+
+
+def test_damaged_files_are_unreadable_records(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    (tmp_path / "a").mkdir()
+    for name in ("cut.jpg", "cut.png"):
+        Image.fromarray(noise).save(tmp_path / "a" / name)
+        data = (tmp_path / "a" / name).read_bytes()
+        (tmp_path / "a" / name).write_bytes(data[: len(data) // 2])
+    (tmp_path / "a" / "empty.png").touch()
+    (tmp_path / "a" / "text.jpg").write_text("this is no picture")
+    source = ImageFolder(str(tmp_path))
+    assert len(source) == 4
+    for i, name in enumerate(("cut.jpg", "cut.png", "empty.png", "text.jpg")):
+        with pytest.raises(UnreadableRecord, match=name):
+            source[i]
+
+
+@pytest.mark.parametrize(
+    "arrange, message",
+    [
+        (lambda root: None, "neither class folders nor a labels.csv"),
+        (lambda root: (root / "labels.csv").write_text("file,label\n"), "names no pictures"),
+        (lambda root: (root / "labels.csv").write_text("a.png,cat\n"), "line 1 is 'a.png,cat'"),
+        (lambda root: (root / "labels.csv").write_text("a.png,1\nb.png,-1\n"), "line 2 is 'b.png,-1'"),
+        (
+            lambda root: [save(root / "full" / "a.png"), (root / "void").mkdir()],
+            "class folder .*void.* has no pictures",
+        ),
+    ],
+)
+def test_refusals_are_one_line(tmp_path, arrange, message):
+    arrange(tmp_path)
+    with pytest.raises(ConfigError, match=message) as caught:
+        ImageFolder(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("path", ["", "does/not/exist"])
+def test_missing_folder(path):
+    with pytest.raises(ConfigError, match=r"data.path=.* is not a folder"):
+        ImageFolder(path)

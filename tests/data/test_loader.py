@@ -1,0 +1,260 @@
+"""The loader: shards, shuffling, flips, posterior samples, exact resume, damaged records, refusals."""
+
+import dataclasses
+import json
+import logging
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ledit_jax.config import AutoencoderConfig, ConfigError, DataConfig
+from ledit_jax.data import make_loader
+from ledit_jax.data.digits import Digits
+from ledit_jax.data.latents import MOMENTS, LatentMetadata, LatentWriter, write_metadata
+
+PIXELS = AutoencoderConfig()
+SD = AutoencoderConfig(kind="sd")
+DIGITS = DataConfig(source="digits", image_height=16, image_width=24, image_channels=1)
+
+
+@pytest.fixture
+def open_loader():
+    """make_loader, closing what it opened when the test ends."""
+    opened = []
+
+    def open_one(config, autoencoder=PIXELS, **arguments):
+        opened.append(make_loader(config, autoencoder, **({"seed": 0, "batch_size": 8} | arguments)))
+        return opened[-1]
+
+    yield open_one
+    for loader in opened:
+        loader.close()
+
+
+def write_pictures(root, count=40, bad=()):
+    """Picture i is uniformly grey, of value 4 i, of its own size, and of class i // 10; some are damaged."""
+    for i in range(count):
+        path = root / str(i // 10) / f"{i:03d}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("L", (20 + i % 5, 24 + i % 3), 4 * i).save(path)
+        if i in bad:
+            path.write_bytes(path.read_bytes()[:40])
+    return DataConfig(source="image_folder", path=str(root), image_height=16, image_width=8, image_channels=1)
+
+
+def write_latents(root, count=40, logvar=0.0, shape=(2, 3, 4)):
+    """Means are i + 1 for picture i and -(i + 1) for its mirror image."""
+    with LatentWriter(root, shape) as writer:
+        for i in range(count):
+            values = (i + 1, logvar, -(i + 1), logvar)
+            moments = {name: np.full(shape, value, np.float32) for name, value in zip(MOMENTS, values, strict=True)}
+            writer.write(moments | {"label": i % 3})
+    write_metadata(root, LatentMetadata("test-vae", 0.18215, 16, 24, 8, 4, "noise", num_classes=3))
+    return DataConfig(source="latents", path=str(root), image_height=16, image_width=24)
+
+
+def indices(loader, batches):
+    """Which pictures of `write_pictures` the next batches hold."""
+    values = np.concatenate([next(loader)["x"][:, 0, 0, 0] for _ in range(batches)])
+    return np.round((values + 1) * 127.5 / 4).astype(int)
+
+
+def assert_same_batch(left, right):
+    assert left.keys() == right.keys() == {"x", "label"}
+    np.testing.assert_array_equal(left["x"], right["x"])
+    np.testing.assert_array_equal(left["label"], right["label"])
+
+
+def test_batches_are_the_sources_pictures(open_loader):
+    batch = next(open_loader(dataclasses.replace(DIGITS, flip=False)))
+    assert batch["x"].shape == (8, 16, 24, 1) and batch["x"].dtype == np.float32
+    assert batch["label"].shape == (8,) and batch["label"].dtype == np.int32
+    source = Digits(16, 24, "train")
+    known = {source[i]["image"].tobytes(): source[i]["label"] for i in range(1442)}
+    as_bytes = np.round((batch["x"] + 1) * 127.5).astype(np.uint8)
+    assert [known[image.tobytes()] for image in as_bytes] == batch["label"].tolist()
+
+
+def test_colour_pictures_are_cropped_to_size(open_loader, tmp_path):
+    config = dataclasses.replace(write_pictures(tmp_path), image_channels=3)
+    batch = next(open_loader(config, batch_size=40))
+    assert batch["x"].shape == (40, 16, 8, 3)
+    assert np.all(np.ptp(batch["x"], axis=(1, 2, 3)) == 0)  # each is still uniformly grey
+    np.testing.assert_array_equal(np.sort(batch["label"]), np.repeat(range(4), 10))
+
+
+@pytest.mark.parametrize("count", [40, 41])
+def test_shards_are_disjoint_and_complete(open_loader, tmp_path, count):
+    config = write_pictures(tmp_path, count)
+    shards = [open_loader(config, batch_size=5, process_index=i, process_count=2) for i in range(2)]
+    for _ in range(2):  # epochs
+        first, second = (indices(shard, 4) for shard in shards)
+        np.testing.assert_array_equal(np.sort(np.concatenate([first, second])), np.arange(40))
+
+
+def test_shuffles_differ_between_epochs_and_seeds(open_loader, tmp_path):
+    config = write_pictures(tmp_path)
+    epochs = [indices(loader, 5) for loader in (open_loader(config), open_loader(config, seed=1)) for _ in range(2)]
+    for i, epoch in enumerate(epochs):
+        np.testing.assert_array_equal(np.sort(epoch), np.arange(40))
+        assert all(np.mean(epoch == other) < 0.3 for other in [np.arange(40), *epochs[:i]])
+    np.testing.assert_array_equal(indices(open_loader(config), 5), epochs[0])
+
+
+def test_batches_run_on_over_the_end_of_an_epoch(open_loader, tmp_path):
+    seen = indices(open_loader(write_pictures(tmp_path), batch_size=16), 5)  # 80 pictures, two epochs of 40
+    np.testing.assert_array_equal(np.bincount(seen), np.full(40, 2))
+
+
+def test_flips_are_mirror_images_drawn_afresh(open_loader):
+    config = dataclasses.replace(DIGITS, split="test")
+    plain = open_loader(dataclasses.replace(config, flip=False), batch_size=355)
+    flipping = open_loader(config, batch_size=355)
+    flips = []
+    for _ in range(2):  # epochs
+        x, y = next(plain)["x"], next(flipping)["x"]
+        same, mirrored = (np.all(y == z, axis=(1, 2, 3)) for z in (x, x[:, :, ::-1]))
+        assert np.all(same | mirrored)
+        flips.append(dict(zip((z.tobytes() for z in x), mirrored & ~same, strict=True)))
+        assert abs(np.mean(list(flips[-1].values())) - 0.5) < 0.1  # 3.8 standard deviations
+    changed = np.mean([flips[0][key] != flips[1][key] for key in flips[0]])
+    assert abs(changed - 0.5) < 0.1
+
+
+def test_processes_do_not_share_their_randomness(open_loader):
+    batches = []
+    for i in range(2):
+        arguments = {"batch_size": 100, "process_index": i, "process_count": 2}
+        plain = next(open_loader(dataclasses.replace(DIGITS, flip=False), **arguments))["x"]
+        batches.append(np.any(next(open_loader(DIGITS, **arguments))["x"] != plain, axis=(1, 2, 3)))
+    assert 0.3 < np.mean(batches[0] == batches[1]) < 0.7  # 4 standard deviations
+
+
+def test_latents_are_scaled_posterior_samples(open_loader, tmp_path):
+    loader = open_loader(write_latents(tmp_path, logvar=np.log(4.0)), SD, batch_size=40)
+    noise, flipped = [], []
+    for _ in range(10):
+        batch = next(loader)
+        x = batch["x"].astype(np.float64) / 0.18215
+        assert x.shape == (40, 2, 3, 4) and batch["x"].dtype == np.float32
+        mean = x.mean(axis=(1, 2, 3), keepdims=True)
+        flipped.append(mean < 0)
+        noise.append((x - mean) * np.sqrt(24 / 23))  # the mean of 24 cells took a 24th of the variance
+    assert abs(np.std(noise) - 2) < 0.06  # 9,600 draws: 3.9 standard deviations
+    assert 0.4 < np.mean(flipped) < 0.6
+    assert len(np.unique(np.concatenate(noise))) > 9_000
+
+
+def test_latents_without_variance_are_the_means_times_scale(open_loader, tmp_path):
+    config = write_latents(tmp_path, logvar=-100.0)
+    for flip, sign in ((False, {1}), (True, {-1, 1})):
+        batch = next(open_loader(dataclasses.replace(config, flip=flip), SD, batch_size=40))
+        means = batch["x"][:, 0, 0, 0] / 0.18215
+        np.testing.assert_allclose(np.sort(abs(means)), np.arange(1, 41), rtol=1e-6)
+        np.testing.assert_array_equal((np.round(abs(means)) - 1) % 3, batch["label"])
+        assert set(np.sign(means)) == sign
+
+
+@pytest.mark.parametrize(
+    "kind, workers_before, workers_after",
+    [
+        ("digits", 0, 0),
+        ("digits", 2, 2),
+        ("image_folder", 0, 0),
+        ("image_folder", 2, 0),
+        ("latents", 0, 0),
+        ("latents", 0, 2),
+    ],
+)
+def test_resume_is_bit_for_bit(open_loader, tmp_path, kind, workers_before, workers_after):
+    if kind == "digits":
+        config = DIGITS
+    else:
+        config = write_latents(tmp_path) if kind == "latents" else write_pictures(tmp_path, bad=(3, 4, 29))
+    autoencoder = SD if kind == "latents" else PIXELS
+    config = dataclasses.replace(config, max_bad_share=1.0)
+    reference = open_loader(config, autoencoder)
+    expected = [next(reference) for _ in range(12)]
+    assert not np.array_equal(expected[0]["x"], expected[6]["x"])
+
+    first, second = (
+        open_loader(dataclasses.replace(config, num_workers=workers), autoencoder)
+        for workers in (workers_before, workers_after)
+    )
+    for batch in expected[:7]:
+        assert_same_batch(next(first), batch)
+    state = json.loads(json.dumps(first.get_state()))
+    assert_same_batch(next(first), expected[7])  # beyond the state, with more read ahead
+    second.set_state(state)
+    for batch in expected[7:]:
+        assert_same_batch(next(second), batch)
+    assert second.get_state() == reference.get_state()
+
+
+def test_a_loader_goes_back_in_place(open_loader):
+    loader = open_loader(DIGITS)
+    state = loader.get_state()
+    batches = [next(loader) for _ in range(3)]
+    loader.set_state(state)
+    for batch in batches:
+        assert_same_batch(next(loader), batch)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_damaged_pictures_are_skipped_counted_and_named(open_loader, tmp_path, caplog, num_workers):
+    config = dataclasses.replace(write_pictures(tmp_path, bad=(7, 39)), max_bad_share=0.1, num_workers=num_workers)
+    loader = open_loader(config)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):  # epochs
+            # Number 8 stands in for number 7, and number 0 for the last.
+            expected = np.delete(np.append(np.arange(40), [0, 8]), [7, 39])
+            np.testing.assert_array_equal(np.sort(indices(loader, 5)), np.sort(expected))
+    assert loader.bad_records == 4
+    named = [record.getMessage() for record in caplog.records if "cannot be read" in record.getMessage()]
+    assert len(named) == 2 and all(sum(name in message for message in named) == 1 for name in ("007.png", "039.png"))
+
+
+def test_too_many_damaged_pictures_stop_the_run(open_loader, tmp_path):
+    config = write_pictures(tmp_path, bad=(7, 20, 39))
+    loader = open_loader(dataclasses.replace(config, max_bad_share=0.05))
+    with pytest.raises(ConfigError, match=r"data.max_bad_share=0.05 is exceeded: .* records could not be read"):
+        indices(loader, 20)
+    assert loader.get_state()["next_batch"] * 8 + loader.bad_records >= 100
+    indices(open_loader(dataclasses.replace(config, max_bad_share=0.08)), 20)  # 3 of 43 is less
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_folder_of_damaged_pictures_stops_at_once(open_loader, tmp_path, num_workers):
+    config = dataclasses.replace(write_pictures(tmp_path, bad=range(40)), num_workers=num_workers)
+    with pytest.raises(ConfigError, match=r"40 records in a row cannot be read.*png"):
+        next(open_loader(config))
+
+
+def test_a_state_of_another_stream_is_refused(open_loader):
+    state = open_loader(DIGITS).get_state()
+    for arguments, name in (
+        ({"batch_size": 4}, "batch_size=8, and this run has batch_size=4"),
+        ({"seed": 3}, "seed=0"),
+        ({"process_count": 2}, "records=1442, and this run has records=721"),
+    ):
+        with pytest.raises(ConfigError, match=name):
+            open_loader(DIGITS, **arguments).set_state(state)
+
+
+@pytest.mark.parametrize(
+    "changes, arguments, message",
+    [
+        ({}, {"batch_size": 500, "process_count": 3}, "batch of 500 per process does not fit the 480 records"),
+        ({}, {"batch_size": 0}, "use 1 to 1442"),
+        ({}, {"seed": -1}, "train.seed=-1"),
+        ({"num_workers": -1}, {}, "data.num_workers=-1"),
+        ({"max_bad_share": 1.5}, {}, "data.max_bad_share=1.5"),
+        ({"image_channels": 4}, {}, "data.image_channels=4"),
+        ({"split": "val"}, {}, "data.split='val'"),
+    ],
+)
+def test_refusals_are_one_line(open_loader, changes, arguments, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        open_loader(dataclasses.replace(DIGITS, **changes), **arguments)
+    assert "\n" not in str(caught.value)

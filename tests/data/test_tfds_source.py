@@ -1,0 +1,89 @@
+"""TFDS without TensorFlow, on a data set in its array_record format that the test writes itself."""
+
+import io
+import json
+import pickle
+import sys
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordWriter
+from PIL import Image
+from tensorflow_datasets.proto import tf_example_pb2
+
+from ledit_jax.config import ConfigError
+from ledit_jax.data.records import UnreadableRecord
+from ledit_jax.data.tfds import TFDS
+
+
+def write_dataset(root, pictures, channels, label_feature):
+    """A data set "tiny" with the split "train", as `tfds build --file_format=array_record` lays it out."""
+    folder = root / "tiny" / "1.0.0"
+    folder.mkdir(parents=True)
+    image_feature = tfds.features.Image(shape=(None, None, channels))
+    tfds.features.FeaturesDict({"image": image_feature, "label": label_feature}).save_config(folder)
+    writer = ArrayRecordWriter(str(folder / "tiny-train.array_record-00000-of-00001"), "group_size:1")
+    for label, data in pictures:
+        example = tf_example_pb2.Example()
+        example.features.feature["image"].bytes_list.value.append(data)
+        example.features.feature["label"].int64_list.value.append(label)
+        writer.write(example.SerializeToString())
+    writer.close()
+    template = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+    split = {"name": "train", "shardLengths": [str(len(pictures))], "filepathTemplate": template}
+    info = {"name": "tiny", "version": "1.0.0", "fileFormat": "array_record", "splits": [split]}
+    (folder / "dataset_info.json").write_text(json.dumps(info))
+
+
+def png(array: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(array.squeeze()).save(stream, "PNG")
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("stored", [1, 3])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_records(tmp_path, stored, channels):
+    grey = np.random.default_rng(0).integers(0, 256, (4, 5, 7, 1), np.uint8)
+    pictures = [(i % 3, png(np.repeat(image, stored, axis=-1))) for i, image in enumerate(grey)]
+    write_dataset(tmp_path, pictures, stored, tfds.features.ClassLabel(num_classes=3))
+    source = pickle.loads(pickle.dumps(TFDS("tiny", "train", str(tmp_path), channels)))
+    assert (len(source), source.num_classes) == (4, 3)
+    for i in range(4):
+        record = source[i]
+        assert record["label"] == i % 3 and isinstance(record["label"], int)
+        np.testing.assert_array_equal(record["image"], np.repeat(grey[i], channels, axis=-1))
+    assert len(TFDS("tiny", "train[1:3]", str(tmp_path))) == 2
+    assert "tensorflow" not in sys.modules
+
+
+def test_damaged_picture_is_an_unreadable_record(tmp_path):
+    good = png(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+    write_dataset(tmp_path, [(0, good), (0, good[:500])], 3, tfds.features.ClassLabel(num_classes=1))
+    source = TFDS("tiny", "train", str(tmp_path))
+    assert source[0]["image"].shape == (64, 64, 3)
+    with pytest.raises(UnreadableRecord, match=r"tiny train record 1"):
+        source[1]
+
+
+def test_refusals_are_one_line(tmp_path):
+    write_dataset(tmp_path, [(0, png(np.zeros((2, 2, 3), np.uint8)))], 3, tfds.features.Scalar(np.int64))
+    cases = [
+        (("tiny", "test", str(tmp_path)), "data.split='test'.*Unknown split"),
+        (("absent_name", "train", str(tmp_path)), "data.name='absent_name'.*not found"),
+        (("tiny", "train", str(tmp_path / "elsewhere")), "elsewhere.*tfds build tiny"),
+        (("tiny", "train", str(tmp_path)), "a class label are needed"),
+    ]
+    for arguments, message in cases:
+        with pytest.raises(ConfigError, match=message) as caught:
+            TFDS(*arguments)
+        assert "\n" not in str(caught.value)
+
+
+def test_nothing_is_downloaded(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", lambda *_, **__: calls.append(1))
+    with pytest.raises(ConfigError, match=r"data.name='mnist'.*tfds build mnist"):
+        TFDS("mnist", "train", str(tmp_path))
+    assert not calls

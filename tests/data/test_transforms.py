@@ -1,0 +1,83 @@
+"""Crop, mirror and value range."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ledit_jax.data.transforms import center_crop, random_flip, to_array, to_float, to_picture
+
+
+def picture(height: int, width: int) -> Image.Image:
+    """Smooth colours with noise on top: both filters and every offset leave a trace."""
+    rng = np.random.default_rng(height * 1000 + width)
+    ramp = np.linspace(0, 200, height)[:, None, None] * np.linspace(0.2, 1, width)[None, :, None]
+    return Image.fromarray((ramp + rng.uniform(0, 55, (height, width, 3))).astype(np.uint8))
+
+
+def adm_crop(image: Image.Image, side: int) -> np.ndarray:
+    """ADM's recipe on arrays: box halvings, bicubic to the short side, rows and columns cut out by floor."""
+    short = min(image.size)
+    while short >= 2 * side:
+        image = image.resize([length // 2 for length in image.size], resample=Image.BOX)
+        short = min(image.size)
+    image = image.resize([round(length * side / short) for length in image.size], resample=Image.BICUBIC)
+    array = np.array(image)
+    top, left = [(length - side) // 2 for length in array.shape[:2]]
+    return array[top : top + side, left : left + side]
+
+
+@pytest.mark.parametrize("size", [(16, 16), (17, 40), (63, 33), (64, 65), (129, 201), (10, 13)])
+def test_square_crop_is_adms_bit_for_bit(size):
+    image = picture(*size)
+    np.testing.assert_array_equal(np.asarray(center_crop(image, 16, 16)), adm_crop(image, 16))
+
+
+@pytest.mark.parametrize("size", [(16, 32), (64, 64), (200, 90), (33, 65), (5, 7)])
+@pytest.mark.parametrize("target", [(16, 32), (24, 8)])
+def test_crop_has_the_size_asked_for(size, target):
+    assert center_crop(picture(*size), *target).size == target[::-1]
+
+
+def test_oblong_crop_keeps_the_middle_and_does_not_stretch():
+    # A disc in the middle of a tall picture: the crop is wide, and the disc still round and central in it.
+    y, x = np.mgrid[:120, :80]
+    disc = Image.fromarray(np.uint8(255 * (np.hypot(y - 59.5, x - 39.5) < 12)))
+    rows, cols = np.nonzero(np.asarray(center_crop(disc, 20, 40)) > 127)
+    assert np.ptp(rows) == np.ptp(cols) == 11  # 24 pixels across, halved
+    assert (rows.min() + rows.max()) / 2 == 9.5 and (cols.min() + cols.max()) / 2 == 19.5
+
+
+def test_crop_of_the_right_size_changes_nothing():
+    image = picture(16, 32)
+    np.testing.assert_array_equal(np.asarray(center_crop(image, 16, 32)), np.asarray(image))
+
+
+def test_float_range():
+    x = to_float(np.array([[[0], [255], [51]]], np.uint8))
+    assert x.dtype == np.float32
+    np.testing.assert_allclose(x.ravel(), [-1, 1, -0.6], atol=1e-7)
+
+
+def test_flip_mirrors_about_half():
+    image = np.asarray(picture(8, 12))
+    rng = np.random.default_rng(0)
+    flipped = 0
+    for _ in range(1000):
+        out = random_flip(image, rng)
+        mirrored = np.array_equal(out, np.fliplr(image))
+        assert mirrored or np.array_equal(out, image)
+        flipped += mirrored
+    assert 440 < flipped < 560  # 3.8 standard deviations
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_arrays_and_pictures_are_inverse(channels):
+    array = np.random.default_rng(0).integers(0, 256, (4, 6, channels), np.uint8)
+    np.testing.assert_array_equal(to_array(to_picture(array), channels), array)
+
+
+def test_grey_and_colour_convert_to_each_other():
+    grey = Image.new("L", (3, 2), 77)
+    np.testing.assert_array_equal(to_array(grey, 3), np.full((2, 3, 3), 77))
+    # ITU-R 601 luma of pure green is 0.587 * 255.
+    np.testing.assert_array_equal(to_array(Image.new("RGB", (3, 2), (0, 255, 0)), 1), np.full((2, 3, 1), 150))
