@@ -7,8 +7,8 @@ override, `Config.from_dict` turns that back, and checkpoints carry the same thi
 import dataclasses
 import difflib
 import re
-import types
 import typing
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin
 
@@ -50,6 +50,8 @@ class ModelConfig:
     """Frequencies are max_period ** (-i / (128 - shift)): 0 is DiT's own, 1 is diffusers' port of it."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """What matrix products compute in; parameters, norms, softmax and timesteps stay float32."""
+    scan_layers: bool = True
+    """Compile one repeating unit and scan over it; unrolled (false) compiles longer and runs faster on CPU."""
     remat: Literal["none", "dots", "full"] = "none"
     """What the backward pass recomputes: nothing, all but matrix products, or every block."""
     attention: Literal["auto", "reference", "xla"] = "auto"
@@ -195,7 +197,7 @@ class Config:
         return (h // self.model.patch_size) * (w // self.model.patch_size)
 
     @classmethod
-    def from_dict(cls, values: typing.Mapping[str, Any]) -> "Config":
+    def from_dict(cls, values: Mapping[str, Any]) -> "Config":
         """Builds and validates a Config from nested mappings (a ConfigDict, or a checkpoint's JSON).
 
         Missing fields take their defaults. Raises ConfigError for an unknown key, a wrong type or values that
@@ -326,14 +328,14 @@ def _divisors(n: int) -> str:
     return ", ".join(str(d) for d in range(1, n + 1) if n % d == 0 and n // d >= 8) or "1"
 
 
-def nearest(name: str, known: typing.Iterable[str]) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
     """The known name closest to a mistyped one, as the tail of an error message."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
 
 
-def _from_mapping(cls: type, values: typing.Mapping[str, Any], prefix: str) -> Any:
+def _from_mapping(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
     hints = typing.get_type_hints(cls)
     for key in values:
         if key not in hints:
@@ -356,6 +358,10 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
             raise ConfigError(f"{name}={value!r} needs {len(args)} values")
         return tuple(_convert(args[0], item, name) for item in items)
     accepted = (int, float) if hint is float else hint
-    if isinstance(hint, types.UnionType) or not isinstance(value, accepted) or (hint is int and isinstance(value, bool)):
+    if (
+        isinstance(hint, types.UnionType)
+        or not isinstance(value, accepted)
+        or (hint is int and isinstance(value, bool))
+    ):
         raise ConfigError(f"{name}={value!r} is a {type(value).__name__}, and a {hint.__name__} is needed")
     return float(value) if hint is float else value

@@ -5,6 +5,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from ledit_jax.config import ModelConfig
+from ledit_jax.models.linear import Linear
 from ledit_jax.ops.attention import attention
 
 
@@ -15,8 +16,8 @@ class Attention(nnx.Module):
         self.num_heads, self.backend = config.num_heads, config.attention
         D, dtype = config.width, jnp.dtype(config.dtype)
         xavier = nnx.initializers.xavier_uniform()
-        self.qkv = nnx.Linear(D, 3 * D, kernel_init=xavier, dtype=dtype, rngs=rngs)
-        self.proj = nnx.Linear(D, D, kernel_init=xavier, dtype=dtype, rngs=rngs)
+        self.qkv = Linear(D, 3 * D, kernel_init=xavier, dtype=dtype, rngs=rngs)
+        self.proj = Linear(D, D, kernel_init=xavier, dtype=dtype, rngs=rngs)
 
     def __call__(
         self,
@@ -28,9 +29,7 @@ class Attention(nnx.Module):
     ) -> Float[Array, "B T D"]:
         """See `ledit_jax.ops.attention.attention` for grid, scan, causal and logit_scale."""
         B, T, D = x.shape
-        qkv = self.qkv(x).reshape(B, T, 3, self.num_heads, D // self.num_heads)
-        q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
-        out = attention(
-            q, k, v, grid=grid, scan=scan, causal=causal, logit_scale=logit_scale, backend=self.backend
-        )
+        # Split before the heads are separated: the gradient is then one concatenation.
+        q, k, v = (a.reshape(B, T, self.num_heads, -1) for a in jnp.split(self.qkv(x), 3, axis=-1))
+        out = attention(q, k, v, grid=grid, scan=scan, causal=causal, logit_scale=logit_scale, backend=self.backend)
         return self.proj(out.reshape(B, T, D))

@@ -9,12 +9,13 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from ledit_jax.config import ModelConfig
+from ledit_jax.models.linear import Linear
 
 _FREQUENCY_EMBEDDING_SIZE = 256
 _normal_002 = nnx.initializers.normal(0.02)
 
 
-def patchify(x: Float[Array, "B H W C"], patch_size: int) -> Float[Array, "B h w PPC"]:
+def patchify(x: Float[Array, "B H W C"], patch_size: int) -> Float[Array, "B h w patch"]:
     """Cuts pictures into patches; a patch is laid out (row, column, channel)."""
     B, H, W, C = x.shape
     h, w = H // patch_size, W // patch_size
@@ -22,7 +23,7 @@ def patchify(x: Float[Array, "B H W C"], patch_size: int) -> Float[Array, "B h w
     return x.reshape(B, h, w, patch_size * patch_size * C)
 
 
-def unpatchify(x: Float[Array, "B h w PPC"], patch_size: int) -> Float[Array, "B H W C"]:
+def unpatchify(x: Float[Array, "B h w patch"], patch_size: int) -> Float[Array, "B H W C"]:
     """Inverse of `patchify`."""
     B, h, w, _ = x.shape
     x = x.reshape(B, h, w, patch_size, patch_size, -1).swapaxes(2, 3)
@@ -45,10 +46,8 @@ class TimestepEmbedding(nnx.Module):
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
         self.max_period, self.frequency_shift = config.timestep_max_period, config.timestep_frequency_shift
         dtype = jnp.dtype(config.dtype)
-        self.fc1 = nnx.Linear(
-            _FREQUENCY_EMBEDDING_SIZE, config.width, kernel_init=_normal_002, dtype=dtype, rngs=rngs
-        )
-        self.fc2 = nnx.Linear(config.width, config.width, kernel_init=_normal_002, dtype=dtype, rngs=rngs)
+        self.fc1 = Linear(_FREQUENCY_EMBEDDING_SIZE, config.width, kernel_init=_normal_002, dtype=dtype, rngs=rngs)
+        self.fc2 = Linear(config.width, config.width, kernel_init=_normal_002, dtype=dtype, rngs=rngs)
 
     def __call__(self, timesteps: Int[Array, " B"]) -> Float[Array, "B D"]:
         """Timesteps are those of the full chain, 0 .. num_timesteps - 1."""

@@ -6,8 +6,6 @@ scan, and one 3x3 convolution follows patchify. DiT and NoPE are settings of the
 B batch, H W height and width in latent cells, h w token grid, T tokens, C channels, P patch size, D width, L depth.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -16,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 from ledit_jax.config import ModelConfig, attention_kinds
 from ledit_jax.models.attention import Attention
 from ledit_jax.models.embed import LabelEmbedding, TimestepEmbedding, patchify, unpatchify
+from ledit_jax.models.linear import Linear
 from ledit_jax.models.locality import MultiDilationConv
 from ledit_jax.models.position import sincos_table
 
@@ -45,8 +44,8 @@ class MLP(nnx.Module):
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
         D, F, dtype = config.width, int(config.width * config.mlp_ratio), jnp.dtype(config.dtype)
-        self.fc1 = nnx.Linear(D, F, kernel_init=_xavier, dtype=dtype, rngs=rngs)
-        self.fc2 = nnx.Linear(F, D, kernel_init=_xavier, dtype=dtype, rngs=rngs)
+        self.fc1 = Linear(D, F, kernel_init=_xavier, dtype=dtype, rngs=rngs)
+        self.fc2 = Linear(F, D, kernel_init=_xavier, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         return self.fc2(jax.nn.gelu(self.fc1(x), approximate=True))
@@ -60,7 +59,7 @@ class Block(nnx.Module):
         self.eps = config.norm_eps
         self.attn = Attention(config, rngs)
         self.mlp = MLP(config, rngs)
-        self.adaln = nnx.Linear(config.width, 6 * config.width, kernel_init=_zeros, dtype=dtype, rngs=rngs)
+        self.adaln = Linear(config.width, 6 * config.width, kernel_init=_zeros, dtype=dtype, rngs=rngs)
 
     def __call__(
         self,
@@ -85,12 +84,10 @@ class FinalLayer(nnx.Module):
     def __init__(self, config: ModelConfig, out_channels: int, rngs: nnx.Rngs):
         D, dtype = config.width, jnp.dtype(config.dtype)
         self.eps = config.norm_eps
-        self.adaln = nnx.Linear(D, 2 * D, kernel_init=_zeros, dtype=dtype, rngs=rngs)
-        self.linear = nnx.Linear(
-            D, config.patch_size**2 * out_channels, kernel_init=_zeros, dtype=dtype, rngs=rngs
-        )
+        self.adaln = Linear(D, 2 * D, kernel_init=_zeros, dtype=dtype, rngs=rngs)
+        self.linear = Linear(D, config.patch_size**2 * out_channels, kernel_init=_zeros, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "B T D"], condition: Float[Array, "B D"]) -> Float[Array, "B T PPC"]:
+    def __call__(self, x: Float[Array, "B T D"], condition: Float[Array, "B D"]) -> Float[Array, "B T patch"]:
         shift, scale = jnp.split(self.adaln(condition), 2, axis=-1)
         return self.linear(modulate(layer_norm(x, self.eps), shift, scale))
 
@@ -105,9 +102,7 @@ class LEDiT(nnx.Module):
     def __init__(self, config: ModelConfig, in_channels: int, rngs: nnx.Rngs):
         D, dtype = config.width, jnp.dtype(config.dtype)
         self.config = config
-        self.patch_embed = nnx.Linear(
-            config.patch_size**2 * in_channels, D, kernel_init=_xavier, dtype=dtype, rngs=rngs
-        )
+        self.patch_embed = Linear(config.patch_size**2 * in_channels, D, kernel_init=_xavier, dtype=dtype, rngs=rngs)
         self.timestep_embed = TimestepEmbedding(config, rngs)
         self.label_embed = LabelEmbedding(config, rngs)
         if config.conv != "none":
@@ -125,7 +120,7 @@ class LEDiT(nnx.Module):
         *,
         dilation: int = 1,
         logit_scale: float | Float[Array, ""] = 1.0,
-    ) -> Float[Array, "B H W 2C"]:
+    ) -> Float[Array, "B H W 2*C"]:
         """Predicts noise (first C channels) and the variance's interpolation v (last C), float32.
 
         timesteps: 0 .. num_timesteps - 1. labels: 0 .. num_classes - 1, or num_classes for none. dilation: of the
@@ -149,31 +144,39 @@ class LEDiT(nnx.Module):
         return unpatchify(x.reshape(B, h, w, -1), config.patch_size).astype(jnp.float32)
 
     def run_blocks(self, x, condition, grid, causal, logit_scale) -> Float[Array, "B T D"]:
-        """Scans over each segment's repeating unit, so that every attention kind keeps a static mask."""
+        """Runs each segment's repeating unit in turn, so that every attention kind keeps a static mask."""
+        config = self.config
         graphdef, params = nnx.split(self.blocks)
 
         def run_block(kind, params, x, condition, causal, logit_scale):
-            scan = self.config.scan if kind == "ca" else "none"
+            scan = config.scan if kind == "ca" else "none"
             return nnx.merge(graphdef, params)(x, condition, grid, scan, causal, logit_scale)
 
-        if self.config.remat != "none":
-            policy = _REMAT_POLICIES[self.config.remat]
-            run_block = jax.checkpoint(run_block, policy=policy, prevent_cse=False, static_argnums=0)
+        if config.remat != "none":
+            policy = _REMAT_POLICIES[config.remat]
+            run_block = jax.checkpoint(run_block, policy=policy, prevent_cse=not config.scan_layers, static_argnums=0)
 
         start = 0
-        for unit, repeats in attention_kinds(self.config.block_order, self.config.depth):
-            stop = start + len(unit) * repeats
-            segment = jax.tree.map(lambda p: p[start:stop].reshape(repeats, len(unit), *p.shape[1:]), params)
+        for unit, repeats in attention_kinds(config.block_order, config.depth):
 
             def run_unit(x, params, unit=unit):
                 for i, kind in enumerate(unit):
-                    block = jax.tree.map(lambda p: p[i], params)
-                    x = run_block(kind, block, x, condition, causal, logit_scale)
+                    x = run_block(kind, _slice(params, i), x, condition, causal, logit_scale)
                 return x, None
 
-            x, _ = jax.lax.scan(run_unit, x, segment)
+            stop = start + len(unit) * repeats
+            units = jax.tree.map(lambda p, a=start, b=stop, n=repeats: p[a:b].reshape(n, -1, *p.shape[1:]), params)
+            if config.scan_layers:
+                x, _ = jax.lax.scan(run_unit, x, units)
+            else:
+                for i in range(repeats):
+                    x, _ = run_unit(x, _slice(units, i))
             start = stop
         return x
+
+
+def _slice(params, index: int):
+    return jax.tree.map(lambda p: p[index], params)
 
 
 def stack_blocks(config: ModelConfig, rngs: nnx.Rngs) -> Block:

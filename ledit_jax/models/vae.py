@@ -1,0 +1,277 @@
+"""Stable Diffusion's autoencoder (AutoencoderKL): pictures to 8 times smaller latents of 4 channels, and back.
+
+Architecture of Rombach et al. (arXiv 2112.10752), whose public weights `ledit_jax.convert.vae` reads.
+B batch, H W height and width in latent cells, f pixels per side of a cell, T tokens, C channels, Z latent channels.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from ledit_jax.config import ConfigError, check_picture_size
+
+_SAME = ((1, 1), (1, 1))
+# Attention runs over this many queries at a time: all 128 x 128 of a 1024-pixel picture at once would cost 1 GiB of
+# logits for each picture, and as much again for the softmax.
+_QUERIES_AT_ONCE = 2048
+
+
+@dataclass(frozen=True)
+class VAEConfig:
+    """Sizes of the autoencoder; the defaults are Stable Diffusion's (83,653,863 parameters)."""
+
+    image_channels: int = 3
+    latent_channels: int = 4
+    block_out_channels: Sequence[int] = (128, 256, 512, 512)
+    """A tuple: channels of each level, full resolution first; every level but the last halves the sides."""
+    layers_per_block: int = 2
+    """Residual blocks per level of the encoder; the decoder has one more."""
+    norm_num_groups: int = 32
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """What convolutions and matrix products compute in; parameters, norms and softmax stay float32."""
+
+    def __post_init__(self):
+        object.__setattr__(self, "block_out_channels", tuple(self.block_out_channels))  # JSON gives lists
+        for channels in self.block_out_channels:
+            if channels % self.norm_num_groups:
+                raise ConfigError(
+                    f"norm_num_groups={self.norm_num_groups} does not divide {channels} of "
+                    f"block_out_channels={self.block_out_channels}: use a common divisor of them"
+                )
+
+    @property
+    def downsample(self) -> int:
+        """Pixels per side of one latent cell."""
+        return 2 ** (len(self.block_out_channels) - 1)
+
+
+def _norm(channels: int, config: VAEConfig, rngs: nnx.Rngs) -> nnx.GroupNorm:
+    groups = config.norm_num_groups
+    # Two passes: E[x^2] - E[x]^2 cancels where a group's mean is large against its spread.
+    return nnx.GroupNorm(channels, groups, epsilon=1e-6, dtype=jnp.float32, use_fast_variance=False, rngs=rngs)
+
+
+def _conv(in_channels: int, out_channels: int, config: VAEConfig, rngs: nnx.Rngs, size=3, strides=1, padding=_SAME):
+    dtype = jnp.dtype(config.dtype)
+    return nnx.Conv(in_channels, out_channels, (size, size), strides, padding=padding, dtype=dtype, rngs=rngs)
+
+
+class ResidualBlock(nnx.Module):
+    """Norm, SiLU, convolution, twice; a 1x1 convolution on the skip where the width changes."""
+
+    def __init__(self, in_channels: int, out_channels: int, config: VAEConfig, rngs: nnx.Rngs):
+        self.norm1 = _norm(in_channels, config, rngs)
+        self.conv1 = _conv(in_channels, out_channels, config, rngs)
+        self.norm2 = _norm(out_channels, config, rngs)
+        self.conv2 = _conv(out_channels, out_channels, config, rngs)
+        if in_channels != out_channels:
+            self.shortcut = _conv(in_channels, out_channels, config, rngs, size=1, padding="VALID")
+
+    def __call__(self, x: Float[Array, "B H W C1"]) -> Float[Array, "B H W C2"]:
+        h = self.conv1(jax.nn.silu(self.norm1(x)))
+        h = self.conv2(jax.nn.silu(self.norm2(h)))
+        return (self.shortcut(x) if hasattr(self, "shortcut") else x) + h
+
+
+class SpatialAttention(nnx.Module):
+    """Single-head self-attention over all cells, added to its input."""
+
+    def __init__(self, channels: int, config: VAEConfig, rngs: nnx.Rngs):
+        dtype = jnp.dtype(config.dtype)
+        self.norm = _norm(channels, config, rngs)
+        self.query = nnx.Linear(channels, channels, dtype=dtype, rngs=rngs)
+        self.key = nnx.Linear(channels, channels, dtype=dtype, rngs=rngs)
+        self.value = nnx.Linear(channels, channels, dtype=dtype, rngs=rngs)
+        self.out = nnx.Linear(channels, channels, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
+        B, H, W, C = x.shape
+        h = self.norm(x).reshape(B, H * W, C)
+        q, k, v = self.query(h), self.key(h), self.value(h)  # B T C
+
+        def attend(q: Float[Array, "B C"]) -> Float[Array, "B C"]:
+            logits = jnp.einsum("bc,btc->bt", q, k, preferred_element_type=jnp.float32) * C**-0.5
+            return jnp.einsum("bt,btc->bc", jax.nn.softmax(logits).astype(v.dtype), v)
+
+        h = jax.lax.map(attend, q.swapaxes(0, 1), batch_size=_QUERIES_AT_ONCE).swapaxes(0, 1)
+        return x + self.out(h).reshape(x.shape)
+
+
+class MidBlock(nnx.Module):
+    """Residual block, attention, residual block at the lowest resolution."""
+
+    def __init__(self, channels: int, config: VAEConfig, rngs: nnx.Rngs):
+        self.block1 = ResidualBlock(channels, channels, config, rngs)
+        self.attention = SpatialAttention(channels, config, rngs)
+        self.block2 = ResidualBlock(channels, channels, config, rngs)
+
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
+        return self.block2(self.attention(self.block1(x)))
+
+
+class Level(nnx.Module):
+    """The residual blocks of one resolution, then the step to the next one: "down", "up" or "none"."""
+
+    def __init__(self, in_channels, out_channels, num_blocks, step: str, config: VAEConfig, rngs: nnx.Rngs):
+        widths = (in_channels,) + (out_channels,) * (num_blocks - 1)
+        self.blocks = nnx.List([ResidualBlock(width, out_channels, config, rngs) for width in widths])
+        if step == "down":
+            # One row and column of zeros at the bottom and the right alone, as the public weights were trained.
+            self.downsample = _conv(out_channels, out_channels, config, rngs, strides=2, padding=((0, 1), (0, 1)))
+        elif step == "up":
+            self.upsample = _conv(out_channels, out_channels, config, rngs)
+
+    def __call__(self, x: Float[Array, "B H1 W1 C1"]) -> Float[Array, "B H2 W2 C2"]:
+        for block in self.blocks:
+            x = block(x)
+        if hasattr(self, "downsample"):
+            x = self.downsample(x)
+        elif hasattr(self, "upsample"):
+            x = self.upsample(x.repeat(2, axis=1).repeat(2, axis=2))
+        return x
+
+
+class Encoder(nnx.Module):
+    """Pictures to moments: levels downwards, mid block, 2Z channels."""
+
+    def __init__(self, config: VAEConfig, rngs: nnx.Rngs):
+        widths = config.block_out_channels
+        steps = ["down"] * (len(widths) - 1) + ["none"]
+        self.conv_in = _conv(config.image_channels, widths[0], config, rngs)
+        self.levels = nnx.List(
+            Level(before, width, config.layers_per_block, step, config, rngs)
+            for before, width, step in zip(widths[:1] + widths, widths, steps, strict=False)
+        )
+        self.mid = MidBlock(widths[-1], config, rngs)
+        self.norm_out = _norm(widths[-1], config, rngs)
+        self.conv_out = _conv(widths[-1], 2 * config.latent_channels, config, rngs)
+
+    def __call__(self, x: Float[Array, "B fH fW C"]) -> Float[Array, "B H W moments"]:
+        x = self.conv_in(x)
+        for level in self.levels:
+            x = level(x)
+        return self.conv_out(jax.nn.silu(self.norm_out(self.mid(x))))
+
+
+class Decoder(nnx.Module):
+    """Latents to pictures: mid block, then levels upwards (lowest resolution first)."""
+
+    def __init__(self, config: VAEConfig, rngs: nnx.Rngs):
+        widths = config.block_out_channels[::-1]
+        steps = ["up"] * (len(widths) - 1) + ["none"]
+        self.conv_in = _conv(config.latent_channels, widths[0], config, rngs)
+        self.mid = MidBlock(widths[0], config, rngs)
+        self.levels = nnx.List(
+            Level(before, width, config.layers_per_block + 1, step, config, rngs)
+            for before, width, step in zip(widths[:1] + widths, widths, steps, strict=False)
+        )
+        self.norm_out = _norm(widths[-1], config, rngs)
+        self.conv_out = _conv(widths[-1], config.image_channels, config, rngs)
+
+    def __call__(self, x: Float[Array, "B H W Z"]) -> Float[Array, "B fH fW C"]:
+        x = self.mid(self.conv_in(x))
+        for level in self.levels:
+            x = level(x)
+        return self.conv_out(jax.nn.silu(self.norm_out(x)))
+
+
+class AutoencoderKL(nnx.Module):
+    """The autoencoder. Latents are as the network has them: the caller multiplies by `AutoencoderConfig.scale`.
+
+    Used functionally: `graphdef, params = nnx.split(model, nnx.Param)`, then `nnx.merge` inside `jax.jit`.
+
+    XLA's own account of the temporary memory of the SD sizes at 1024x1024 in float32, compiled for CPU: `decode`
+    3.5 GiB for each picture of the batch, `decode_sliced` 3.5 GiB whatever the batch, `decode_tiled` (tile 64)
+    0.9 GiB and `encode` 1.5 GiB for each picture.
+    """
+
+    def __init__(self, config: VAEConfig, rngs: nnx.Rngs):
+        moments = 2 * config.latent_channels
+        self.config = config
+        self.encoder = Encoder(config, rngs)
+        self.quant_conv = _conv(moments, moments, config, rngs, size=1, padding="VALID")
+        self.post_quant_conv = _conv(
+            config.latent_channels, config.latent_channels, config, rngs, size=1, padding="VALID"
+        )
+        self.decoder = Decoder(config, rngs)
+
+    def encode(self, images: Float[Array, "B fH fW C"]) -> tuple[Float[Array, "B H W Z"], Float[Array, "B H W Z"]]:
+        """Mean and log-variance (clipped to [-30, 20]) of the posterior, float32; images in [-1, 1].
+
+        Raises ConfigError where a side is no multiple of `config.downsample`, or the channels are not the config's.
+        """
+        _check_channels("images", images, self.config.image_channels)
+        check_picture_size(*images.shape[1:3], self.config.downsample)
+        moments = self.quant_conv(self.encoder(images)).astype(jnp.float32)
+        mean, logvar = jnp.split(moments, 2, axis=-1)
+        return mean, jnp.clip(logvar, -30.0, 20.0)
+
+    def decode(self, latents: Float[Array, "B H W Z"]) -> Float[Array, "B fH fW C"]:
+        """Pictures in [-1, 1], float32. The network does not clip: expect small overshoots.
+
+        Raises ConfigError where the channels are not the config's.
+        """
+        _check_channels("latents", latents, self.config.latent_channels)
+        return self.decoder(self.post_quant_conv(latents)).astype(jnp.float32)
+
+    def decode_sliced(self, latents: Float[Array, "B H W Z"]) -> Float[Array, "B fH fW C"]:
+        """`decode`, one picture at a time, so that memory hardly grows with the batch."""
+        return jax.lax.map(lambda latent: self.decode(latent[None])[0], latents)
+
+    def decode_tiled(
+        self, latents: Float[Array, "B H W Z"], tile: int = 64, overlap: int = 16
+    ) -> Float[Array, "B fH fW C"]:
+        """`decode` by square tiles of `tile` cells, cross-faded over at least `overlap` cells.
+
+        An approximation: norms and attention see one tile instead of the picture, so brightness and contrast may
+        drift a little between tiles. Equal to `decode` where one tile covers everything. Raises ConfigError unless
+        0 <= overlap < tile.
+        """
+        if not 0 <= overlap < tile:
+            raise ConfigError(f"overlap={overlap} must be at least 0 and less than tile={tile}")
+        B, H, W, Z = latents.shape
+        f, tile_h, tile_w = self.config.downsample, min(tile, H), min(tile, W)
+        rows, row_weights = spread_tiles(H, tile_h, overlap, f)
+        columns, column_weights = spread_tiles(W, tile_w, overlap, f)
+
+        def add_tile(canvas, index):
+            r, c = index
+            crop = jax.lax.dynamic_slice(latents, (0, rows[r], columns[c], 0), (B, tile_h, tile_w, Z))
+            image = self.decode(crop) * (row_weights[r][:, None] * column_weights[c])[..., None]
+            corner = (0, rows[r] * f, columns[c] * f, 0)
+            image += jax.lax.dynamic_slice(canvas, corner, image.shape)
+            return jax.lax.dynamic_update_slice(canvas, image, corner), None
+
+        canvas = jnp.zeros((B, H * f, W * f, self.config.image_channels))
+        r, c = jnp.indices((len(rows), len(columns))).reshape(2, -1)
+        return jax.lax.scan(add_tile, canvas, (r, c))[0]
+
+
+def spread_tiles(
+    length: int, tile: int, overlap: int, scale: int
+) -> tuple[Int[Array, " N"], Float[Array, "N scaled_tile"]]:
+    """The fewest, evenly spread tiles that cover `length` cells: first cells, and weights of their pixels.
+
+    Neighbours overlap by at least `overlap` cells. Weights cross-fade there, and sum to 1 at every pixel.
+    """
+    count = 1 if length <= tile else math.ceil((length - overlap) / (tile - overlap))
+    starts = np.linspace(0, length - tile, count).astype(np.int32)
+    pixels = np.arange(tile * scale) + 0.5
+    window = np.minimum(pixels, tile * scale - pixels)
+    total = np.zeros(length * scale)
+    for start in starts:
+        total[start * scale : (start + tile) * scale] += window
+    weights = [window / total[start * scale : (start + tile) * scale] for start in starts]
+    return jnp.asarray(starts), jnp.asarray(np.stack(weights), jnp.float32)
+
+
+def _check_channels(name: str, x: Array, channels: int) -> None:
+    if x.ndim != 4 or x.shape[-1] != channels:
+        raise ConfigError(f"{name} of shape {x.shape} must be [batch, height, width, {channels}], channels last")

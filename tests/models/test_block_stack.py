@@ -1,0 +1,114 @@
+"""Scanning over stacked blocks, rematerialisation, and the tree-only mode of NNX: all change nothing but cost."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from jax.extend.core import jaxprs_in_params
+from oracles import torch_dit
+
+from ledit_jax.config import ModelConfig
+
+ROOT = Path(__file__).parents[2]
+CONFIG = ModelConfig(depth=4, width=32, num_heads=4, num_classes=10)
+QUICK = {"xla_backend_optimization_level": 0}
+T, Y = np.array([10, 990]), np.array([3, 10])
+
+
+def noise(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def random_model(config):
+    return torch_dit.ledit_peer(torch_dit.torch_peer(config), config)
+
+
+def assert_trees_close(a, b, rtol):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_allclose(x, y, rtol=rtol, atol=rtol * np.abs(y).max())
+
+
+@pytest.mark.parametrize("order", ["sa_ca", "ca_then_sa"])
+def test_scan_is_a_python_loop_over_the_layers(order):
+    config = dataclasses.replace(CONFIG, block_order=order)
+    graphdef, params = nnx.split(random_model(config))
+    x, condition, grid = noise(2, 15, 32), noise(2, 32, seed=1), (3, 5)
+
+    def scanned(params, x):
+        return nnx.merge(graphdef, params).run_blocks(x, condition, grid, None, 1.0)
+
+    def looped(params, x):
+        block, stacked = nnx.split(nnx.merge(graphdef, params).blocks)
+        for i, kind in enumerate(torch_dit.block_kinds(order, config.depth)):
+            scan = config.scan if kind == "ca" else "none"
+            x = nnx.merge(block, jax.tree.map(lambda p: p[i], stacked))(x, condition, grid, scan, None, 1.0)  # noqa: B023
+        return x
+
+    def run(function):
+        loss = lambda params, x: (function(params, x) * noise(2, 15, 32, seed=2)).sum()  # noqa: E731
+        return jax.jit(jax.value_and_grad(loss, argnums=(0, 1)), compiler_options=QUICK)(params, x)
+
+    assert_trees_close(run(scanned), run(looped), rtol=1e-4)
+
+
+def count_primitives(jaxpr):
+    """How often each primitive occurs in a jaxpr and in those inside it."""
+    counts = Counter(eqn.primitive.name for eqn in jaxpr.eqns)
+    for eqn in jaxpr.eqns:
+        for inner in jaxprs_in_params(eqn.params):
+            counts += count_primitives(inner)
+    return counts
+
+
+def test_remat_changes_the_work_and_not_the_gradients():
+    results, counts = {}, {}
+    for remat in ("none", "dots", "full"):
+        config = dataclasses.replace(CONFIG, remat=remat, block_order="ca", depth=2)
+        graphdef, params = nnx.split(random_model(config))
+
+        def loss(params, graphdef=graphdef):
+            return (nnx.merge(graphdef, params)(noise(2, 8, 12, 4), T, Y) ** 2).sum()
+
+        gradient = jax.value_and_grad(loss)
+        counts[remat] = count_primitives(jax.make_jaxpr(gradient)(params).jaxpr)
+        results[remat] = jax.jit(gradient, compiler_options=QUICK)(params)
+    assert_trees_close(results["dots"], results["none"], rtol=1e-5)
+    assert_trees_close(results["full"], results["none"], rtol=1e-5)
+    rematted = {remat: count["checkpoint"] + count["remat"] + count["remat2"] for remat, count in counts.items()}
+    assert rematted["none"] == 0 and rematted["dots"] > 0 and rematted["full"] > 0
+    # The backward pass of "dots" computes attention's products once more, that of "full" all products.
+    assert counts["none"]["dot_general"] < counts["dots"]["dot_general"] < counts["full"]["dot_general"]
+
+
+TREE_ONLY = """
+import jax, numpy as np
+from flax import nnx
+from ledit_jax.config import ModelConfig
+from ledit_jax.models.ledit import LEDiT
+
+model = LEDiT(ModelConfig(depth=2, width=16, num_heads=2, num_classes=4, block_order="ca"), 3, nnx.Rngs(0))
+graphdef, params = nnx.split(model, nnx.Param)
+x, t = np.ones((2, 4, 6, 3), np.float32), np.array([1, 2])
+
+def loss(params):
+    return ((nnx.merge(graphdef, params)(x, t, t) - 1) ** 2).mean()
+
+grads = jax.jit(jax.grad(loss))(params)
+print(float(grads["final_layer"]["linear"]["bias"][...].sum()))
+"""
+
+
+def test_forward_and_gradient_in_tree_only_mode():
+    settings = {"NNX_GRAPH_MODE": "false", "NNX_GRAPH_UPDATES": "false", "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-W", "error", "-c", TREE_ONLY]
+    run = subprocess.run(command, env=os.environ | settings, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
+    # At initialisation the output is 0 everywhere, so that the bias' gradients sum to -2.
+    assert abs(float(run.stdout.split()[-1]) + 2) < 1e-5

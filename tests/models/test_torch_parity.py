@@ -1,0 +1,119 @@
+"""The model against a plain PyTorch one with the same random weights: outputs, and gradients of every parameter."""
+
+import jax
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+from oracles import torch_dit
+
+from ledit_jax.config import ModelConfig, model_preset
+
+SMALL = dict(depth=4, width=32, num_heads=4, num_classes=10)
+# Compiles twice as fast, which is most of these tests' time.
+QUICK = {"xla_backend_optimization_level": 0}
+T, Y = np.array([0, 499, 500, 999]), np.array([0, 3, 9, 10])
+
+FAMILIES = {
+    "LEDiT": model_preset("LEDiT-S/2", **SMALL),
+    "DiT": model_preset("DiT-S/2", **SMALL),
+    "NoPE": model_preset("NoPE-S/2", **SMALL),
+}
+# Every block order, scan, and option of the convolution occurs at least once.
+SETTINGS = [
+    dict(block_order="sa_ca", scan="a", post_norm=True),
+    dict(block_order="ca_sa", scan="b", conv="depthwise"),
+    dict(block_order="sa_then_ca", scan="c", causal_from_timestep=500),
+    dict(block_order="ca_then_sa", scan="d_inclusive", patch_size=4),
+    dict(block_order="ca", scan="d", conv="none", depth=3),
+    dict(block_order="single_ca", scan="d", depth=3, mlp_ratio=2.0),
+    dict(block_order="sa_ca", scan="none", position="sincos"),
+    dict(block_order="sa", norm_eps=0.1, timestep_max_period=1_000.0, timestep_frequency_shift=1.0),
+]
+CONFIGS = list(FAMILIES.values()) + [ModelConfig(**(SMALL | setting)) for setting in SETTINGS]
+NAMES = list(FAMILIES) + ["-".join(map(str, setting.values())) for setting in SETTINGS]
+
+
+def noise(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def relative_error(got, want):
+    return np.abs(np.asarray(got) - np.asarray(want)).max() / np.abs(np.asarray(want)).max()
+
+
+def torch_forward(peer, x, **kwargs):
+    """The oracle on NHWC arrays."""
+    out = peer(torch.from_numpy(x).permute(0, 3, 1, 2), torch.from_numpy(T), torch.from_numpy(Y), **kwargs)
+    return out.permute(0, 2, 3, 1)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=NAMES)
+def test_forward(config):
+    peer = torch_dit.torch_peer(config)
+    graphdef, params = nnx.split(torch_dit.ledit_peer(peer, config))
+    x = noise(4, 8, 16, 4)
+    with torch.no_grad():
+        want = torch_forward(peer, x)
+    got = jax.jit(lambda params, x: nnx.merge(graphdef, params)(x, T, Y), compiler_options=QUICK)(params, x)
+    assert got.shape == (4, 8, 16, 8)
+    assert relative_error(got, want) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("config", "dilation"),
+    [
+        (FAMILIES["LEDiT"], 1),
+        (FAMILIES["DiT"], 1),
+        (ModelConfig(**SMALL, block_order="ca_then_sa", scan="c", post_norm=True, causal_from_timestep=500), 2),
+    ],
+    ids=["LEDiT", "DiT", "refined"],
+)
+def test_gradients_of_every_parameter(config, dilation):
+    peer = torch_dit.torch_peer(config)
+    graphdef, params = nnx.split(torch_dit.ledit_peer(peer, config), nnx.Param)
+    x, target = noise(4, 8, 12, 4), noise(4, 8, 12, 8, seed=1)
+
+    loss = ((torch_forward(peer, x, dilation=dilation) - torch.from_numpy(target)) ** 2).mean()
+    loss.backward()
+    want = torch_dit.to_ledit_tree({n: p.grad for n, p in peer.named_parameters() if p.requires_grad}, params)
+
+    def our_loss(params):
+        return ((nnx.merge(graphdef, params)(x, T, Y, dilation=dilation) - target) ** 2).mean()
+
+    value, grads = jax.jit(jax.value_and_grad(our_loss), compiler_options=QUICK)(params)
+    assert abs(value - loss.item()) < 1e-5 * loss.item()
+    flat = zip(jax.tree_util.tree_leaves_with_path(grads), jax.tree.leaves(want), strict=True)
+    errors = {jax.tree_util.keystr(path): relative_error(got, expected) for (path, got), expected in flat}
+    assert max(errors.values()) < 2e-4, errors
+
+
+@pytest.mark.parametrize("conv", ["dense", "depthwise"])
+def test_one_set_of_weights_at_two_grids_dilations_and_scales(conv):
+    config = ModelConfig(**SMALL, conv=conv)
+    peer = torch_dit.torch_peer(config)
+    graphdef, params = nnx.split(torch_dit.ledit_peer(peer, config))
+
+    def forward(params, x, scale, dilation):
+        return nnx.merge(graphdef, params)(x, T, Y, dilation=dilation, logit_scale=scale)
+
+    forward = jax.jit(forward, static_argnames="dilation", compiler_options=QUICK)
+    outputs = {}
+    for grid, dilation, scale in [((8, 12), 1, 1.0), ((8, 12), 2, 1.0), ((8, 12), 1, 1.2), ((12, 6), 2, 1.1)]:
+        x = noise(4, *grid, 4)
+        with torch.no_grad():
+            want = torch_forward(peer, x, dilation=dilation, logit_scale=scale)
+        outputs[grid, dilation, scale] = forward(params, x, scale, dilation)
+        assert relative_error(outputs[grid, dilation, scale], want) < 1e-4
+    base = outputs[(8, 12), 1, 1.0]
+    assert relative_error(outputs[(8, 12), 2, 1.0], base) > 1e-2
+    assert relative_error(outputs[(8, 12), 1, 1.2], base) > 1e-2
+
+
+def test_the_oracle_s_fused_attention_agrees_with_its_einsum():
+    config = FAMILIES["LEDiT"]
+    x = noise(4, 8, 12, 4)
+    with torch.no_grad():
+        want = torch_forward(torch_dit.torch_peer(config), x)
+        got = torch_forward(torch_dit.torch_peer(config, fused=True), x)
+    assert relative_error(got, want) < 1e-5
