@@ -1,0 +1,1 @@
+"""What trained models are looked at with: the report on samples at many sizes, and plots."""

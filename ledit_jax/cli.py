@@ -1,0 +1,86 @@
+"""What the scripts share: flags that fail with one clear line, and exit codes.
+
+0 is done (also after SIGTERM, once everything is saved), 1 a run that had to stop, 2 a request that cannot be met.
+"""
+
+import logging
+import re
+import sys
+from collections.abc import Callable
+
+import absl.logging
+from absl import app, flags
+from ml_collections import config_flags
+
+from ledit_jax.config import Config, ConfigError
+from ledit_jax.training.loop import TrainingStopped
+from ledit_jax.weights import CheckpointError
+
+
+def run(main: Callable[[], None], description: str) -> None:
+    """Parses the command line and calls `main`; `description` opens the --help page. Does not return."""
+    _set_up_logging()
+    sys.modules["__main__"].__doc__ = description
+    try:
+        app.run(lambda argv: main(), flags_parser=_parse)
+    except SystemExit as error:
+        # absl ends --help with 1, and help that was given is no failure
+        sys.exit(0 if {"--help", "--helpfull", "--helpshort", "-h"} & set(sys.argv) else error.code)
+    except TrainingStopped as error:
+        _exit(str(error), 1)
+    except (ConfigError, CheckpointError, flags.Error) as error:
+        _exit(str(error), 2)
+
+
+def _set_up_logging() -> None:
+    """Our own lines plainly; of the libraries (Orbax logs every file it touches) only warnings."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    ours = logging.getLogger("ledit_jax")
+    ours.addHandler(handler)
+    ours.setLevel(logging.INFO)
+    ours.propagate = False
+    absl.logging.set_verbosity(absl.logging.WARNING)
+
+
+def load_config() -> Config:
+    """The validated Config of the --config flag, with its overrides applied."""
+    try:
+        values = flags.FLAGS.config.to_dict()
+    except OSError as error:  # ml_collections reports a config file that is not there on first use
+        missing = re.search(r"No such file or directory: '(.*?)'", str(error))
+        raise ConfigError(f"--config: {f'{missing[1]} does not exist' if missing else _one_line(error)}") from error
+    return Config.from_dict(values)
+
+
+def define_config_flag(help_text: str) -> None:
+    """Defines --config=FILE.py[:ARGUMENT] and --config.section.field=value."""
+    config_flags.DEFINE_config_file("config", None, help_text)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    try:
+        left_over = flags.FLAGS(argv)
+    except flags.Error as error:
+        # A config file's own error arrives wrapped in its traceback.
+        inner = re.search(r"ConfigError: (.*)", str(error))
+        raise ConfigError(inner[1] if inner else _one_line(error)) from error
+    except (AttributeError, KeyError) as error:  # ml_collections, for --config.section.field that does not exist
+        close = re.search(r'Did you mean "(.*?)" instead of "(.*?)"', str(error))
+        mend = f"did you mean {close[1]}?" if close else "the keys are in ledit_jax/config.py"
+        name = close[2] if close else str(error).strip("\"'")
+        raise ConfigError(f"config key {name} is unknown: {mend}") from error
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"--config: {_one_line(error)}") from error
+    if len(left_over) > 1:
+        raise ConfigError(f"argument {left_over[1]!r} is not understood: flags are written --name=value, see --help")
+    return left_over
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _exit(message: str, code: int) -> None:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,213 @@
+"""From a checkpoint to pictures: what sample.py, the notebook and the sample grids of a run call."""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float, UInt8
+from tqdm import tqdm
+
+from ledit_jax.config import Config, ConfigError, SampleConfig
+from ledit_jax.diffusion.guidance import conditional, guidance_mask, guided
+from ledit_jax.diffusion.samplers import make_sampler, sample_keys, sample_noise
+from ledit_jax.models.functional import Params, make_apply
+from ledit_jax.models.vae import AutoencoderKL
+from ledit_jax.ops.attention import attention_scale
+from ledit_jax.weights import load_vae, load_weights
+
+
+def load_model(checkpoint: str | Path, weights: str = "ema") -> tuple[Callable[..., jax.Array], Config]:
+    """(model, config) of a checkpoint; weights is "ema" or "params".
+
+    `model(x, t, y)` takes x float [B, H, W, C], timesteps int [B] in 0 .. 999 and labels int [B], and returns
+    [B, H, W, 2C]: noise, then the variance's interpolation. Keywords: `logit_scale` (attention scaling).
+    Raises CheckpointError for a folder that is missing, half-written or damaged.
+    """
+    params, config, _ = load_weights(checkpoint, weights)
+    apply = jax.jit(make_apply(config), static_argnames="dilation")
+    return functools.partial(apply, params), config
+
+
+class LEDiTPipeline:
+    """Class-conditional sampling at any size that the model's granularity divides."""
+
+    def __init__(self, config: Config, params: Params, vae: AutoencoderKL | None = None):
+        """params and vae: as `load_weights` and `load_vae` return them. Samples are spread over all local devices.
+
+        Raises ConfigError for a model of latents without a vae.
+        """
+        if vae is None and config.autoencoder.kind != "none":
+            raise ConfigError(
+                "this model makes latents, and decoding them needs a VAE: give --vae (sample.py) or "
+                "autoencoder.checkpoint (train.py), a VAE checkpoint of ours"
+            )
+        self.config = config
+        self.vae = None if vae is None else nnx.split(vae)
+        self.mesh = Mesh(np.asarray(jax.local_devices()), ("data",))
+        self.apply = make_apply(config)
+        self.set_params(params)
+
+    def set_params(self, params: Params) -> None:
+        """Replaces the weights; compiled programs are kept."""
+        self.params = jax.device_put(params, NamedSharding(self.mesh, P()))
+
+    @classmethod
+    def from_checkpoint(
+        cls, checkpoint: str | Path, weights: str = "ema", vae: str | Path | None = None
+    ) -> "LEDiTPipeline":
+        """Loads a workdir, a folder of checkpoints or one step's folder. Raises CheckpointError.
+
+        vae: a VAE checkpoint, for models of latents; by default the one that the config names.
+        """
+        params, config, _ = load_weights(checkpoint, weights)
+        vae = vae or config.autoencoder.checkpoint
+        return cls(config, params, load_vae(vae) if vae else None)
+
+    def __call__(
+        self,
+        class_labels: Sequence[int],
+        height: int | None = None,
+        width: int | None = None,
+        num_steps: int | None = None,
+        cfg_scale: float | None = None,
+        seed: int = 0,
+        *,
+        sampler: str | None = None,
+        cfg_channels: str | None = None,
+        cfg_interval: tuple[float, float] | None = None,
+        attention_scaling: bool | None = None,
+        batch_size: int = 64,
+        progress: str | None = None,
+    ) -> UInt8[np.ndarray, "B H W C"]:
+        """Pictures of the given classes, uint8 [B, height, width, C] (C 3, or 1 for a grey model).
+
+        See `batches` for seed, batch_size, progress and errors, and SampleConfig for the sampler's settings, which
+        come from the checkpoint's config where they are None.
+        """
+        options = self.options(
+            sampler=sampler,
+            num_steps=num_steps,
+            cfg_scale=cfg_scale,
+            cfg_channels=cfg_channels,
+            cfg_interval=cfg_interval,
+            attention_scaling=attention_scaling,
+        )
+        batches = self.batches(
+            class_labels, height, width, options=options, seed=seed, batch_size=batch_size, progress=progress
+        )
+        return np.concatenate(list(batches))
+
+    def options(self, **overrides: object) -> SampleConfig:
+        """The checkpoint's sampling settings with the given SampleConfig fields replaced; None replaces nothing."""
+        settings = self.config.to_dict()
+        settings["sample"] |= {name: value for name, value in overrides.items() if value is not None}
+        return Config.from_dict(settings).sample
+
+    def batches(
+        self,
+        class_labels: Sequence[int],
+        height: int | None = None,
+        width: int | None = None,
+        *,
+        options: SampleConfig,
+        seed: int = 0,
+        batch_size: int = 64,
+        progress: str | None = None,
+    ) -> Iterator[UInt8[np.ndarray, "B H W C"]]:
+        """Pictures batch by batch, for more of them than memory holds.
+
+        Sizes are in pixels, by default the training size. Picture i is a function of (seed, i) alone, whatever the
+        batch size and the number of devices. progress: the caption of a progress bar; None shows none. Raises
+        ConfigError, before anything runs, for a label or a size that cannot be.
+        """
+        labels = _check_labels(class_labels, self.config.model.num_classes)
+        self.config.latent_shape(height, width)
+        batch_size = -(-min(batch_size, len(labels)) // self.mesh.size) * self.mesh.size
+        return self._generate(labels, height, width, options, seed, batch_size, progress)
+
+    def _generate(self, labels, height, width, options, seed, batch_size, progress):
+        steps = options.num_steps * -(-len(labels) // batch_size)
+        with tqdm(total=steps, desc=progress, unit="step", disable=progress is None) as bar:
+            for start in range(0, len(labels), batch_size):
+                batch = labels[start : start + batch_size]
+                # The last batch is filled up, so that one compiled program serves all.
+                padded, indices = np.resize(batch, batch_size), start + np.arange(batch_size)
+                latents = self.sample_latents(padded, indices, height, width, options, seed, bar.update)
+                yield self.decode(latents)[: len(batch)]
+
+    def sample_latents(
+        self,
+        labels: np.ndarray,
+        indices: np.ndarray,
+        height: int | None,
+        width: int | None,
+        options: SampleConfig,
+        seed: int,
+        on_step: Callable[[int], object] = lambda n: None,
+    ) -> Float[Array, "B H W C"]:
+        """Runs one batch through the sampler on the host's loop; `on_step(1)` is called after each step."""
+        shape = self.config.latent_shape(height, width)
+        tokens = self.config.num_tokens(height, width), self.config.num_tokens()
+        logit_scale = attention_scale(*tokens) if options.attention_scaling else 1.0
+        sampler, step_fn = self._program(options.sampler, options.num_steps, options.cfg_channels)
+        is_guided = guidance_mask(sampler.timesteps, options.cfg_interval, self.config.diffusion.num_timesteps)
+        is_guided &= options.cfg_scale != 1.0
+
+        place = functools.partial(jax.device_put, device=NamedSharding(self.mesh, P("data")))
+        keys = place(sample_keys(seed, jnp.asarray(indices)))
+        state, labels = sampler.init(sample_noise(keys, shape)), place(jnp.asarray(labels))
+        for step in range(sampler.num_steps):
+            state = step_fn(
+                self.params, state, step, keys, labels, options.cfg_scale, logit_scale, bool(is_guided[step])
+            )
+            # Waiting here keeps the bar honest and costs nothing: a step outlasts its dispatch by far.
+            jax.block_until_ready(state)
+            on_step(1)
+        return sampler.sample(state)
+
+    def decode(self, latents: Float[Array, "B H W C"]) -> UInt8[np.ndarray, "B height width channels"]:
+        """Samples to bytes, trunc(clamp(127.5 x + 128, 0, 255)) as DiT saves them; latents go through the VAE."""
+        if self.vae is not None:
+            latents = _decode_latents(*self.vae, latents / self.config.autoencoder.scale)
+        return np.asarray(jnp.clip(127.5 * latents + 128.0, 0, 255).astype(jnp.uint8))
+
+    @functools.cache  # noqa: B019  the pipeline lives as long as its programs are wanted
+    def _program(self, name: str, num_steps: int, channels: str):
+        """(sampler, jitted step) for a sampler's settings; jit itself keeps one program for each size."""
+        config = self.config
+        is_pixels = config.autoencoder.kind == "none"
+        sampler = make_sampler(name, num_steps, diffusion=config.diffusion, clip_denoised=is_pixels)
+
+        def step_fn(params, state, step, keys, labels, cfg_scale, logit_scale, is_guided):
+            def denoise(x, t, y):
+                return self.apply(params, x, t, y, logit_scale=logit_scale)
+
+            if is_guided:
+                denoiser = guided(denoise, labels, config.model.num_classes, cfg_scale, channels)
+            else:
+                denoiser = conditional(denoise, labels)
+            return sampler.step(denoiser, state, step, keys)
+
+        return sampler, jax.jit(step_fn, static_argnums=7)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _decode_latents(graphdef, state, latents):
+    # One picture at a time: at 1024x1024 the decoder takes gigabytes for each.
+    return nnx.merge(graphdef, state).decode_sliced(latents)
+
+
+def _check_labels(labels: Sequence[int], num_classes: int) -> np.ndarray:
+    labels = np.asarray(labels, np.int32)
+    if labels.ndim != 1 or not labels.size:
+        raise ConfigError(f"class_labels={labels.tolist()} must be a list of one or more class numbers")
+    wrong = labels[(labels < 0) | (labels >= num_classes)]
+    if wrong.size:
+        raise ConfigError(f"class label {wrong[0]} is out of range: this model's classes are 0 to {num_classes - 1}")
+    return labels

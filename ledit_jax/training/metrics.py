@@ -1,0 +1,73 @@
+"""Where a run's numbers go: metrics.jsonl, TensorBoard, and a progress bar or, without a terminal, log lines."""
+
+import json
+import logging
+import time
+from pathlib import Path
+
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+logger = logging.getLogger(__name__)
+
+
+class MetricWriter:
+    """Appends a JSON object per logged step to `workdir/metrics.jsonl`, and TensorBoard events beside it."""
+
+    def __init__(self, workdir: Path, resumed_step: int):
+        """Drops what a killed run logged after the checkpoint it resumes from: those steps run again."""
+        self.path = workdir / "metrics.jsonl"
+        if self.path.exists():
+            rows = [line for line in self.path.read_text().splitlines() if _step_of(line) <= resumed_step]
+            self.path.write_text("".join(f"{row}\n" for row in rows))
+        self.file = self.path.open("a", buffering=1)
+        self.tensorboard = SummaryWriter(logdir=str(workdir), purge_step=resumed_step + 1)
+
+    def write(self, step: int, metrics: dict[str, float]) -> None:
+        """Writes one step's metrics to both."""
+        self.file.write(json.dumps({"step": step, **metrics}) + "\n")
+        for name, value in metrics.items():
+            self.tensorboard.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flushes and closes both."""
+        self.file.close()
+        self.tensorboard.close()
+
+
+class Progress:
+    """Step, loss, steps/s and time left: a bar on a terminal, else a line at every logged step."""
+
+    def __init__(self, first_step: int, num_steps: int):
+        self.bar = tqdm(total=num_steps, initial=first_step, unit="step", desc="train", disable=None)
+        self.num_steps = num_steps
+        self.since, self.since_step = time.perf_counter(), first_step
+
+    def advance(self, step: int, loss: float) -> None:
+        """Called after every step."""
+        self.bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
+        self.bar.update(step - self.bar.n)
+
+    def rate(self, step: int) -> float:
+        """Steps per second since the last call."""
+        now = time.perf_counter()
+        rate = (step - self.since_step) / max(now - self.since, 1e-9)
+        self.since, self.since_step = now, step
+        return rate
+
+    def log(self, step: int, loss: float, rate: float) -> None:
+        """One line for logs; the bar already shows it on a terminal."""
+        if self.bar.disable:
+            left = tqdm.format_interval((self.num_steps - step) / max(rate, 1e-9))
+            logger.info(f"step {step}/{self.num_steps}  loss {loss:.4f}  {rate:.2f} steps/s  {left} left")
+
+    def close(self) -> None:
+        """Leaves the finished bar on the screen."""
+        self.bar.close()
+
+
+def _step_of(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except (json.JSONDecodeError, KeyError):  # the line a kill cut short
+        return float("inf")

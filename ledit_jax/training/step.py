@@ -1,0 +1,97 @@
+"""One training step as a pure function of state, batch and key."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from ledit_jax.config import Config, TrainConfig
+from ledit_jax.diffusion import create_diffusion
+from ledit_jax.models.functional import make_apply
+from ledit_jax.training.optimizer import make_optimizer
+from ledit_jax.training.state import TrainState
+
+Batch = dict[str, jax.Array]
+"""{"x": float32 [B, H, W, C], "label": int32 [B]}"""
+
+
+def draw_dilation(config: TrainConfig, step: int) -> int:
+    """The convolution's dilation at a step: one of `dilation_rates` with `dilation_probability`, else 1.
+
+    Drawn on the host and given to the step as a static argument: two compiled steps are faster than a branch on the
+    device, and every process draws the same.
+    """
+    rng = np.random.default_rng([config.seed, step])
+    return int(rng.choice(config.dilation_rates)) if rng.random() < config.dilation_probability else 1
+
+
+def make_train_step(config: Config) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
+    """train_step(state, batch, key, dilation) -> (state, metrics), to be jitted with `dilation` static.
+
+    Randomness is fold_in(key, step), so a resumed run draws what an uninterrupted one would have drawn. A step whose
+    loss or gradient is not finite changes nothing but the counters.
+    """
+    apply, optimizer = make_apply(config), make_optimizer(config.train)
+    diffusion = create_diffusion(
+        num_timesteps=config.diffusion.num_timesteps,
+        beta_start=config.diffusion.beta_start,
+        beta_end=config.diffusion.beta_end,
+    )
+
+    def loss_fn(params, batch: Batch, key, dilation: int):
+        x0, labels = batch["x"], batch["label"]
+        t_key, noise_key, drop_key = jax.random.split(key, 3)
+        t = jax.random.randint(t_key, labels.shape, 0, diffusion.num_timesteps)
+        drop = jax.random.bernoulli(drop_key, config.train.label_dropout, labels.shape)
+        labels = jnp.where(drop, config.model.num_classes, labels)
+        losses = diffusion.training_losses(
+            lambda x, t: apply(params, x, t, labels, dilation=dilation), x0, t, jax.random.normal(noise_key, x0.shape)
+        )
+        losses = {name: value.mean() for name, value in losses.items()}
+        return losses["loss"], losses
+
+    def gradients(params, batch: Batch, key, dilation: int):
+        grad_fn = jax.grad(loss_fn, has_aux=True)
+        if config.train.accumulation_steps == 1:
+            return grad_fn(params, batch, key, dilation)
+        return _accumulate(grad_fn, config.train.accumulation_steps, params, batch, key, dilation)
+
+    def train_step(state: TrainState, batch: Batch, key: jax.Array, dilation: int = 1):
+        grads, metrics = gradients(state.params, batch, jax.random.fold_in(key, state.step), dilation)
+        grad_norm = optax.tree.norm(grads)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        decay = config.train.ema_decay
+        ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.ema, params)
+
+        finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(grad_norm)
+        params, ema, opt_state = jax.tree.map(
+            lambda new, old: jnp.where(finite, new, old),
+            (params, ema, opt_state),
+            (state.params, state.ema, state.opt_state),
+        )
+        nonfinite_steps = state.nonfinite_steps + jnp.where(finite, 0, 1)
+        metrics |= {"grad_norm": grad_norm, "nonfinite_steps": nonfinite_steps}
+        return TrainState(state.step + 1, nonfinite_steps, params, ema, opt_state), metrics
+
+    return train_step
+
+
+def _accumulate(grad_fn, num_parts: int, params, batch: Batch, key, dilation: int):
+    """Mean gradient and metrics over `num_parts` micro-batches, one after the other."""
+    # Neighbours go to different parts, so that each part stays spread over all devices.
+    parts = jax.tree.map(lambda a: a.reshape(-1, num_parts, *a.shape[1:]).swapaxes(0, 1), batch)
+
+    def body(total, part):
+        index, part = part
+        result = grad_fn(params, part, jax.random.fold_in(key, index), dilation)
+        return jax.tree.map(jnp.add, total, result), None
+
+    first = jax.tree.map(lambda a: a[0], parts)
+    zeros = jax.tree.map(
+        lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(lambda: grad_fn(params, first, key, dilation))
+    )
+    total, _ = jax.lax.scan(body, zeros, (jnp.arange(num_parts), parts))
+    return jax.tree.map(lambda a: a / num_parts, total)

@@ -1,0 +1,35 @@
+"""Small configs that tests train and sample in seconds."""
+
+import dataclasses
+
+from ledit_jax.config import Config, DataConfig, SampleConfig, TrainConfig, model_preset, validate
+
+
+def tiny_config(family: str = "LEDiT", *, model: dict | None = None, train: dict | None = None) -> Config:
+    """Digits at 8x8 on a 4x4 grid: width 16, depth 2, batch 8, eight steps."""
+    sizes = dict(depth=2, width=16, num_heads=2, num_classes=10, scan_layers=False)
+    data = DataConfig(source="digits", image_height=8, image_width=8, image_channels=1, flip=False)
+    defaults = dict(
+        num_steps=8,
+        batch_size=8,
+        learning_rate=1e-3,
+        ema_decay=0.9,
+        dilation_probability=0.5 if family == "LEDiT" else 0.0,
+        log_every=1,
+        checkpoint_every=4,
+        keep_every=0,
+        sample_every=0,
+    )
+    config = Config(
+        model=model_preset(f"{family}-S/2", **(sizes | (model or {}))),
+        data=data,
+        train=TrainConfig(**(defaults | (train or {}))),
+        sample=SampleConfig(sampler="ddim", num_steps=4),
+    )
+    validate(config)
+    return config
+
+
+def with_train(config: Config, **fields) -> Config:
+    """The config with fields of its train section replaced."""
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, **fields))

@@ -1,0 +1,194 @@
+"""The loop: resumption bit for bit, metrics, non-finite steps, signals, and fine-tuning from another checkpoint."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny import tiny_config, with_train
+
+from ledit_jax.config import ConfigError
+from ledit_jax.data.latents import LatentMetadata, LatentWriter, write_metadata
+from ledit_jax.training.loop import TrainingStopped, train
+from ledit_jax.weights import CheckpointError, find_checkpoint, load_weights
+
+
+def leaves(state):
+    return [np.asarray(a) for a in jax.tree.leaves(state)]
+
+
+def assert_same(a, b):
+    assert len(leaves(a)) == len(leaves(b))
+    for x, y in zip(leaves(a), leaves(b), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def read_metrics(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_resumed_run_equals_uninterrupted_bit_for_bit(tmp_path):
+    config = tiny_config()
+    whole = train(config, tmp_path / "whole")
+    train(with_train(config, num_steps=5), tmp_path / "parts")
+    parts = train(config, tmp_path / "parts")
+    assert int(parts.step) == 8
+    assert_same(whole, parts)
+    losses = [[(row["step"], row["loss"]) for row in read_metrics(tmp_path / name)] for name in ("whole", "parts")]
+    assert losses[0] == losses[1] and [step for step, _ in losses[0]] == list(range(1, 9))
+
+
+def test_a_run_depends_on_its_seed(tmp_path):
+    first = train(with_train(tiny_config(), num_steps=2), tmp_path / "a")
+    other = train(with_train(tiny_config(), num_steps=2, seed=1), tmp_path / "b")
+    assert any((x != y).any() for x, y in zip(leaves(first.params), leaves(other.params), strict=True))
+
+
+def test_training_lowers_the_loss(tmp_path):
+    config = tiny_config(train=dict(num_steps=60, learning_rate=3e-3, batch_size=32, checkpoint_every=100))
+    train(config, tmp_path)
+    losses = [row["mse"] for row in read_metrics(tmp_path)]
+    assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:10])
+
+
+def test_metrics_in_json_and_tensorboard_agree(tmp_path):
+    config = with_train(tiny_config(), num_steps=4, log_every=2)
+    train(config, tmp_path)
+    rows = read_metrics(tmp_path)
+    assert [row["step"] for row in rows] == [2, 4]
+    assert {"loss", "mse", "vb", "grad_norm", "steps_per_sec", "images_per_sec"} <= rows[0].keys()
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert [e.step for e in events.Scalars("loss")] == [2, 4]
+    np.testing.assert_allclose([e.value for e in events.Scalars("loss")], [row["loss"] for row in rows], rtol=1e-6)
+
+
+def test_metrics_after_the_checkpoint_are_dropped_on_resume(tmp_path):
+    config = tiny_config()
+    train(with_train(config, num_steps=4), tmp_path)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "loss": 99.0}\n{"step": 6, "lo')  # what a kill leaves behind
+    train(config, tmp_path)
+    rows = read_metrics(tmp_path)
+    assert [row["step"] for row in rows] == list(range(1, 9)) and all(row["loss"] < 99 for row in rows)
+
+
+def test_accumulation_equals_the_whole_batch(tmp_path):
+    """Adam's first step is a sign; the gradient norm and the loss say whether the means agree."""
+    fixed = dict(num_steps=1, label_dropout=0.0, dilation_probability=0.0)
+    for parts in (1, 2):
+        train(with_train(tiny_config(), accumulation_steps=parts, **fixed), tmp_path / str(parts))
+    whole, halves = (read_metrics(tmp_path / name)[0] for name in ("1", "2"))
+    assert halves["loss"] != whole["loss"]  # other noise for each half ...
+    assert abs(halves["loss"] - whole["loss"]) < 0.2  # ... around the same mean
+
+
+@pytest.fixture
+def latents_with_nan(tmp_path):
+    """Sixteen latents, one of them not a number."""
+    folder = tmp_path / "latents"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    with LatentWriter(folder, (4, 4, 4)) as writer:
+        for index in range(16):
+            mean = rng.standard_normal((4, 4, 4), np.float32)
+            if index == 9:
+                mean[:] = np.nan
+            logvar = np.zeros((4, 4, 4), np.float32)
+            writer.write(
+                {"mean": mean, "logvar": logvar, "mean_flip": mean, "logvar_flip": logvar, "label": index % 10}
+            )
+    metadata = LatentMetadata("test", 0.18215, 32, 32, 8, 4, "test", 10)
+    write_metadata(folder, metadata)
+    return folder
+
+
+def latents_config(folder, **fields):
+    config = tiny_config(train=dict(batch_size=1, num_steps=32, checkpoint_every=1) | fields).to_dict()
+    config["data"] |= dict(source="latents", path=str(folder), image_height=32, image_width=32, image_channels=3)
+    config["autoencoder"] |= dict(kind="sd")
+    return type(tiny_config()).from_dict(config)
+
+
+def test_nonfinite_loss_stops_the_run_and_leaves_the_last_checkpoint_intact(tmp_path, latents_with_nan):
+    with pytest.raises(TrainingStopped, match=r"step \d+: loss nan") as stop:
+        train(latents_config(latents_with_nan), tmp_path / "run")
+    step = int(str(stop.value).split("step ")[1].split(":")[0])
+    folder = find_checkpoint(tmp_path / "run")
+    assert str(folder) in str(stop.value)
+    params, _, saved = load_weights(folder)
+    assert saved <= step and all(np.isfinite(a).all() for a in leaves(params))
+
+
+def test_tolerated_nonfinite_steps_change_nothing_but_the_count(tmp_path, latents_with_nan):
+    state = train(latents_config(latents_with_nan, num_steps=16, max_nonfinite_steps=1), tmp_path / "run")
+    assert int(state.nonfinite_steps) == 1 and int(state.step) == 16
+    assert all(np.isfinite(a).all() for a in leaves(state))
+
+
+def test_fine_tuning_takes_every_weight_and_reports(tmp_path, caplog):
+    config = tiny_config("DiT")
+    train(config, tmp_path / "dit")
+    source, _, _ = load_weights(tmp_path / "dit")
+    with caplog.at_level("INFO", logger="ledit_jax"):
+        tuned = train(tiny_config(train=dict(learning_rate=1e-12, num_steps=1)), tmp_path / "ft", str(tmp_path / "dit"))
+    for path, value in jax.tree_util.tree_leaves_with_path(source):
+        node = tuned.params
+        for key in path:
+            node = node[key.key]
+        np.testing.assert_allclose(node, value, atol=1e-8)
+    assert "newly initialised: conv/kernel (3, 3, 16, 16)" in caplog.text
+    assert "dropped: the sin/cos positional table" in caplog.text
+
+
+def test_fine_tuning_from_another_shape_names_both_shapes(tmp_path):
+    train(with_train(tiny_config(), num_steps=1), tmp_path / "a")
+    wider = tiny_config(model=dict(width=32))
+    with pytest.raises(CheckpointError, match=r"patch_embed/kernel \(4, 16\) -> \(4, 32\)"):
+        train(wider, tmp_path / "b", str(tmp_path / "a"))
+
+
+def test_resuming_with_a_changed_architecture_is_refused(tmp_path):
+    config = with_train(tiny_config(), num_steps=1)
+    train(config, tmp_path)
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    with pytest.raises(CheckpointError, match=r"model\.scan='b', but .* was trained with 'd'"):
+        train(tiny_config(model=dict(scan="b")), tmp_path)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+
+
+def test_workdir_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="--workdir=.*cannot be written"):
+        train(tiny_config(), tmp_path / "file" / "run")
+
+
+def test_sigterm_saves_and_exits_0_then_the_same_command_finishes_the_run(tmp_path):
+    """A real process, a real signal; the result is that of a run nobody touched."""
+    script = tmp_path / "run.py"
+    script.write_text(
+        "import sys\nfrom tiny import tiny_config\nfrom ledit_jax.training.loop import train\n"
+        "train(tiny_config(train=dict(num_steps=300, checkpoint_every=1000)), sys.argv[1])\n"
+    )
+    here = os.path.dirname(os.path.dirname(__file__))
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([here, os.path.dirname(here)]), "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, str(script), str(tmp_path / "killed")]
+    process = subprocess.Popen(command, env=env)
+    metrics = tmp_path / "killed" / "metrics.jsonl"
+    while not metrics.exists() or len(metrics.read_text().splitlines()) < 20:
+        assert process.poll() is None, "the run ended before the signal could be sent"
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0
+    stopped_at = int(find_checkpoint(tmp_path / "killed").name)
+    assert 20 <= stopped_at < 300
+    subprocess.run(command, env=env, check=True)
+    subprocess.run([*command[:2], str(tmp_path / "whole")], env=env, check=True)
+    killed, whole = (load_weights(tmp_path / name, "params") for name in ("killed", "whole"))
+    assert killed[2] == whole[2] == 300
+    assert_same(killed[0], whole[0])

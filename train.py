@@ -1,0 +1,57 @@
+"""Trains LEDiT, or a baseline, from a config. The same command again resumes where the last one stopped.
+
+  python train.py --config=configs/digits.py --workdir=runs/digits
+  python train.py --config=configs/imagenet256.py:LEDiT-XL/2 --workdir=runs/xl2 --config.data.path=LATENTS
+  python train.py --config=configs/imagenet256_finetune.py --workdir=runs/ft --init_from=CHECKPOINT
+
+Any setting of ledit_jax/config.py can be overridden: --config.train.batch_size=64 --config.model.scan=b
+
+WORKDIR/metrics.jsonl holds the metrics of every logged step, TensorBoard events lie beside it, and sample grids in
+WORKDIR/samples. Ctrl-C and SIGTERM save a checkpoint first; exit code 0 means saved, 1 that the run had to stop
+(a loss that is not finite), 2 that a setting cannot work.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from ledit_jax import cli
+from ledit_jax.config import Config
+from ledit_jax.pipeline import LEDiTPipeline
+from ledit_jax.training.loop import train
+from ledit_jax.weights import load_vae
+from ledit_jax.writers import make_writer
+
+cli.define_config_flag("Experiment, for example configs/digits.py; an argument may follow a colon.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints and metrics go; resumed from if it has any.")
+INIT_FROM = flags.DEFINE_string(
+    "init_from", None, "Checkpoint whose weights start a new run (fine-tuning); without effect once it has resumed."
+)
+flags.declare_key_flag("config")
+flags.mark_flags_as_required(["config", "workdir"])
+
+
+def sample_grids(config: Config, folder: Path, rows: int = 4, columns: int = 10):
+    """A function that draws a grid from a run's EMA weights, a column for each of the first classes."""
+    vae = load_vae(config.autoencoder.checkpoint) if config.autoencoder.checkpoint else None
+    pipeline = LEDiTPipeline(config, {}, vae)
+    classes = list(range(min(columns, config.model.num_classes)))
+
+    def draw(params, step: int) -> None:
+        pipeline.set_params(params)
+        writer = make_writer(folder / f"step_{step:07d}.png", rows * len(classes), len(classes), overwrite=True)
+        writer.write(pipeline(classes * rows))
+        writer.close()
+
+    return draw
+
+
+def main() -> None:
+    config = cli.load_config()
+    workdir = Path(WORKDIR.value)
+    on_sample = sample_grids(config, workdir / "samples") if config.train.sample_every else None
+    train(config, workdir, INIT_FROM.value, on_sample)
+
+
+if __name__ == "__main__":
+    cli.run(main, __doc__)
