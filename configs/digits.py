@@ -1,6 +1,6 @@
 """Handwritten digits at 16x16: the experiment behind the shipped checkpoint and the demo.
 
-An 8x8 token grid, about 2M parameters. As in the paper, LEDiT is fine-tuned from a DiT, with the convolution
+A 4x4 token grid (patch 4), about 1.1M parameters. As in the paper, LEDiT is fine-tuned from a DiT, with the convolution
 starting as the identity; the baselines go on from the same DiT for as many steps.
 
   python train.py --config=configs/digits.py:base --workdir=runs/digits/base                     DiT, sin/cos positions
@@ -16,7 +16,7 @@ import dataclasses
 from ledit_jax.config import Config, ConfigError, DataConfig, SampleConfig, TrainConfig, model_preset
 
 FAMILIES = {"base": "DiT", "ledit": "LEDiT", "dit": "DiT", "nope": "NoPE", "demo": "LEDiT"}
-NUM_STEPS = {"base": 2_000, "ledit": 2_500, "dit": 2_500, "nope": 2_500, "demo": 200}
+NUM_STEPS = {"base": 4_000, "ledit": 3_000, "dit": 3_000, "nope": 3_000, "demo": 200}
 
 
 def get_config(arm: str = "ledit"):
@@ -25,7 +25,7 @@ def get_config(arm: str = "ledit"):
         raise ConfigError(f"configs/digits.py:{arm} is unknown: use one of {', '.join(FAMILIES)}")
     # Unrolled and in float32: on CPU that is the faster way.
     model = model_preset(
-        f"{FAMILIES[arm]}-S/2",
+        f"{FAMILIES[arm]}-S/4",
         depth=6,
         width=96,
         num_heads=4,
@@ -40,15 +40,15 @@ def get_config(arm: str = "ledit"):
         batch_size=64,
         learning_rate={"base": 1e-3, "demo": 1e-4}.get(arm, 5e-4),
         warmup_steps=0 if demo else 100,
-        decay_steps=0 if demo else 500,
+        decay_steps=0 if demo else 1_000,
         grad_clip=1.0,
         ema_decay=0.99 if demo else 0.998,
         dilation_probability=0.1 if FAMILIES[arm] == "LEDiT" else 0.0,
-        log_every=10 if demo else 50,
+        log_every=10 if demo else 100,
         checkpoint_every=50 if demo else 250,
         keep_last=2,
         keep_every=0,
-        sample_every=100 if demo else 500,
+        sample_every=100 if demo else 1_000,
     )
-    sample = SampleConfig(sampler="dpmpp", num_steps=25, cfg_scale=2.0)
+    sample = SampleConfig(sampler="dpmpp", num_steps=25, cfg_scale=4.0)
     return dataclasses.replace(Config(), model=model, data=data, train=train, sample=sample).to_config_dict()

@@ -198,7 +198,7 @@ class Config:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Config":
-        """Builds and validates a Config from nested mappings (a ConfigDict, or a checkpoint's JSON).
+        """Builds and validates a Config from nested mappings, such as a checkpoint's JSON.
 
         Missing fields take their defaults. Raises ConfigError for an unknown key, a wrong type or values that
         do not fit together.
@@ -358,10 +358,6 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
             raise ConfigError(f"{name}={value!r} needs {len(args)} values")
         return tuple(_convert(args[0], item, name) for item in items)
     accepted = (int, float) if hint is float else hint
-    if (
-        isinstance(hint, types.UnionType)
-        or not isinstance(value, accepted)
-        or (hint is int and isinstance(value, bool))
-    ):
+    if not isinstance(value, accepted) or (isinstance(value, bool) and hint is not bool):
         raise ConfigError(f"{name}={value!r} is a {type(value).__name__}, and a {hint.__name__} is needed")
     return float(value) if hint is float else value

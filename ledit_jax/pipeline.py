@@ -1,6 +1,7 @@
 """From a checkpoint to pictures: what sample.py, the notebook and the sample grids of a run call."""
 
 import functools
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -133,7 +134,8 @@ class LEDiTPipeline:
 
     def _generate(self, labels, height, width, options, seed, batch_size, progress):
         steps = options.num_steps * -(-len(labels) // batch_size)
-        with tqdm(total=steps, desc=progress, unit="step", disable=progress is None) as bar:
+        every = 0.1 if sys.stderr.isatty() else 10.0  # seconds; a log wants few lines
+        with tqdm(total=steps, desc=progress, unit="step", mininterval=every, disable=progress is None) as bar:
             for start in range(0, len(labels), batch_size):
                 batch = labels[start : start + batch_size]
                 # The last batch is filled up, so that one compiled program serves all.

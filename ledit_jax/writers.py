@@ -7,7 +7,7 @@ import os
 import shutil
 import zipfile
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -16,6 +16,7 @@ from PIL import Image
 from ledit_jax.config import ConfigError
 
 
+@runtime_checkable
 class SampleWriter(Protocol):
     """Takes batches of pictures in order."""
 

@@ -5,7 +5,6 @@ independent classifier read what came out. Run from the repository's root.
 """
 
 import json
-import logging
 import shutil
 import signal
 import subprocess
@@ -19,8 +18,6 @@ from ledit_jax import cli
 from ledit_jax.analysis.digits import report
 from ledit_jax.analysis.report import train_judge
 from ledit_jax.training.loop import TrainingStopped
-
-logger = logging.getLogger(__name__)
 
 
 def train_until(step: int, command: list[str], metrics: Path) -> None:
@@ -37,7 +34,8 @@ def train_until(step: int, command: list[str], metrics: Path) -> None:
 
 def last_step(metrics: Path) -> int:
     """The newest step that a run has logged; 0 before the first."""
-    lines = metrics.read_text().splitlines() if metrics.exists() else []
+    # Whole lines only: the run may be writing one.
+    lines = metrics.read_text().rpartition("\n")[0].splitlines() if metrics.exists() else []
     return json.loads(lines[-1])["step"] if lines else 0
 
 

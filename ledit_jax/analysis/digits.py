@@ -6,7 +6,6 @@
 Run from the repository's root. Every arm resumes where it was stopped, and a finished one is not trained again.
 """
 
-import logging
 import shutil
 import subprocess
 import sys
@@ -20,8 +19,6 @@ from ledit_jax.analysis.report import Row, Samples, comparison_table, draw_sampl
 from ledit_jax.evaluation.classifier import PictureClassifier
 from ledit_jax.pipeline import LEDiTPipeline
 from ledit_jax.weights import export_weights, load_weights
-
-logger = logging.getLogger(__name__)
 
 SIZES = ((16, 16), (24, 24), (32, 32), (16, 32), (32, 16))
 """(height, width): 1x, 1.5x and 2x the training side, then 2:1 and 1:2 (width to height)."""
@@ -66,6 +63,9 @@ def export(workdir: Path, destination: Path) -> None:
     if destination.exists():
         shutil.rmtree(destination)
     export_weights(destination, params, config, step)
+    # Marks for object stores; they hold the path they were written to, and a folder on disk does without.
+    for mark in destination.rglob("commit_success.txt"):
+        mark.unlink()
     print(
         f"exported step {step} to {destination}; to ship it: rm -r assets/digits && cp -r {destination} assets/digits"
     )

@@ -4,6 +4,7 @@ A row names one of our parameters and the torch tensors it is made of. Only shap
 bit for bit, whatever the dtype. Parameters are flat here, {"blocks.attn.qkv.kernel": array}.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -48,8 +49,14 @@ class Row:
 
     def join(self, state: Mapping[str, np.ndarray]) -> np.ndarray:
         """Torch tensors by name -> our array."""
-        layers = [self.axes.to_ours(np.concatenate([state[name] for name in names])) for names in self.layers]
-        return np.stack(layers) if self.stacked else np.ascontiguousarray(layers[0])
+        layers = (self.axes.to_ours(np.concatenate([state[name] for name in names])) for names in self.layers)
+        first = next(layers)
+        if not self.stacked:
+            return np.ascontiguousarray(first)
+        joined = np.empty((len(self.layers), *first.shape), first.dtype)
+        for i, layer in enumerate(itertools.chain([first], layers)):  # np.stack would hold every layer twice
+            joined[i] = layer
+        return joined
 
     def split(self, array: np.ndarray) -> dict[str, np.ndarray]:
         """Our array -> torch tensors by name, as views."""
@@ -67,13 +74,14 @@ class Row:
 Table = Sequence[Row]
 
 
-def check_table(table: Table, state_shapes: Shapes, shapes: Shapes) -> None:
+def check_table(table: Table, state_shapes: Shapes, shapes: Shapes, constants: Shapes | None = None) -> None:
     """Raises ConversionError unless the torch shapes are exactly those that `table` turns into our `shapes`.
 
-    Every missing, unmapped and wrong-shaped name is in the one error.
+    constants: tensors that must be there as well and are no parameter of ours. Every missing, unmapped and
+    wrong-shaped name is in the one error.
     """
     _check_paths(table, shapes)
-    needed: dict[str, tuple[int, ...]] = {}
+    needed: dict[str, tuple[int, ...]] = dict(constants or {})
     for row in table:
         needed.update(row.torch_shapes(shapes[row.path]))
     found = {name: tuple(shape) for name, shape in state_shapes.items()}
@@ -124,8 +132,8 @@ def flatten_params(params: PyTree) -> dict[str, Any]:
     return {_dotted(path): leaf for path, leaf in leaves}
 
 
-def unflatten_params(flat: Mapping[str, np.ndarray], like: PyTree) -> PyTree:
-    """Inverse of `flatten_params`, cast to the dtypes of `like` (the parameters of a model, which may be abstract).
+def unflatten_params(flat: Mapping[str, Any], like: PyTree) -> PyTree:
+    """Inverse of `flatten_params` for NumPy or JAX arrays, cast to the dtypes of `like`: a model's, maybe abstract.
 
     Raises ConversionError where names or shapes differ.
     """

@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -19,11 +20,11 @@ from ledit_jax.config import ModelConfig
 ROOT = Path(__file__).parents[2]
 CONFIG = ModelConfig(depth=4, width=32, num_heads=4, num_classes=10)
 QUICK = {"xla_backend_optimization_level": 0}
-T, Y = np.array([10, 990]), np.array([3, 10])
+T, Y = jnp.array([10, 990]), jnp.array([3, 10])
 
 
 def noise(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
 def random_model(config):
@@ -35,29 +36,6 @@ def assert_trees_close(a, b, rtol):
         np.testing.assert_allclose(x, y, rtol=rtol, atol=rtol * np.abs(y).max())
 
 
-@pytest.mark.parametrize("order", ["sa_ca", "ca_then_sa"])
-def test_scan_is_a_python_loop_over_the_layers(order):
-    config = dataclasses.replace(CONFIG, block_order=order)
-    graphdef, params = nnx.split(random_model(config))
-    x, condition, grid = noise(2, 15, 32), noise(2, 32, seed=1), (3, 5)
-
-    def scanned(params, x):
-        return nnx.merge(graphdef, params).run_blocks(x, condition, grid, None, 1.0)
-
-    def looped(params, x):
-        block, stacked = nnx.split(nnx.merge(graphdef, params).blocks)
-        for i, kind in enumerate(torch_dit.block_kinds(order, config.depth)):
-            scan = config.scan if kind == "ca" else "none"
-            x = nnx.merge(block, jax.tree.map(lambda p: p[i], stacked))(x, condition, grid, scan, None, 1.0)  # noqa: B023
-        return x
-
-    def run(function):
-        loss = lambda params, x: (function(params, x) * noise(2, 15, 32, seed=2)).sum()  # noqa: E731
-        return jax.jit(jax.value_and_grad(loss, argnums=(0, 1)), compiler_options=QUICK)(params, x)
-
-    assert_trees_close(run(scanned), run(looped), rtol=1e-4)
-
-
 def count_primitives(jaxpr):
     """How often each primitive occurs in a jaxpr and in those inside it."""
     counts = Counter(eqn.primitive.name for eqn in jaxpr.eqns)
@@ -67,10 +45,36 @@ def count_primitives(jaxpr):
     return counts
 
 
-def test_remat_changes_the_work_and_not_the_gradients():
-    results, counts = {}, {}
+@pytest.mark.parametrize(("order", "scan_layers"), [("sa_ca", True), ("ca_then_sa", False)])
+def test_stack_is_a_python_loop_over_the_layers(order, scan_layers):
+    config = dataclasses.replace(CONFIG, block_order=order, scan_layers=scan_layers)
+    graphdef, params = nnx.split(random_model(config))
+    x, condition, grid = noise(2, 15, 32), noise(2, 32, seed=1), (3, 5)
+
+    def stacked(params, x):
+        return nnx.merge(graphdef, params).run_blocks(x, condition, grid, None, 1.0)
+
+    def looped(params, x):
+        block, layers = nnx.split(nnx.merge(graphdef, params).blocks)
+        for i, kind in enumerate(torch_dit.block_kinds(order, config.depth)):
+            scan = config.scan if kind == "ca" else "none"
+            x = nnx.merge(block, jax.tree.map(lambda p: p[i], layers))(x, condition, grid, scan, None, 1.0)  # noqa: B023
+        return x
+
+    def run(function):
+        loss = lambda params, x: (function(params, x) * noise(2, 15, 32, seed=2)).sum()  # noqa: E731
+        return jax.jit(jax.value_and_grad(loss, argnums=(0, 1)), compiler_options=QUICK)(params, x)
+
+    scans = count_primitives(jax.make_jaxpr(stacked)(params, x).jaxpr)["scan"]
+    assert scans == (1 if scan_layers else 0)
+    assert_trees_close(run(stacked), run(looped), rtol=1e-4)
+
+
+@pytest.mark.parametrize("scan_layers", [True, False])
+def test_remat_changes_the_work_and_not_the_gradients(scan_layers):
+    results, counts, memory = {}, {}, {}
     for remat in ("none", "dots", "full"):
-        config = dataclasses.replace(CONFIG, remat=remat, block_order="ca", depth=2)
+        config = dataclasses.replace(CONFIG, remat=remat, scan_layers=scan_layers, block_order="ca", depth=2)
         graphdef, params = nnx.split(random_model(config))
 
         def loss(params, graphdef=graphdef):
@@ -78,24 +82,28 @@ def test_remat_changes_the_work_and_not_the_gradients():
 
         gradient = jax.value_and_grad(loss)
         counts[remat] = count_primitives(jax.make_jaxpr(gradient)(params).jaxpr)
-        results[remat] = jax.jit(gradient, compiler_options=QUICK)(params)
+        compiled = jax.jit(gradient).lower(params).compile(QUICK)
+        results[remat], memory[remat] = compiled(params), compiled.memory_analysis().temp_size_in_bytes
     assert_trees_close(results["dots"], results["none"], rtol=1e-5)
     assert_trees_close(results["full"], results["none"], rtol=1e-5)
     rematted = {remat: count["checkpoint"] + count["remat"] + count["remat2"] for remat, count in counts.items()}
     assert rematted["none"] == 0 and rematted["dots"] > 0 and rematted["full"] > 0
     # The backward pass of "dots" computes attention's products once more, that of "full" all products.
     assert counts["none"]["dot_general"] < counts["dots"]["dot_general"] < counts["full"]["dot_general"]
+    # The compiler has not merged the recomputation away again.
+    assert memory["none"] > memory["dots"] > memory["full"]
 
 
 TREE_ONLY = """
-import jax, numpy as np
+import jax
+import jax.numpy as jnp
 from flax import nnx
 from ledit_jax.config import ModelConfig
 from ledit_jax.models.ledit import LEDiT
 
 model = LEDiT(ModelConfig(depth=2, width=16, num_heads=2, num_classes=4, block_order="ca"), 3, nnx.Rngs(0))
 graphdef, params = nnx.split(model, nnx.Param)
-x, t = np.ones((2, 4, 6, 3), np.float32), np.array([1, 2])
+x, t = jnp.ones((2, 4, 6, 3)), jnp.array([1, 2])
 
 def loss(params):
     return ((nnx.merge(graphdef, params)(x, t, t) - 1) ** 2).mean()

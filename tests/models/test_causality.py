@@ -44,7 +44,7 @@ def test_one_block_sees_what_the_mask_shows(variant):
     assert (got[mask] > 0).all()
 
 
-@pytest.mark.parametrize(("variant", "leaks"), [("a", False), ("b", False), ("c", True), ("d", True)])
+@pytest.mark.parametrize(("variant", "leaks"), [("b", False), ("c", True), ("d", True)])
 def test_two_blocks_leak_where_the_relation_is_not_transitive(variant, leaks):
     mask = torch_dit.scan_mask(variant, *GRID).numpy()
     two_steps = mask.astype(int) @ mask > 0

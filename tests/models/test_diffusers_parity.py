@@ -5,6 +5,7 @@ variances near 1 the difference is below 1e-5 of the output, so our one `norm_ep
 """
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -65,6 +66,7 @@ def test_forward_is_diffusers_with_its_frequencies(norm_eps):
     with torch.no_grad():
         want = theirs(*map(torch.from_numpy, (x, t, y))).sample.permute(0, 2, 3, 1).numpy()
 
+    inputs = [jnp.asarray(a) for a in (x.transpose(0, 2, 3, 1), t, y)]
     tensors = to_dit_names(theirs.state_dict())
     errors = {}
     for shift in (0.0, 1.0):
@@ -73,7 +75,7 @@ def test_forward_is_diffusers_with_its_frequencies(norm_eps):
         )
         graphdef, template = nnx.split(nnx.eval_shape(lambda: LEDiT(config, 4, nnx.Rngs(0))))  # noqa: B023
         params = torch_dit.to_ledit_tree(tensors, template)
-        got = jax.jit(lambda params: nnx.merge(graphdef, params)(x.transpose(0, 2, 3, 1), t, y))(params)  # noqa: B023
+        got = jax.jit(lambda params: nnx.merge(graphdef, params)(*inputs))(params)  # noqa: B023
         errors[shift] = np.abs(got - want).max() / np.abs(want).max()
     assert errors[1.0] < 1e-4
     assert errors[0.0] > 1e-2

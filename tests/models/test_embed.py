@@ -22,7 +22,7 @@ def test_patchify_is_unfold(patch_size):
     h, w = 8 // patch_size, 12 // patch_size
     columns = F.unfold(torch.from_numpy(x).permute(0, 3, 1, 2), patch_size, stride=patch_size)  # B (C P P) T
     want = columns.reshape(2, 3, patch_size, patch_size, h, w).permute(0, 4, 5, 2, 3, 1).reshape(2, h, w, -1)
-    np.testing.assert_array_equal(patchify(x, patch_size), want)
+    np.testing.assert_array_equal(patchify(jnp.asarray(x), patch_size), want)
     np.testing.assert_array_equal(unpatchify(patchify(jnp.asarray(x), patch_size), patch_size), x)
 
 

@@ -1,5 +1,6 @@
 """Initial parameters of every layer, what they imply at step 0, and parameter counts of all presets."""
 
+import dataclasses
 import math
 
 import jax
@@ -96,27 +97,28 @@ def test_identity_convolution_changes_nothing(conv, dtype):
 
 
 def test_identity_convolution_starts_from_the_network_without_it():
-    without = ModelConfig(depth=2, width=32, num_heads=4, num_classes=10, conv="none")
+    config = ModelConfig(depth=2, width=32, num_heads=4, num_classes=10, block_order="ca")
+    without = dataclasses.replace(config, conv="none")
     peer = torch_dit.torch_peer(without)
     tensors = dict(peer.named_parameters())
     tensors["conv.weight"] = torch.zeros(32, 32, 3, 3)
     tensors["conv.weight"][range(32), range(32), 1, 1] = 1
     tensors["conv.bias"] = torch.zeros(32)
 
-    config = ModelConfig(depth=2, width=32, num_heads=4, num_classes=10)
     model = LEDiT(config, 4, nnx.Rngs(0))
     graphdef, fresh = nnx.split(model, nnx.Param)
     params = torch_dit.to_ledit_tree(tensors, fresh)
     for name in ("kernel", "bias"):  # what an identity is in PyTorch is what ours starts as
         np.testing.assert_array_equal(params["conv"][name][...], fresh["conv"][name][...])
-    x, t = np.random.default_rng(0).normal(size=(2, 8, 12, 4)).astype(np.float32), np.array([3, 7])
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 12, 4)), jnp.float32)
+    t = jnp.array([3, 7])
     run = jax.jit(lambda model: model(x, t, t))
     np.testing.assert_array_equal(run(nnx.merge(graphdef, params)), run(torch_dit.ledit_peer(peer, without)))
 
 
 def test_output_is_zero_at_initialisation():
-    model = LEDiT(ModelConfig(depth=2, width=32, num_heads=4, num_classes=10), 3, nnx.Rngs(0))
-    out = model(np.ones((2, 8, 4, 3), np.float32), np.array([0, 999]), np.array([0, 10]))
+    model = LEDiT(ModelConfig(depth=2, width=32, num_heads=4, num_classes=10, block_order="ca"), 3, nnx.Rngs(0))
+    out = model(jnp.ones((2, 8, 4, 3)), jnp.array([0, 999]), jnp.array([0, 10]))
     assert out.shape == (2, 8, 4, 6)
     assert (out == 0).all()
 

@@ -14,8 +14,8 @@ from ledit_jax.config import ModelConfig
 from ledit_jax.models.embed import timestep_frequencies
 
 CONFIG = ModelConfig(depth=2, width=64, num_heads=4, num_classes=10, post_norm=True)
-X = np.random.default_rng(0).normal(size=(3, 8, 12, 4)).astype(np.float32)
-Y = np.array([0, 3, 10])
+X = jnp.asarray(np.random.default_rng(0).normal(size=(3, 8, 12, 4)), jnp.float32)
+Y = jnp.array([0, 3, 10])
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def forwards():
 
 def test_output_is_float32_and_close(forwards):
     functions, params = forwards
-    t = np.array([0, 500, 999])
+    t = jnp.array([0, 500, 999])
     want, got = (functions[dtype](params, X, t) for dtype in ("float32", "bfloat16"))
     assert got.dtype == want.dtype == jnp.float32
     difference = np.sqrt(np.mean((got - want) ** 2) / np.mean(want**2))
@@ -42,7 +42,7 @@ def test_output_is_float32_and_close(forwards):
 def test_matrix_products_are_bfloat16_and_parameters_float32(forwards):
     functions, params = forwards
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(params))
-    text = functions["bfloat16"].lower(params, X, np.array([1, 2, 3])).as_text()
+    text = functions["bfloat16"].lower(params, X, jnp.array([1, 2, 3])).as_text()
     products = [line for line in text.splitlines() if "stablehlo.dot_general" in line or "convolution" in line]
     assert len(products) > 10
     assert all("xbf16>" in line.split(" : ")[-1].split("->")[0] for line in products)
@@ -51,7 +51,7 @@ def test_matrix_products_are_bfloat16_and_parameters_float32(forwards):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_neighbouring_timesteps_differ(forwards, dtype):
     functions, params = forwards
-    outs = [np.asarray(functions[dtype](params, X, np.full(3, t))) for t in (750, 751, 752)]
+    outs = [np.asarray(functions[dtype](params, X, jnp.full(3, t))) for t in (750, 751, 752)]
     # bfloat16 has the same number for all three
     assert all(np.abs(a - b).max() > 1e-3 for a, b in pairwise(outs))
 

@@ -1,0 +1,96 @@
+"""Bad input to train.py and sample.py, as a user meets it: one line, exit code 2, no traceback, nothing written."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+from tiny import tiny_config
+
+from ledit_jax.models.functional import init_params
+from ledit_jax.weights import export_weights
+
+ROOT = Path(__file__).parents[2]
+DIGITS = "--config=configs/digits.py"
+
+
+def run(script: str, *arguments: str) -> subprocess.CompletedProcess:
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    return subprocess.run(
+        [sys.executable, script, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
+    )
+
+
+def assert_one_line(result: subprocess.CompletedProcess, *parts: str) -> None:
+    assert result.returncode == 2, result.stderr
+    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1, result.stderr
+    for part in parts:
+        assert part in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments, parts",
+    [
+        ([DIGITS, "--config.model.widht=3"], ["config key widht is unknown: did you mean width?"]),
+        ([DIGITS, "--config.model.num_heads=7"], ["model.num_heads=7 does not divide model.width=96"]),
+        ([DIGITS, "--config.model.scan=e"], ["model.scan='e' is unknown"]),
+        (["--config=configs/imagenet256.py:LEDiT-Q/2"], ["model name 'LEDiT-Q/2' is unknown", "LEDiT-XL/2"]),
+        (["--config=configs/nothing.py"], ["configs/nothing.py does not exist"]),
+        ([DIGITS, "--steps=3"], ["Unknown command line flag 'steps'"]),
+        ([DIGITS, "--init_from=/nothing"], ["checkpoint /nothing does not exist"]),
+    ],
+    ids=["key", "heads", "scan", "preset", "file", "flag", "init_from"],
+)
+def test_train(tmp_path, arguments, parts):
+    result = run("train.py", *arguments, f"--workdir={tmp_path / 'run'}")
+    assert_one_line(result, *parts)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_train_in_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert_one_line(run("train.py", DIGITS, f"--workdir={tmp_path / 'file' / 'run'}"), "cannot be written")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoint") / "c"
+    config = tiny_config()
+    export_weights(folder, init_params(config, jax.random.key(0)), config, step=1)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "arguments, parts",
+    [
+        (["--height=15"], ["height=15 is not a positive multiple of 2", "14 or 16"]),
+        (["--class_labels=3,10"], ["class label 10 is out of range", "0 to 9"]),
+        (["--class_labels=cat"], ["--class_labels=['cat']", "whole numbers"]),
+        (["--sampler=dpmp"], ["sample.sampler='dpmp' is unknown", "dpmpp"]),
+        (["--num_steps=1001"], ["sample.num_steps=1001 is more than diffusion.num_timesteps=1000"]),
+    ],
+    ids=["size", "label", "word", "sampler", "steps"],
+)
+def test_sample(tmp_path, checkpoint, arguments, parts):
+    result = run("sample.py", f"--checkpoint={checkpoint}", f"--out={tmp_path / 'x.png'}", *arguments)
+    assert_one_line(result, *parts)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sample_keeps_what_is_there_and_replaces_it_when_told(tmp_path, checkpoint):
+    out = tmp_path / "x.png"
+    out.write_text("precious")
+    assert_one_line(run("sample.py", f"--checkpoint={checkpoint}", f"--out={out}"), "exists already", "--overwrite")
+    assert out.read_text() == "precious"
+    result = run("sample.py", f"--checkpoint={checkpoint}", f"--out={out}", "--overwrite", "--width=12")
+    assert result.returncode == 0, result.stderr
+    assert out.read_bytes().startswith(b"\x89PNG") and "wrote 10 pictures" in result.stdout
+
+
+def test_help_teaches():
+    for script in ("train.py", "sample.py"):
+        result = run(script, "--help")
+        assert result.returncode == 0
+        assert f"python {script}" in result.stdout

@@ -1,0 +1,47 @@
+"""Imports run one way, as the README's map of the package says; torch stays in the converter."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "ledit_jax"
+ALLOWED = {
+    "config": set(),
+    "ops": {"config"},
+    "models": {"config", "ops"},
+    "diffusion": {"config"},
+    "data": {"config"},
+    "sharding": {"config"},
+    "convert": {"config", "models", "weights"},
+    "evaluation": {"config"},
+    "weights": {"config", "models"},
+    "training": {"config", "models", "diffusion", "data", "sharding", "weights"},
+    "pipeline": {"config", "ops", "models", "diffusion", "weights"},
+    "writers": {"config"},
+    "cli": {"config", "training", "weights"},
+    "analysis": {"config", "data", "evaluation", "pipeline", "training", "weights", "cli"},
+    "__init__": {"pipeline"},
+}
+
+
+def imports(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module)
+    return names
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_run_one_way(path):
+    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    ours = {name.split(".")[1] for name in imports(path) if name.startswith("ledit_jax.")}
+    assert ours - {room} <= ALLOWED[room]
+
+
+def test_torch_is_imported_in_the_converter_alone():
+    guilty = [p for p in PACKAGE.rglob("*.py") if any(n.split(".")[0] in ("torch", "diffusers") for n in imports(p))]
+    assert all(p.parent.name == "convert" for p in guilty)

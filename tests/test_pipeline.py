@@ -1,0 +1,136 @@
+"""The pipeline: a sample depends on (seed, index) alone; sizes, guidance and attention scaling do what they say."""
+
+import jax
+import numpy as np
+import pytest
+from tiny import tiny_config
+
+from ledit_jax import LEDiTPipeline, load_model
+from ledit_jax.config import ConfigError
+from ledit_jax.models.functional import init_params, make_apply
+from ledit_jax.weights import CheckpointError, export_weights, find_checkpoint, load_weights
+
+
+def noisy_params(config):
+    """Initialised parameters with noise on top, so that zero-initialised layers do not hide anything."""
+    params, key = init_params(config, jax.random.key(0)), jax.random.key(1)
+    return jax.tree.map(lambda a: a + 0.1 * jax.random.normal(key, a.shape), params)
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    config = tiny_config()
+    return LEDiTPipeline(config, noisy_params(config))
+
+
+def near(a, b, levels=1):
+    """Equal up to the rounding of another batch size's matrix products."""
+    return np.abs(a.astype(int) - b.astype(int)).max() <= levels
+
+
+def test_pictures_of_any_shape(pipeline):
+    pictures = pipeline([1, 2, 3], 8, 12)
+    assert pictures.shape == (3, 8, 12, 1) and pictures.dtype == np.uint8
+    assert pipeline([1]).shape == (1, 8, 8, 1)
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpmpp"])
+def test_a_sample_depends_on_seed_and_index_alone(pipeline, sampler):
+    labels = [0, 1, 2, 3, 4]
+    whole = pipeline(labels, seed=7, sampler=sampler)
+    assert near(whole, pipeline(labels, seed=7, sampler=sampler, batch_size=2))
+    assert near(whole[:3], pipeline(labels[:3], seed=7, sampler=sampler))
+    assert not near(whole, pipeline(labels, seed=8, sampler=sampler), levels=30)
+    assert not near(pipeline([0, 0], seed=7, sampler=sampler)[0], pipeline([0, 0], seed=7, sampler=sampler)[1], 30)
+
+
+def test_guidance_interval_and_channels_change_the_result(pipeline):
+    plain = pipeline([1, 2], cfg_scale=1.0)
+    assert not near(plain, pipeline([1, 2], cfg_scale=6.0))
+    assert near(plain, pipeline([1, 2], cfg_scale=6.0, cfg_interval=(0.0, 0.0)), levels=6)
+    grey = pipeline([1, 2], cfg_scale=6.0, cfg_channels="all")
+    assert near(grey, pipeline([1, 2], cfg_scale=6.0, cfg_channels="3"), levels=0)  # one channel: the same
+
+
+def test_unguided_steps_run_without_the_second_half(pipeline, monkeypatch):
+    batches = []
+    apply = pipeline.apply
+    fresh = LEDiTPipeline(pipeline.config, pipeline.params)
+    monkeypatch.setattr(fresh, "apply", lambda p, x, *a, **k: batches.append(x.shape[0]) or apply(p, x, *a, **k))
+    fresh([1, 2, 3, 4], cfg_scale=4.0, cfg_interval=(0.0, 0.5))
+    assert sorted(set(batches)) == [4, 8]  # one trace of each kind
+    batches.clear()
+    fresh([1, 2, 3, 4], cfg_scale=3.0, cfg_interval=(0.0, 0.5))
+    assert not batches, "a size and a sampler seen before were compiled again"
+
+
+def test_attention_scaling_acts_beyond_the_training_size_only(pipeline):
+    assert near(pipeline([1], attention_scaling=True), pipeline([1], attention_scaling=False), levels=0)
+    scaled, plain = (pipeline([1, 2], 16, 16, attention_scaling=on, cfg_scale=1.0) for on in (True, False))
+    assert (scaled != plain).any()
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (dict(class_labels=[10]), "class label 10 is out of range: this model's classes are 0 to 9"),
+        (dict(class_labels=[-1]), "class label -1 is out of range"),
+        (dict(class_labels=[]), "must be a list of one or more"),
+        (dict(class_labels=[1], height=9), "height=9 is not a positive multiple of 2"),
+        (dict(class_labels=[1], sampler="dpm"), "sample.sampler='dpm' is unknown"),
+        (dict(class_labels=[1], num_steps=2000), "sample.num_steps=2000 is more than"),
+    ],
+)
+def test_bad_requests_are_named(pipeline, arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        pipeline(**arguments)
+
+
+def test_exported_checkpoint_gives_the_same_model_and_pictures(pipeline, tmp_path):
+    export_weights(tmp_path / "c", pipeline.params, pipeline.config, step=5)
+    model, config = load_model(tmp_path / "c")
+    assert config == pipeline.config
+    x, t, y = np.ones((2, 8, 12, 1), np.float32), np.array([3, 900]), np.array([1, 10])
+    expected = jax.jit(make_apply(config))(pipeline.params, x, t, y)
+    np.testing.assert_array_equal(model(x, t, y), expected)
+    assert expected.shape == (2, 8, 12, 2)
+    np.testing.assert_array_equal(LEDiTPipeline.from_checkpoint(tmp_path / "c")([1, 2]), pipeline([1, 2]))
+
+
+class TestBrokenCheckpoints:
+    @pytest.fixture
+    def folder(self, pipeline, tmp_path):
+        export_weights(tmp_path / "c", pipeline.params, pipeline.config, step=5)
+        return tmp_path / "c"
+
+    def test_missing(self, tmp_path):
+        with pytest.raises(CheckpointError, match="does not exist"):
+            load_weights(tmp_path / "nothing")
+
+    def test_empty(self, tmp_path):
+        with pytest.raises(CheckpointError, match="holds no steps"):
+            load_weights(tmp_path)
+
+    def test_half_written(self, folder):
+        (folder / "5").rename(folder / "5.orbax-checkpoint-tmp")
+        with pytest.raises(CheckpointError, match="half-written"):
+            load_weights(folder)
+
+    def test_without_commit_mark(self, folder):
+        (folder / "5" / "_CHECKPOINT_METADATA").unlink()
+        with pytest.raises(CheckpointError, match="half-written"):
+            find_checkpoint(folder)
+
+    def test_truncated_file(self, folder):
+        largest = max((p for p in (folder / "5" / "ema").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+        largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
+        with pytest.raises(CheckpointError, match="is damaged"):
+            load_weights(folder)
+
+    def test_other_weights(self, folder):
+        with pytest.raises(CheckpointError, match="holds no params, only ema"):
+            load_weights(folder, "params")
+
+    def test_export_does_not_overwrite(self, folder, pipeline):
+        with pytest.raises(CheckpointError, match="exists already"):
+            export_weights(folder, pipeline.params, pipeline.config, step=6)

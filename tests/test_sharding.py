@@ -1,0 +1,94 @@
+"""Sharding: bad meshes are named, every parameter has a rule that fits, and eight devices train like one."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+from tiny import tiny_config, with_train
+
+from ledit_jax.config import ConfigError, MeshConfig
+from ledit_jax.models.functional import abstract_params
+from ledit_jax.sharding import AXES, check_divisibility, make_mesh, shardings
+
+# Run in a process of its own, since the number of CPU devices is fixed when jax starts.
+EIGHT_DEVICES = """
+import dataclasses, sys
+import jax, numpy as np
+from tiny import tiny_config
+from ledit_jax.config import MeshConfig
+from ledit_jax.training.loop import train
+from ledit_jax.training.metrics import MetricWriter
+for name, devices in [("one", [1, 1, 1]), ("data", [8, 1, 1]), ("fsdp_tensor", [1, 4, 2])]:
+    mesh = MeshConfig(*devices)
+    config = dataclasses.replace(tiny_config(train=dict(num_steps=4)), mesh=mesh)
+    import ledit_jax.training.loop as loop
+    count = int(np.prod(devices))
+    make = loop.make_mesh
+    loop.make_mesh = lambda mesh: make(mesh, jax.devices()[:count])
+    state = train(config, f"{sys.argv[1]}/{name}")
+    loop.make_mesh = make
+    kernel = state.params["blocks"]["mlp"]["fc1"]["kernel"]
+    print(name, kernel.sharding.shard_shape(kernel.shape), state.ema["blocks"]["mlp"]["fc1"]["kernel"].sharding.spec)
+"""
+
+
+def test_eight_devices_train_like_one(tmp_path):
+    here = Path(__file__).parent
+    environment = os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "PYTHONPATH": f"{here}{os.pathsep}{here.parent}",
+        "JAX_PLATFORMS": "cpu",
+    }
+    result = subprocess.run(
+        [sys.executable, "-c", EIGHT_DEVICES, str(tmp_path)], env=environment, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    assert "fsdp_tensor (2, 4, 32) PartitionSpec(None, 'fsdp', 'tensor')" in result.stdout
+
+    def losses(name):
+        rows = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        return np.array([json.loads(row)["loss"] for row in rows])
+
+    assert len(losses("one")) == 4
+    for name in ("data", "fsdp_tensor"):
+        np.testing.assert_allclose(losses(name), losses("one"), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "mesh, message",
+    [
+        (MeshConfig(data=2), "mesh.data=2, mesh.fsdp=1, mesh.tensor=1: the sizes must multiply to the 1 devices"),
+        (MeshConfig(data=-1, fsdp=3), "must multiply to the 1 devices"),
+        (MeshConfig(data=-1, fsdp=-1), "at most one may be -1"),
+        (MeshConfig(data=0), "sizes are positive"),
+    ],
+)
+def test_meshes_that_cannot_be_are_named(mesh, message):
+    with pytest.raises(ConfigError, match=message):
+        make_mesh(mesh, jax.devices()[:1])
+
+
+def test_batch_and_width_must_divide():
+    # A mesh over copies of the one device there is: only its shape is looked at.
+    mesh = Mesh(np.array(jax.devices()[:1] * 24).reshape(2, 4, 3), AXES)
+    with pytest.raises(ConfigError, match=r"train\.batch_size=12 .* is not a multiple of .* 8"):
+        check_divisibility(with_train(tiny_config(), batch_size=12), mesh)
+    with pytest.raises(ConfigError, match=r"model\.width=16 is not a multiple of mesh\.tensor=3"):
+        check_divisibility(tiny_config(), mesh)
+
+
+def test_every_large_parameter_is_split():
+    params = abstract_params(tiny_config(model=dict(post_norm=True)))
+    shapes = dict(jax.tree_util.tree_leaves_with_path(params))
+    for path, sharding in jax.tree_util.tree_leaves_with_path(shardings(make_mesh(MeshConfig()), params)):
+        name = "/".join(key.key for key in path)
+        assert len(sharding.spec) <= len(shapes[path].shape)
+        is_matrix = name.endswith(("kernel", "embedding")) and name != "final_layer/linear/kernel"
+        if is_matrix:
+            assert any(axis is not None for axis in sharding.spec), name
