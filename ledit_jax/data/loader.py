@@ -22,6 +22,9 @@ _MIN_READ_TO_JUDGE = 100
 """Reads before the share of unreadable records is judged; also the most to fail in a row."""
 _LOG = logging.getLogger(__name__)
 
+# Records of an endless stream: Grain's own infinity overflows the length of a batched stream.
+_FOREVER = 2**50
+
 
 class Shard:
     """Every `process_count`-th record of a source from `process_index` on, with unreadable ones passed over.
@@ -206,7 +209,7 @@ def make_loader(
     batches = (
         grain.MapDataset.source(shard)
         .shuffle(seed=int(shuffle_seed))
-        .repeat()
+        .repeat(_FOREVER // len(shard))
         .random_map(transform, seed=int(random_seed))
         .batch(batch_size, batch_fn=_stack)
     )

@@ -68,6 +68,6 @@ class Progress:
 
 def _step_of(line: str) -> float:
     try:
-        return json.loads(line)["step"]
+        return float(json.loads(line)["step"])
     except (json.JSONDecodeError, KeyError):  # the line a kill cut short
         return float("inf")
