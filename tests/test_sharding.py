@@ -23,10 +23,9 @@ import jax, numpy as np
 from tiny import tiny_config
 from ledit_jax.config import MeshConfig
 from ledit_jax.training.loop import train
-from ledit_jax.training.metrics import MetricWriter
 for name, devices in [("one", [1, 1, 1]), ("data", [8, 1, 1]), ("fsdp_tensor", [1, 4, 2])]:
     mesh = MeshConfig(*devices)
-    config = dataclasses.replace(tiny_config(train=dict(num_steps=4)), mesh=mesh)
+    config = dataclasses.replace(tiny_config(train=dict(num_steps=3, dilation_probability=0.0)), mesh=mesh)
     import ledit_jax.training.loop as loop
     count = int(np.prod(devices))
     make = loop.make_mesh
@@ -34,7 +33,7 @@ for name, devices in [("one", [1, 1, 1]), ("data", [8, 1, 1]), ("fsdp_tensor", [
     state = train(config, f"{sys.argv[1]}/{name}")
     loop.make_mesh = make
     kernel = state.params["blocks"]["mlp"]["fc1"]["kernel"]
-    print(name, kernel.sharding.shard_shape(kernel.shape), state.ema["blocks"]["mlp"]["fc1"]["kernel"].sharding.spec)
+    print(name, kernel.sharding.shard_shape(kernel.shape), tuple(state.ema["blocks"]["mlp"]["fc1"]["kernel"].sharding.spec))
 """
 
 
@@ -49,13 +48,13 @@ def test_eight_devices_train_like_one(tmp_path):
         [sys.executable, "-c", EIGHT_DEVICES, str(tmp_path)], env=environment, capture_output=True, text=True
     )
     assert result.returncode == 0, result.stderr
-    assert "fsdp_tensor (2, 4, 32) PartitionSpec(None, 'fsdp', 'tensor')" in result.stdout
+    assert "fsdp_tensor (2, 4, 32) (None, 'fsdp', 'tensor')" in result.stdout
 
     def losses(name):
         rows = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
         return np.array([json.loads(row)["loss"] for row in rows])
 
-    assert len(losses("one")) == 4
+    assert len(losses("one")) == 3
     for name in ("data", "fsdp_tensor"):
         np.testing.assert_allclose(losses(name), losses("one"), rtol=1e-5)
 

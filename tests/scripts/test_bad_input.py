@@ -67,7 +67,7 @@ def checkpoint(tmp_path_factory):
     [
         (["--height=15"], ["height=15 is not a positive multiple of 2", "14 or 16"]),
         (["--class_labels=3,10"], ["class label 10 is out of range", "0 to 9"]),
-        (["--class_labels=cat"], ["--class_labels=['cat']", "whole numbers"]),
+        (["--class_labels=cat"], ["--class_labels=cat", "whole numbers"]),
         (["--sampler=dpmp"], ["sample.sampler='dpmp' is unknown", "dpmpp"]),
         (["--num_steps=1001"], ["sample.num_steps=1001 is more than diffusion.num_timesteps=1000"]),
     ],
