@@ -33,7 +33,8 @@ for name, devices in [("one", [1, 1, 1]), ("data", [8, 1, 1]), ("fsdp_tensor", [
     state = train(config, f"{sys.argv[1]}/{name}")
     loop.make_mesh = make
     kernel = state.params["blocks"]["mlp"]["fc1"]["kernel"]
-    print(name, kernel.sharding.shard_shape(kernel.shape), tuple(state.ema["blocks"]["mlp"]["fc1"]["kernel"].sharding.spec))
+    ema = state.ema["blocks"]["mlp"]["fc1"]["kernel"]
+    print(name, kernel.sharding.shard_shape(kernel.shape), tuple(ema.sharding.spec))
 """
 
 
