@@ -1,0 +1,39 @@
+"""Every setting of an experiment: typed sections, size presets, and the checks between fields.
+
+The dataclasses are the schema. `configs/*.py` turn them into an `ml_collections.ConfigDict` that flags can
+override, `Config.from_dict` turns that back, and checkpoints carry the same thing as JSON.
+"""
+
+from ledit_jax.config.errors import ConfigError, nearest
+from ledit_jax.config.experiment import Config, check_picture_size, validate
+from ledit_jax.config.presets import attention_kinds, model_preset
+from ledit_jax.config.sections import (
+    AutoencoderConfig,
+    BlockOrder,
+    DataConfig,
+    DiffusionConfig,
+    MeshConfig,
+    ModelConfig,
+    SampleConfig,
+    ScanVariant,
+    TrainConfig,
+)
+
+__all__ = [
+    "AutoencoderConfig",
+    "BlockOrder",
+    "Config",
+    "ConfigError",
+    "DataConfig",
+    "DiffusionConfig",
+    "MeshConfig",
+    "ModelConfig",
+    "SampleConfig",
+    "ScanVariant",
+    "TrainConfig",
+    "attention_kinds",
+    "check_picture_size",
+    "model_preset",
+    "nearest",
+    "validate",
+]

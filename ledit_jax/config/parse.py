@@ -1,0 +1,40 @@
+"""Nested mappings to nested dataclasses, every value checked against its field's type."""
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal, get_args, get_origin
+
+from ledit_jax.config.errors import ConfigError, nearest
+
+
+def from_mapping(cls: type, values: Mapping[str, Any], prefix: str = "") -> Any:
+    """An instance of the dataclass `cls`; missing fields take their defaults.
+
+    Raises ConfigError for an unknown key and for a value of the wrong type; `prefix` leads the names in messages.
+    """
+    hints = typing.get_type_hints(cls)
+    for key in values:
+        if key not in hints:
+            raise ConfigError(f"config key {prefix}{key} is unknown: {nearest(key, hints)}")
+    return cls(**{key: _convert(hints[key], value, prefix + key) for key, value in values.items()})
+
+
+def _convert(hint: Any, value: Any, name: str) -> Any:
+    """Checks `value` against a field's type; ints pass for floats and lists for tuples, as JSON needs."""
+    if dataclasses.is_dataclass(hint):
+        return from_mapping(hint, value, prefix=f"{name}.")
+    if get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            raise ConfigError(f"{name}={value!r} is unknown: {nearest(str(value), map(str, get_args(hint)))}")
+        return value
+    if get_origin(hint) is tuple:
+        args = get_args(hint)
+        items = tuple(value) if isinstance(value, (list, tuple)) else (value,)
+        if args[-1] is not Ellipsis and len(items) != len(args):
+            raise ConfigError(f"{name}={value!r} needs {len(args)} values")
+        return tuple(_convert(args[0], item, name) for item in items)
+    accepted = (int, float) if hint is float else hint
+    if not isinstance(value, accepted) or (isinstance(value, bool) and hint is not bool):
+        raise ConfigError(f"{name}={value!r} is a {type(value).__name__}, and a {hint.__name__} is needed")
+    return float(value) if hint is float else value

@@ -1,0 +1,49 @@
+"""Models by name, and what the name of a block order stands for."""
+
+import re
+from typing import Any
+
+from ledit_jax.config.errors import ConfigError
+from ledit_jax.config.sections import BlockOrder, ModelConfig
+
+# Depth, width and heads of the DiT paper (arXiv 2212.09748, table 1).
+_SIZES = {"S": (12, 384, 6), "B": (12, 768, 12), "L": (24, 1024, 16), "XL": (28, 1152, 16)}
+_FAMILIES: dict[str, dict[str, Any]] = {
+    "LEDiT": {},
+    "DiT": {"position": "sincos", "block_order": "sa", "conv": "none"},
+    "NoPE": {"position": "none", "block_order": "sa", "conv": "none"},
+}
+
+
+def model_preset(name: str, **overrides: Any) -> ModelConfig:
+    """ModelConfig for a name such as "LEDiT-XL/2", "DiT-B/4" or "NoPE-S/8".
+
+    Raises ConfigError for any other name. `overrides` are ModelConfig fields.
+    """
+    match = re.fullmatch(r"(\w+)-(\w+)/([248])", name)
+    if not match or match[1] not in _FAMILIES or match[2] not in _SIZES:
+        raise ConfigError(
+            f"model name {name!r} is unknown: use FAMILY-SIZE/PATCH with family {', '.join(_FAMILIES)}, "
+            f"size {', '.join(_SIZES)} and patch 2, 4 or 8, for example LEDiT-XL/2"
+        )
+    depth, width, num_heads = _SIZES[match[2]]
+    sizes = dict(depth=depth, width=width, num_heads=num_heads, patch_size=int(match[3]))
+    return ModelConfig(**(sizes | _FAMILIES[match[1]] | overrides))
+
+
+def attention_kinds(order: BlockOrder, depth: int) -> tuple[tuple[tuple[str, ...], int], ...]:
+    """Segments (repeating unit, repeats) of a block order: ((("sa", "ca"), 14),) for "sa_ca" and depth 28.
+
+    "single_ca" makes the first block causal: the paper's v3 says one causal layer and not which, and the first
+    is where position has to enter.
+    """
+    half = depth // 2
+    return {
+        "sa_ca": ((("sa", "ca"), half),),
+        "ca_sa": ((("ca", "sa"), half),),
+        "sa_then_ca": ((("sa",), half), (("ca",), half)),
+        "ca_then_sa": ((("ca",), half), (("sa",), half)),
+        "sa": ((("sa",), depth),),
+        "ca": ((("ca",), depth),),
+        "single_ca": ((("ca",), 1), (("sa",), depth - 1)),
+    }[order]

@@ -1,0 +1,142 @@
+"""Every setting of an experiment with its default, a dataclass for each section."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+BlockOrder = Literal["sa_ca", "ca_sa", "sa_then_ca", "ca_then_sa", "sa", "ca", "single_ca"]
+ScanVariant = Literal["a", "b", "c", "d", "d_inclusive", "none"]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A diffusion transformer: LEDiT by default, DiT and NoPE as other settings (see `model_preset`)."""
+
+    depth: int = 12
+    width: int = 384
+    num_heads: int = 6
+    patch_size: int = 2
+    mlp_ratio: float = 4.0
+    num_classes: int = 1000
+    """Labels are 0 .. num_classes - 1; the null label of guidance is num_classes."""
+    position: Literal["none", "sincos"] = "none"
+    block_order: BlockOrder = "sa_ca"
+    """SA is full self-attention, CA causal attention over `scan`; LEDiT alternates them, SA first."""
+    scan: ScanVariant = "d"
+    conv: Literal["none", "dense", "depthwise"] = "dense"
+    """The 3x3 convolution after patchify."""
+    conv_init: Literal["identity", "xavier"] = "identity"
+    post_norm: bool = False
+    """LayerNorm after the convolution (a refinement of the paper's v3)."""
+    causal_from_timestep: int = 0
+    """T' of the paper's v3: causal attention for t >= T', plain self-attention below. 0 is always causal."""
+    norm_eps: float = 1e-6
+    timestep_max_period: float = 10_000.0
+    timestep_frequency_shift: float = 0.0
+    """Frequencies are max_period ** (-i / (128 - shift)): 0 is DiT's own, 1 is diffusers' port of it."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """What matrix products compute in; parameters, norms, softmax and timesteps stay float32."""
+    scan_layers: bool = True
+    """Compile one repeating unit and scan over it; unrolled (false) compiles longer and runs faster on CPU."""
+    remat: Literal["none", "dots", "full"] = "none"
+    """What the backward pass recomputes: nothing, all but matrix products, or every block."""
+    attention: Literal["auto", "reference", "xla"] = "auto"
+    """Attention backend, see `ledit_jax.ops.attention`."""
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """The noise schedule (DiT's by default)."""
+
+    num_timesteps: int = 1000
+    beta_start: float = 1e-4
+    beta_end: float = 0.02
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where pictures come from, and their size in pixels."""
+
+    source: Literal["digits", "shapes", "image_folder", "tfds", "latents"] = "digits"
+    path: str = ""
+    """Folder of `image_folder` and `latents`; data_dir of `tfds` (empty: TFDS's own default)."""
+    name: str = ""
+    """Data set name of `tfds`, for example imagenet2012."""
+    split: str = "train"
+    image_height: int = 256
+    image_width: int = 256
+    image_channels: int = 3
+    flip: bool = True
+    """Mirror half of the pictures, drawn afresh every epoch."""
+    num_workers: int = 0
+    """Grain worker processes; 0 reads in the training process."""
+    max_bad_share: float = 0.01
+    """Share of unreadable pictures above which the run stops."""
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    """The space diffusion runs in: pixels, or latents of the Stable Diffusion autoencoder."""
+
+    kind: Literal["none", "sd"] = "none"
+    checkpoint: str = ""
+    """A VAE checkpoint of ours (see docs/porting.md); needed for decoding samples, not for training on latents."""
+    downsample: int = 8
+    latent_channels: int = 4
+    scale: float = 0.18215
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The training run. Defaults are the paper's."""
+
+    num_steps: int = 400_000
+    batch_size: int = 256
+    """Pictures per optimiser step, over all devices."""
+    accumulation_steps: int = 1
+    """Split each batch in this many micro-batches."""
+    learning_rate: float = 1e-4
+    weight_decay: float = 0.0
+    warmup_steps: int = 0
+    decay_steps: int = 0
+    """Length of a final linear decay of the rate to zero; 0 keeps it constant (the paper)."""
+    grad_clip: float = 0.0
+    """Largest global gradient norm; 0 does not clip."""
+    max_nonfinite_steps: int = 0
+    """Steps whose loss or gradient is not finite are never applied; more of them than this stop the run."""
+    ema_decay: float = 0.9999
+    label_dropout: float = 0.1
+    dilation_probability: float = 0.1
+    """Share of steps on which the convolution is dilated by one of `dilation_rates` (multi-dilation training)."""
+    dilation_rates: tuple[int, ...] = (2,)
+    seed: int = 0
+    log_every: int = 100
+    checkpoint_every: int = 5_000
+    keep_last: int = 3
+    keep_every: int = 100_000
+    """Checkpoints at multiples of this are kept for good; 0 keeps only the last ones."""
+    sample_every: int = 10_000
+    """Steps between sample grids; 0 draws none."""
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """Device mesh. One size may be -1: what is left of the devices."""
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """How samples are drawn unless sample.py is told otherwise."""
+
+    sampler: Literal["ddpm", "ddim", "dpmpp"] = "ddpm"
+    num_steps: int = 250
+    cfg_scale: float = 1.5
+    cfg_channels: Literal["3", "all"] = "3"
+    """Guide the first three channels (DiT's published numbers) or all of them."""
+    cfg_interval: tuple[float, float] = (0.0, 1.0)
+    """Guide only while t / num_timesteps lies in this closed interval."""
+    attention_scaling: bool = True
+    """Multiply logits by sqrt(log N / log T) when sampling more tokens N than the T trained on."""
