@@ -1,0 +1,48 @@
+"""Converts pretrained weights between PyTorch and checkpoints of ours. It recognises what it is given.
+
+  python convert_torch_weights.py --input=DiT-XL-2-256x256.pt --output=checkpoints/dit-xl-2
+  python convert_torch_weights.py --input=DiT-XL-2-256 --output=checkpoints/dit-xl-2     (diffusers' folder)
+  python convert_torch_weights.py --input=sd-vae-ft-ema --output=checkpoints/vae         (its autoencoder)
+  python convert_torch_weights.py --to=torch --input=runs/ft --output=ledit-xl-2.safetensors
+
+Read: DiT's and LEDiT's state dicts and training files as .pt or .safetensors, diffusers' DiT (a transformer folder or
+a whole pipeline's), and the Stable Diffusion autoencoder as diffusers or CompVis wrote it. The result is what train.py
+writes: for sample.py, train.py --init_from and load_model, none of which needs PyTorch. Code in a pickle is refused.
+Exit code 2 means that nothing was written, and the message says why. More in docs/porting.md.
+"""
+
+import jax
+from absl import flags
+
+from ledit_jax import cli
+from ledit_jax.convert.read import convert_to_checkpoint
+from ledit_jax.convert.write import convert_to_torch
+
+INPUT = flags.DEFINE_string("input", None, "A file or folder of PyTorch weights; with --to=torch a checkpoint of ours.")
+OUTPUT = flags.DEFINE_string("output", None, "Folder to write; with --to=torch a name ending in .pt or .safetensors.")
+TO = flags.DEFINE_enum("to", "jax", ["jax", "torch"], "Direction.")
+MODEL = flags.DEFINE_string("model", None, "What the input has to be, for example DiT-XL/2. Default: what it is.")
+NUM_HEADS = flags.DEFINE_integer("num_heads", None, "Attention heads, where no preset has the width.", lower_bound=1)
+WEIGHTS = flags.DEFINE_enum("weights", "ema", ["ema", "model"], "Of a training run: averaged weights, or raw ones.")
+OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace what --output names.")
+flags.mark_flags_as_required(["input", "output"])
+
+
+def main() -> None:
+    jax.config.update("jax_platforms", "cpu")  # nothing is computed: leave accelerators to others
+    if TO.value == "torch":
+        convert_to_torch(INPUT.value, OUTPUT.value, weights=WEIGHTS.value, overwrite=OVERWRITE.value)
+    else:
+        convert_to_checkpoint(
+            INPUT.value,
+            OUTPUT.value,
+            model=MODEL.value,
+            num_heads=NUM_HEADS.value,
+            weights=WEIGHTS.value,
+            overwrite=OVERWRITE.value,
+        )
+    print(f"wrote {OUTPUT.value}")
+
+
+if __name__ == "__main__":
+    cli.run(main, __doc__)

@@ -1,0 +1,223 @@
+"""DiT's and LEDiT's networks by PyTorch names: facebookresearch/DiT's (LEDiT adds conv and conv_norm) and diffusers'.
+
+Everything here works on names and shapes; reading and writing files is the caller's.
+"""
+
+import dataclasses
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ledit_jax.config import AutoencoderConfig, Config, ConfigError, DataConfig, ModelConfig, TrainConfig, model_preset
+from ledit_jax.convert.tables import CONV, LINEAR, SAME, Axes, Row, Shapes, Table
+from ledit_jax.models.position import sincos_table
+
+# Our modules -> theirs; {} is the block, and several are joined.
+_DIT = {
+    "patch_embed": ("x_embedder.proj",),
+    "timestep_embed.fc1": ("t_embedder.mlp.0",),
+    "timestep_embed.fc2": ("t_embedder.mlp.2",),
+    "label_embed": ("y_embedder.embedding_table",),
+    "conv": ("conv",),
+    "conv_norm": ("conv_norm",),
+    "blocks.attn.qkv": ("blocks.{}.attn.qkv",),
+    "blocks.attn.proj": ("blocks.{}.attn.proj",),
+    "blocks.mlp.fc1": ("blocks.{}.mlp.fc1",),
+    "blocks.mlp.fc2": ("blocks.{}.mlp.fc2",),
+    "blocks.adaln": ("blocks.{}.adaLN_modulation.1",),
+    "final_layer.adaln": ("final_layer.adaLN_modulation.1",),
+    "final_layer.linear": ("final_layer.linear",),
+}
+_DIFFUSERS = {
+    "patch_embed": ("pos_embed.proj",),
+    "timestep_embed.fc1": ("transformer_blocks.0.norm1.emb.timestep_embedder.linear_1",),
+    "timestep_embed.fc2": ("transformer_blocks.0.norm1.emb.timestep_embedder.linear_2",),
+    "label_embed": ("transformer_blocks.0.norm1.emb.class_embedder.embedding_table",),
+    "blocks.attn.qkv": tuple(f"transformer_blocks.{{}}.attn1.to_{name}" for name in "qkv"),
+    "blocks.attn.proj": ("transformer_blocks.{}.attn1.to_out.0",),
+    "blocks.mlp.fc1": ("transformer_blocks.{}.ff.net.0.proj",),
+    "blocks.mlp.fc2": ("transformer_blocks.{}.ff.net.2",),
+    "blocks.adaln": ("transformer_blocks.{}.norm1.linear",),
+    "final_layer.adaln": ("proj_out_1",),
+    "final_layer.linear": ("proj_out_2",),
+}
+_LAYOUTS = {"dit": _DIT, "diffusers": _DIFFUSERS}
+_SIGNS = {
+    "dit": ("x_embedder.", "t_embedder.", "y_embedder.", "final_layer."),
+    "diffusers": ("transformer_blocks.", "proj_out_1."),
+}
+_POSITIONS = {"dit": "pos_embed", "diffusers": "pos_embed.pos_embed"}
+_EMBEDDER_COPY = re.compile(r"transformer_blocks\.[1-9]\d*(\.norm1\.emb\..+)")
+_DOWNSAMPLE = 8  # of the Stable Diffusion autoencoder, whose latents have four channels
+_DEFAULT_LATENT_SIZE = 32
+
+
+def dit_layout(names: Iterable[str]) -> str | None:
+    """Whose names these are, "dit" or "diffusers"; None if they are no DiT's."""
+    found = [layout for layout, signs in _SIGNS.items() if any(name.startswith(signs) for name in names)]
+    return found[0] if found else None
+
+
+def dit_table(shapes: Shapes, layout: str, patch_size: int) -> Table:
+    """One row for each of our parameters; layout is "dit" or "diffusers". shapes: of ours, by dotted path."""
+    return tuple(_row(path, shape, _LAYOUTS[layout], patch_size) for path, shape in shapes.items())
+
+
+def _row(path: str, shape: tuple[int, ...], modules: Mapping[str, tuple[str, ...]], patch_size: int) -> Row:
+    module, _, leaf = path.rpartition(".")
+    stacked = module.startswith("blocks.")
+    kind = "bias" if leaf == "bias" else "weight"
+    layers = [[f"{name}.{kind}".format(i) for name in modules[module]] for i in range(shape[0] if stacked else 1)]
+    if leaf != "kernel":
+        axes = SAME
+    elif module == "patch_embed":
+        axes = _patch_axes(patch_size)
+    else:
+        axes = CONV if module == "conv" else LINEAR
+    return Row(path, tuple(map(tuple, layers)), axes, stacked)
+
+
+def _patch_axes(patch_size: int) -> Axes:
+    """A convolution [D, C, P, P] with stride P <-> a Linear over (row, column, channel), [P P C, D]."""
+    return Axes(
+        lambda a: a.transpose(2, 3, 1, 0).reshape(-1, a.shape[0]),
+        lambda a: a.reshape(patch_size, patch_size, -1, a.shape[1]).transpose(3, 2, 0, 1),
+    )
+
+
+def dit_config(
+    shapes: Shapes, layout: str, settings: Mapping[str, Any], name: str | None = None, num_heads: int | None = None
+) -> Config:
+    """The Config of a network that is known by its tensors' shapes alone.
+
+    settings: diffusers' config.json, or nothing. name: a preset, such as "DiT-XL/2", that the file is said to hold.
+    Without it a convolution makes a LEDiT of the default block order, and anything else is a DiT. Raises ConfigError
+    if the number of heads cannot be told, or the settings are those of another model.
+    """
+    is_ledit = layout == "dit" and "conv.weight" in shapes
+    family = "LEDiT" if is_ledit else "NoPE" if name and name.startswith("NoPE") else "DiT"
+    preset = model_preset(f"{family}-S/2")
+    if layout == "diffusers":
+        _check_settings(settings)
+    in_channels, sizes = _sizes(shapes, layout)
+    heads = num_heads or settings.get("num_attention_heads") or _preset_heads(sizes["width"])
+    fields: dict[str, Any] = sizes | {"num_heads": heads}
+    if is_ledit:
+        depthwise = len(shapes["conv.weight"]) == 4 and shapes["conv.weight"][1] == 1
+        fields |= dict(conv="depthwise" if depthwise else "dense", post_norm="conv_norm.weight" in shapes)
+    if layout == "diffusers":
+        # Its frequencies end one step earlier. Its norm_eps of 1e-5 is that of one norm in three, the others having
+        # DiT's 1e-6; beside token variances near 1 the difference is below 1e-5 of the output.
+        fields |= dict(timestep_frequency_shift=1.0)
+    return _config(dataclasses.replace(preset, **fields), in_channels, _latent_size(shapes, layout, settings, sizes))
+
+
+def _sizes(shapes: Shapes, layout: str) -> tuple[int, dict[str, Any]]:
+    """Channels and ModelConfig's sizes. Several tensors vote on each, so that a damaged one is found out by name."""
+    modules = _LAYOUTS[layout]
+
+    def vote(default: int, *axes: tuple[str, str, int]) -> int:
+        found: Counter[int] = Counter()
+        for module, leaf, axis in axes:
+            pattern = re.escape(f"{modules[module][0]}.{leaf}").replace(r"\{\}", r"\d+")
+            matching = (shape for name, shape in shapes.items() if re.fullmatch(pattern, name))
+            found.update(shape[axis] for shape in matching if len(shape) > axis)
+        return found.most_common(1)[0][0] if found else default
+
+    prefix = modules["blocks.attn.proj"][0].partition("{}")[0]
+    blocks = [re.match(rf"{re.escape(prefix)}(\d+)\.", name) for name in shapes]
+    width = vote(384, ("blocks.mlp.fc2", "bias", 0), ("blocks.attn.proj", "bias", 0), ("patch_embed", "bias", 0))
+    hidden = vote(
+        4 * width, ("blocks.mlp.fc1", "bias", 0), ("blocks.mlp.fc1", "weight", 0), ("blocks.mlp.fc2", "weight", 1)
+    )
+    sizes = {
+        "depth": 1 + max((int(match[1]) for match in blocks if match), default=0),
+        "width": width,
+        "patch_size": vote(2, ("patch_embed", "weight", 2), ("patch_embed", "weight", 3)),
+        "mlp_ratio": hidden / width,
+        "num_classes": vote(1001, ("label_embed", "weight", 0)) - 1,
+    }
+    return vote(4, ("patch_embed", "weight", 1)), sizes
+
+
+def _preset_heads(width: int) -> int:
+    for size in ("S", "B", "L", "XL"):
+        preset = model_preset(f"DiT-{size}/2")
+        if preset.width == width:
+            return preset.num_heads
+    raise ConfigError(f"shapes do not tell the number of heads, and no preset has width {width}: give --num_heads")
+
+
+def check_model(name: str, config: Config) -> None:
+    """Raises ConfigError unless `config` has the family and sizes of the preset `name`."""
+    preset = model_preset(name)
+    for field in ("depth", "width", "patch_size", "position", "conv"):
+        wanted, found = getattr(preset, field), getattr(config.model, field)
+        if wanted != found and {wanted, found} != {"dense", "depthwise"}:
+            raise ConfigError(f"--model={name} has {field}={wanted}, and the file {found}: leave --model out")
+
+
+def _check_settings(settings: Mapping[str, Any]) -> None:
+    """What diffusers' class can be told to do and DiT does not."""
+    needed = {"activation_fn": "gelu-approximate", "norm_type": "ada_norm_zero", "norm_elementwise_affine": False}
+    for name, value in needed.items():
+        if settings.get(name, value) != value:
+            raise ConfigError(f"config.json has {name}={settings[name]!r}, not {value!r}: this is no DiT")
+    if settings.get("norm_eps", 1e-5) > 1e-5:
+        raise ConfigError(f"config.json has norm_eps={settings['norm_eps']}, and DiT's norms have 1e-6: this is no DiT")
+
+
+def _latent_size(shapes: Shapes, layout: str, settings: Mapping[str, Any], sizes: Mapping[str, int]) -> int:
+    """Cells per side of the latents it was trained on: from the table's length, config.json, or DiT's default."""
+    table = shapes.get(_POSITIONS[layout], ())
+    if len(table) == 3:
+        return max(1, round(math.sqrt(table[1]))) * sizes["patch_size"]
+    return settings.get("sample_size") or _DEFAULT_LATENT_SIZE
+
+
+def _config(model: ModelConfig, in_channels: int, latent_size: int) -> Config:
+    sd = in_channels == 4
+    size = latent_size * (_DOWNSAMPLE if sd else 1)
+    data = DataConfig(source="latents" if sd else "image_folder", image_height=size, image_width=size)
+    config = Config(
+        model=model,
+        data=data if sd else dataclasses.replace(data, image_channels=in_channels),
+        autoencoder=AutoencoderConfig(kind="sd" if sd else "none", downsample=_DOWNSAMPLE),
+        train=TrainConfig(dilation_probability=0.1 if model.conv != "none" else 0.0),
+    )
+    return Config.from_dict(config.to_dict())  # which validates
+
+
+def position_shapes(config: Config, shapes: Shapes, layout: str) -> Shapes:
+    """The sin/cos table that a file must hold beside the parameters, or may: diffusers' files leave it out."""
+    name = _POSITIONS[layout]
+    if config.model.position != "sincos" or (layout == "diffusers" and name not in shapes):
+        return {}
+    return {name: (1, config.num_tokens(), config.model.width)}
+
+
+def position_table(config: Config) -> np.ndarray:
+    """DiT's pos_embed for the training size: float32 [1, T, D]."""
+    height, width, _ = config.latent_shape()
+    patch_size, dim = config.model.patch_size, config.model.width
+    return sincos_table(height // patch_size, width // patch_size, dim).reshape(1, -1, dim)
+
+
+def check_positions(table: np.ndarray, config: Config) -> None:
+    """Raises ConfigError unless `table` is what the model computes, up to the rounding of another machine."""
+    off = float(np.abs(table - position_table(config)).max())
+    if not off < 1e-4:
+        raise ConfigError(
+            f"pos_embed is not DiT's sin/cos table (off by {off:.3g}): learned or interpolated positions have no place "
+            "in this model"
+        )
+
+
+def embedder_copies(names: Iterable[str]) -> dict[str, str]:
+    """diffusers gives every block its own copy of DiT's one embedder: name -> the same of block 0."""
+    matches = [_EMBEDDER_COPY.fullmatch(name) for name in names]
+    return {match[0]: f"transformer_blocks.0{match[1]}" for match in matches if match}

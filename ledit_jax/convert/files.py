@@ -1,0 +1,247 @@
+"""PyTorch's files, .pt and .safetensors, single or in diffusers' folders: read piece by piece, written aside.
+
+A pickle is read with torch's restricted unpickler, which refuses whatever is not data. torch and safetensors are
+imported inside the functions that need them, so that nothing else in the package does.
+"""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import warnings
+from collections.abc import Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ledit_jax.config import ConfigError
+from ledit_jax.convert.tables import Shapes
+from ledit_jax.weights import CheckpointError, find_checkpoint
+
+_DESCRIPTION = "ledit_jax"  # where a file that we wrote says what it holds
+_DIFFUSERS_FILE = "diffusion_pytorch_model"
+
+
+@dataclass(frozen=True)
+class StoredTensors:
+    """Tensors on disk: known by name and shape, read when asked for."""
+
+    path: Path
+    """What the user named."""
+    shapes: Shapes
+    places: Mapping[str, tuple[Path, str]]
+    """The file that holds a tensor, and its name there."""
+    description: Mapping[str, Any]
+    """What `write_tensors` was given beside the tensors; empty for everyone else's files."""
+    settings: Mapping[str, Any]
+    """diffusers' config.json; empty where there is none."""
+
+    def under(self, prefix: str) -> "StoredTensors":
+        """Those whose names begin with `prefix`, without it."""
+        return self._renamed({name: name.removeprefix(prefix) for name in self.shapes if name.startswith(prefix)})
+
+    def without(self, names: Container[str]) -> "StoredTensors":
+        """All but these."""
+        return self._renamed({name: name for name in self.shapes if name not in names})
+
+    def read(self, names: Iterable[str]) -> dict[str, np.ndarray]:
+        """Arrays as float32 (exact from every narrower type), or as stored where they are no floats.
+
+        Files are mapped for this call alone: pages that were read do not stay in memory with the mapping.
+        """
+        keys: dict[Path, dict[str, str]] = {}
+        for name in names:
+            path, key = self.places[name]
+            keys.setdefault(path, {})[key] = name
+        return {
+            keys[path][key]: (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+            for path in keys
+            for key, tensor in _load(path, keys[path]).items()
+        }
+
+    def _renamed(self, names: Mapping[str, str]) -> "StoredTensors":
+        shapes = {names[name]: shape for name, shape in self.shapes.items() if name in names}
+        places = {names[name]: place for name, place in self.places.items() if name in names}
+        return StoredTensors(self.path, shapes, places, self.description, self.settings)
+
+
+def open_tensors(path: str | Path) -> StoredTensors:
+    """The tensors of a .pt, .ckpt, .bin or .safetensors file, or of a folder that diffusers wrote (also a pipeline's).
+
+    Nested dictionaries are flattened, "ema.blocks.0.attn.qkv.weight". Raises ConfigError for a path that is missing,
+    damaged, holds code or is none of these.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ConfigError(f"--input={path} does not exist: give a .pt or .safetensors file, or a folder of diffusers")
+    files = _folder_files(path) if path.is_dir() else [path]
+    shapes, places, description = {}, {}, {}
+    for file in files:
+        found, described = _list(file)
+        shapes |= found
+        places |= {name: (file, name) for name in found}
+        description |= described
+    # A file by another name has nothing to do with a config.json that lies beside it.
+    by_diffusers = files[0].name.startswith(_DIFFUSERS_FILE)
+    settings = _read_json(files[0].with_name("config.json")) if by_diffusers else {}
+    return StoredTensors(path, shapes, places, description, settings)
+
+
+def _folder_files(folder: Path) -> list[Path]:
+    for part in (folder, folder / "transformer", folder / "vae"):  # of a pipeline, the network comes first
+        for suffix in (".safetensors", ".bin"):
+            index = part / f"{_DIFFUSERS_FILE}{suffix}.index.json"
+            if index.is_file():
+                return [part / name for name in sorted(set(_read_json(index).get("weight_map", {}).values()))]
+            if (part / f"{_DIFFUSERS_FILE}{suffix}").is_file():
+                return [part / f"{_DIFFUSERS_FILE}{suffix}"]
+    with contextlib.suppress(CheckpointError):
+        find_checkpoint(folder)
+        raise ConfigError(f"--input={folder} is a checkpoint of ours: add --to=torch to write it as a PyTorch file")
+    raise ConfigError(
+        f"--input={folder} is a folder that holds no weights: give a .pt or .safetensors file, or a folder of "
+        f"diffusers' with config.json and {_DIFFUSERS_FILE}.safetensors in it or in its transformer or vae"
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text()) if path.is_file() else {}
+    except ValueError as error:
+        raise _damaged(path, error) from error
+
+
+def _list(path: Path) -> tuple[Shapes, dict[str, Any]]:
+    """Shapes by name, and the description."""
+    if path.suffix == ".safetensors":
+        with _open_safetensors(path) as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            description = (file.metadata() or {}).get(_DESCRIPTION)
+    else:
+        loaded = _load_pickle(path)
+        shapes = {name: tuple(tensor.shape) for name, tensor in _flatten(loaded)}
+        description = getattr(loaded, "_metadata", {}).get(_DESCRIPTION)
+    try:
+        return shapes, json.loads(description) if description else {}
+    except ValueError as error:
+        raise _damaged(path, error) from error
+
+
+def _load(path: Path, names: Iterable[str]) -> dict[str, Any]:
+    if path.suffix == ".safetensors":
+        with _open_safetensors(path) as file:
+            return {name: file.get_tensor(name) for name in names}
+    tensors = dict(_flatten(_load_pickle(path)))
+    return {name: tensors[name] for name in names}
+
+
+@contextlib.contextmanager
+def _open_safetensors(path: Path) -> Iterator[Any]:
+    _import_torch()
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def _load_pickle(path: Path) -> Any:
+    """What torch.save was given. A DiT training file holds its arguments in an argparse.Namespace, which is no code."""
+    from argparse import Namespace
+
+    torch = _import_torch()
+    try:
+        with open(path, "rb") as file:
+            is_zip = file.read(2) == b"PK"  # torch before 1.6 wrote another format, which cannot be mapped
+        with torch.serialization.safe_globals([Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols; what cannot be read raises
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+    except Exception as error:  # torch raises many kinds for a damaged file; but for code, all mean the same
+        code = re.search(r"(?:GLOBAL|class) `?([\w.]+)", str(error))
+        if code:
+            raise ConfigError(
+                f"{path} holds code ({code[1]}) and was not opened: give a file of tensors alone, best .safetensors"
+            ) from error
+        raise _damaged(path, error) from error
+
+
+def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _flatten(inner, f"{prefix}.{key}" if prefix else str(key))
+    elif hasattr(value, "untyped_storage"):
+        yield prefix, value.detach()
+
+
+def _import_torch() -> Any:
+    try:
+        import safetensors  # noqa: F401
+        import torch
+    except ImportError as error:
+        raise ConfigError(f"PyTorch's files need {error.name}: pip install torch safetensors") from error
+    return torch
+
+
+def _damaged(path: Path, error: Exception) -> ConfigError:
+    reason = (str(error).strip().splitlines() or [""])[0][:200]
+    return ConfigError(
+        f"{path} is damaged, cut short or no PyTorch file ({type(error).__name__}: {reason}): download it again"
+    )
+
+
+def write_tensors(path: Path, state: Mapping[str, np.ndarray], description: Mapping[str, Any]) -> None:
+    """Writes C-contiguous arrays by name to .pt, as a plain state dict, or to .safetensors.
+
+    The description travels in the metadata that both formats keep beside the tensors, where PyTorch's
+    `load_state_dict` and other readers pass it by.
+    """
+    torch = _import_torch()
+    from collections import OrderedDict
+
+    text = json.dumps(description)
+    if path.suffix == ".safetensors":
+        from safetensors.numpy import save_file
+
+        save_file(dict(state), path, metadata={"format": "pt", _DESCRIPTION: text})
+    else:
+        # torch wants memory that it may write to, and JAX's may not be written to
+        tensors = OrderedDict((name, torch.from_numpy(np.require(a, requirements="W"))) for name, a in state.items())
+        tensors._metadata = {_DESCRIPTION: text}  # an OrderedDict may carry attributes, and torch's own carry this one
+        torch.save(tensors, path)
+
+
+def check_output(output: Path, overwrite: bool) -> None:
+    """Raises ConfigError if `output` exists, unless it may be overwritten and is a file or a converted checkpoint."""
+    if output.exists() and not overwrite:
+        raise ConfigError(f"--output={output} exists already: choose another place, or add --overwrite")
+    if output.is_dir():
+        steps = list(output.iterdir())  # a run's own checkpoints hold its optimizer as well
+        if len(steps) != 1 or not steps[0].name.isdigit() or (steps[0] / "optimizer").exists():
+            raise ConfigError(f"--output={output} is a folder with other things in it: choose another place")
+
+
+@contextlib.contextmanager
+def written_aside(output: Path) -> Iterator[Path]:
+    """Yields a place beside `output` to write to, and renames it to `output`, replacing that, once the block is done.
+
+    Whatever goes wrong, nothing half-written stays behind. Raises ConfigError where the disk refuses.
+    """
+    aside, old = (output.absolute().with_name(f".{name}-{os.getpid()}-{output.name}") for name in ("new", "old"))
+    try:
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        yield aside
+        if output.is_dir():  # a folder is not replaced in one move, as a file is
+            os.replace(output, old)
+        os.replace(aside, output)
+    except OSError as error:
+        raise ConfigError(f"--output={output} cannot be written: {error.strerror or error}") from error
+    finally:
+        for rest in (aside, old):
+            shutil.rmtree(rest, ignore_errors=True)
+        if aside.is_file():
+            aside.unlink()

@@ -1,0 +1,152 @@
+"""From PyTorch's files to checkpoints of ours: recognises what a file holds, checks all, converts piece by piece."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from tqdm import tqdm
+
+from ledit_jax.config import Config, ConfigError
+from ledit_jax.convert.dit import (
+    check_model,
+    check_positions,
+    dit_config,
+    dit_layout,
+    dit_table,
+    embedder_copies,
+    position_shapes,
+)
+from ledit_jax.convert.files import StoredTensors, check_output, open_tensors, written_aside
+from ledit_jax.convert.tables import Table, check_table, flatten_params, param_shapes, unflatten_params
+from ledit_jax.convert.vae import vae_config_from_shapes, vae_params_from_torch
+from ledit_jax.models.functional import Params, abstract_params
+from ledit_jax.models.vae import AutoencoderKL, VAEConfig
+from ledit_jax.weights import export_vae, export_weights
+
+_log = logging.getLogger(__name__)
+_IN_SD = "first_stage_model."  # what the autoencoder's names begin with in a whole Stable Diffusion checkpoint
+_SD_SCALE = 0.18215
+
+
+def convert_to_checkpoint(
+    source: str | Path,
+    output: str | Path,
+    *,
+    model: str | None = None,
+    num_heads: int | None = None,
+    weights: str = "ema",
+    overwrite: bool = False,
+) -> None:
+    """Writes what a PyTorch file or a folder of diffusers' holds, DiT, LEDiT or autoencoder, as a checkpoint of ours.
+
+    model: a preset that the file has to be, such as "DiT-XL/2". num_heads: where no preset has the file's width.
+    weights: "ema" or "model", of a training file. Logs what it recognised. Raises ConfigError, with `output`
+    untouched, for whatever is not exactly one of these networks.
+    """
+    output = Path(output)
+    check_output(output, overwrite)
+    stored = open_tensors(source)
+    if any(name.startswith("state_dict.") for name in stored.shapes):  # Lightning's wrapping
+        stored = stored.under("state_dict.")
+    if not any(name.removeprefix(_IN_SD).startswith("encoder.down") for name in stored.shapes):
+        params, config, step = _read_dit(stored, model, num_heads, weights)
+        with written_aside(output) as aside:
+            export_weights(aside, params, config, step)
+    elif model or num_heads:
+        raise ConfigError(f"--input={source} is an autoencoder, and --model and --num_heads are for a DiT")
+    else:
+        vae_params, vae_config = _read_vae(stored)
+        with written_aside(output) as aside:
+            export_vae(aside, vae_params, vae_config)
+
+
+def _read_vae(stored: StoredTensors) -> tuple[Params, VAEConfig]:
+    names = [name for name in stored.shapes if name.startswith(_IN_SD)] or list(stored.shapes)
+    state = stored.read(names)
+    groups = (stored.description.get("vae") or stored.settings).get("norm_num_groups", 32)
+    config = vae_config_from_shapes(state, groups)
+    flat = vae_params_from_torch(state)
+    _log.info("%s is an autoencoder: %s", stored.path, config)
+    scale = stored.settings.get("scaling_factor", _SD_SCALE)
+    if scale != _SD_SCALE:
+        _log.info("its latents are scaled by %s: models of them need autoencoder.scale=%s", scale, scale)
+    like = nnx.state(nnx.eval_shape(lambda: AutoencoderKL(config, nnx.Rngs(0))), nnx.Param)
+    return unflatten_params(flat, nnx.to_pure_dict(like)), config
+
+
+def _read_dit(
+    stored: StoredTensors, model: str | None, num_heads: int | None, weights: str
+) -> tuple[Params, Config, int]:
+    stored, origin = _select(stored, weights)
+    layout = dit_layout(stored.shapes)
+    if layout is None:
+        raise ConfigError(
+            f"--input={stored.path} holds no DiT, LEDiT or Stable Diffusion autoencoder: its {len(stored.shapes)} "
+            f"tensors are named {', '.join(list(stored.shapes)[:3]) or 'nothing'}"
+        )
+    copies = embedder_copies(stored.shapes) if layout == "diffusers" else {}
+    own = stored.without(copies)
+    description = stored.description
+    if "config" in description:
+        config = Config.from_dict(description["config"])
+    else:
+        config = dit_config(own.shapes, layout, stored.settings, model, num_heads)
+    if model:
+        check_model(model, config)
+    like = abstract_params(config)
+    shapes = param_shapes(flatten_params(like))
+    table = dit_table(shapes, layout, config.model.patch_size)
+    constants = position_shapes(config, own.shapes, layout)
+    check_table(table, own.shapes, shapes, constants)
+    _check_copies(stored, copies)
+    for position in own.read(constants).values():
+        check_positions(position, config)
+    _log.info("%s is a %s", stored.path, _describe(config, layout, origin))
+    return _convert_rows(own, table, like), config, description.get("step", 0)
+
+
+def _select(stored: StoredTensors, weights: str) -> tuple[StoredTensors, str]:
+    """The tensors that are asked for, and where they come from."""
+    held = [name for name in ("ema", "model") if any(key.startswith(f"{name}.") for key in stored.shapes)]
+    if not held:
+        return stored, "state dict"
+    if weights not in held:
+        raise ConfigError(f"--weights={weights}, and the training file {stored.path} holds only {', '.join(held)}")
+    return stored.under(f"{weights}."), f"training file, its weights {weights!r}"
+
+
+def _describe(config: Config, layout: str, origin: str) -> str:
+    model = config.model
+    family = "LEDiT" if model.conv != "none" else "DiT" if model.position == "sincos" else "NoPE DiT"
+    origin = "of diffusers" if layout == "diffusers" else origin
+    size = f"{config.data.image_height}x{config.data.image_width}"
+    return (
+        f"{family} ({origin}): depth {model.depth}, width {model.width}, {model.num_heads} heads, patch "
+        f"{model.patch_size}, {model.num_classes} classes, {config.in_channels} channels, trained at {size}"
+    )
+
+
+def _check_copies(stored: StoredTensors, copies: Mapping[str, str]) -> None:
+    for copy, original in copies.items():
+        arrays = stored.read([copy, original])
+        if not np.array_equal(arrays[copy], arrays[original]):
+            raise ConfigError(f"{copy} differs from that of block 0: a DiT has one embedder for all of its blocks")
+
+
+def _convert_rows(stored: StoredTensors, table: Table, like: Params) -> Params:
+    """Reads and converts one parameter after another, the largest first: that one is held twice for a moment."""
+    sizes = {path: leaf.size * leaf.dtype.itemsize for path, leaf in flatten_params(like).items()}
+    flat = {}
+    with tqdm(total=sum(sizes.values()), desc="convert", unit="B", unit_scale=True) as bar:
+        for row in sorted(table, key=lambda row: sizes[row.path], reverse=True):
+            # Not jnp.asarray, which copies twice; and the NumPy array gets no name, to be gone before the next is read.
+            array = jax.device_put(row.join(stored.read(name for names in row.layers for name in names)))
+            if array.dtype != jnp.float32:
+                raise ConfigError(f"{row.layers[0][0]} holds {array.dtype}: weights are floating-point numbers")
+            flat[row.path] = array.block_until_ready()
+            bar.update(array.nbytes)
+    return unflatten_params(flat, like)

@@ -1,0 +1,54 @@
+"""From checkpoints of ours to PyTorch's files, by the names of facebookresearch/DiT or, for autoencoders, diffusers."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+from flax import nnx
+
+from ledit_jax.config import Config, ConfigError
+from ledit_jax.convert.dit import dit_table, position_shapes, position_table
+from ledit_jax.convert.files import check_output, write_tensors, written_aside
+from ledit_jax.convert.tables import flatten_params, param_shapes
+from ledit_jax.convert.vae import vae_params_to_torch
+from ledit_jax.models.functional import Params
+from ledit_jax.weights import describe, find_checkpoint, load_description, load_vae, load_weights
+
+_log = logging.getLogger(__name__)
+_SUFFIXES = (".pt", ".safetensors")
+
+
+def convert_to_torch(source: str | Path, output: str | Path, *, weights: str = "ema", overwrite: bool = False) -> None:
+    """Writes a checkpoint of ours as a PyTorch state dict (.pt) or as .safetensors, float32 and bit for bit.
+
+    weights: "ema", or "model" for the raw ones of a training run. The config travels in the file's metadata, so that
+    `convert_to_checkpoint` gives back what it came from. Raises ConfigError, or CheckpointError for the source.
+    """
+    output = Path(output)
+    if output.suffix not in _SUFFIXES:
+        raise ConfigError(f"--output={output} with --to=torch must end in {' or '.join(_SUFFIXES)}")
+    check_output(output, overwrite)
+    folder = find_checkpoint(source)
+    if (folder / "vae").is_dir():
+        description = load_description(folder)
+        state = vae_params_to_torch(flatten_params(nnx.state(load_vae(folder), nnx.Param)))
+        _log.info("%s is an autoencoder", folder)
+    else:
+        params, config, step = load_weights(folder, {"ema": "ema", "model": "params"}[weights])
+        description = describe(config, step)
+        state = dit_state(params, config)
+        _log.info("%s is a model of step %d, its weights %r", folder, step, weights)
+        if config.model.timestep_frequency_shift:
+            _log.info("it has diffusers' timestep frequencies: DiT's own code would read it with others")
+    with written_aside(output) as aside:
+        write_tensors(aside, state, description)
+
+
+def dit_state(params: Params, config: Config) -> dict[str, np.ndarray]:
+    """A network's parameters under DiT's names, with the sin/cos table where the model has one."""
+    flat = flatten_params(params)
+    state = {name: position_table(config) for name in position_shapes(config, {}, "dit")}
+    for row in dit_table(param_shapes(flat), "dit", config.model.patch_size):
+        tensors = row.split(np.asarray(flat[row.path]))
+        state.update((name, np.ascontiguousarray(tensor)) for name, tensor in tensors.items())
+    return state

@@ -1,0 +1,257 @@
+"""convert_torch_weights.py as a user meets it: what it writes, what it refuses, and that no pickle's code ever runs."""
+
+import argparse
+import ast
+import os
+import pickle
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from diffusers import AutoencoderKL as TorchVAE
+from oracles import torch_dit
+
+from ledit_jax.config import ConfigError, model_preset
+from ledit_jax.convert import read
+from ledit_jax.convert.read import convert_to_checkpoint
+from ledit_jax.convert.write import convert_to_torch
+from ledit_jax.pipeline import load_model
+from ledit_jax.weights import CheckpointError, load_vae
+
+ROOT = Path(__file__).parents[2]
+DIT = model_preset("DiT-S/2", depth=1, width=32, num_heads=4, num_classes=10)
+
+
+def run(*arguments, cwd=ROOT):
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=cwd,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def assert_one_line(result, *parts):
+    assert result.returncode == 2, result.stderr
+    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1, result.stderr
+    for part in parts:
+        assert part in result.stderr
+
+
+@pytest.fixture(scope="module")
+def state():
+    return torch_dit.torch_peer(DIT, grid=(4, 4)).state_dict()
+
+
+@pytest.fixture(scope="module")
+def dit_file(state, tmp_path_factory):
+    path = tmp_path_factory.mktemp("dit") / "dit.pt"
+    torch.save({"ema": state, "args": argparse.Namespace(model="DiT-S/2")}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def checkpoint(dit_file):
+    convert_to_checkpoint(dit_file, dit_file.with_name("checkpoint"), num_heads=4)
+    return dit_file.with_name("checkpoint")
+
+
+def vae_file(folder, channels=16, groups=8):
+    """A small autoencoder as diffusers writes it; no shape tells the number of groups."""
+    torch.manual_seed(0)
+    blocks = dict(down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2)
+    vae = TorchVAE(block_out_channels=(channels,) * 2, layers_per_block=1, norm_num_groups=groups, **blocks)
+    vae.eval().save_pretrained(folder)
+    return vae
+
+
+_LOAD_WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = sys.modules["safetensors"] = sys.modules["diffusers"] = None
+import numpy as np
+from ledit_jax import load_model
+model, config = load_model(sys.argv[1])
+x = np.load(sys.argv[2])
+np.save(sys.argv[3], model(x, np.array([0, 999]), np.array([3, 10])))
+"""
+
+
+def test_a_training_file_end_to_end(tmp_path, state, dit_file):
+    result = run("convert_torch_weights.py", f"--input={dit_file}", f"--output={tmp_path / 'c'}", "--num_heads=4")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == f"wrote {tmp_path / 'c'}\n"
+    assert "is a DiT (training file, its weights 'ema'): depth 1, width 32, 4 heads" in result.stderr
+    assert "100%" in result.stderr and "Traceback" not in result.stderr and "Warning" not in result.stderr
+
+    x = np.random.default_rng(0).normal(size=(2, 8, 12, 4)).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    result = run("-c", _LOAD_WITHOUT_TORCH, tmp_path / "c", tmp_path / "x.npy", tmp_path / "y.npy")
+    assert result.returncode == 0, result.stderr
+    peer = torch_dit.torch_peer(DIT, grid=(4, 4)).eval()
+    peer.load_state_dict(state)
+    with torch.no_grad():
+        want = peer(torch.from_numpy(x).permute(0, 3, 1, 2), torch.tensor([0, 999]), torch.tensor([3, 10]))
+    want = want.permute(0, 2, 3, 1).numpy()
+    assert np.abs(np.load(tmp_path / "y.npy") - want).max() < 1e-4 * np.abs(want).max()
+
+
+class Malicious:
+    """What a pickle can do to whoever loads it."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.mark),)
+
+
+@pytest.mark.parametrize("make", ["torch", "legacy", "pickle", "inside"])
+def test_code_in_a_pickle_is_refused_and_does_not_run(tmp_path, state, make):
+    source, mark = tmp_path / "model.pt", tmp_path / "it ran"
+    if make == "pickle":
+        source.write_bytes(pickle.dumps({"x_embedder.proj.weight": Malicious(mark)}))
+    elif make == "inside":
+        torch.save({"ema": state, "args": argparse.Namespace(model=Malicious(mark))}, source)
+    else:
+        torch.save(state | {"x": Malicious(mark)}, source, _use_new_zipfile_serialization=make == "torch")
+    if make == "torch":  # once as a user would
+        result = run("convert_torch_weights.py", f"--input={source}", f"--output={tmp_path / 'c'}")
+        assert_one_line(result, "holds code (posix.mkdir) and was not opened")
+    with pytest.raises(ConfigError, match=r"holds code \(posix.mkdir\) and was not opened"):
+        convert_to_checkpoint(source, tmp_path / "c")
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
+    torch.load(source, weights_only=False)  # the file does bite where it is let
+    assert mark.is_dir()
+
+
+def test_nothing_in_the_project_unpickles():
+    """No import that reads pickles, no torch.load but the restricted one, no allow_pickle."""
+    files = [*ROOT.glob("*.py"), *(ROOT / "ledit_jax").rglob("*.py"), *(ROOT / "configs").glob("*.py")]
+    loads = 0
+    for path in files:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not {"pickle", "joblib", "dill", "cloudpickle", "shelve", "marshal"} & set(names), path
+            if isinstance(node, ast.Call):
+                keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+                assert keywords.get("allow_pickle", "False") == "False", path
+                if ast.unparse(node.func) == "torch.load":
+                    loads += 1
+                    assert keywords.get("weights_only") == "True", path
+    assert loads == 1
+
+
+def cut(path, source):
+    path.write_bytes(source.read_bytes()[:-200])
+
+
+def damaged_inputs(folder, state, dit_file):
+    """(input, options, part of the message) for each kind of bad input."""
+    cut(folder / "cut.pt", dit_file)
+    safetensors.torch.save_file(state, folder / "whole.safetensors")
+    cut(folder / "cut.safetensors", folder / "whole.safetensors")
+    (folder / "whole.safetensors").unlink()
+    (folder / "notes.pt").write_text("hello")
+    (folder / "empty.pt").write_bytes(b"")
+    with zipfile.ZipFile(folder / "pictures.pt", "w") as archive:
+        archive.writestr("a.png", b"")
+    torch.save({"layer1.weight": torch.zeros(2, 2)}, folder / "other.pt")
+    (folder / "empty").mkdir()
+    vae_file(folder / "vae")
+    is_damaged = "is damaged, cut short or no PyTorch file"
+    return [
+        ("nothing.pt", {}, "does not exist"),
+        ("cut.pt", {}, is_damaged),
+        ("cut.safetensors", {}, is_damaged),
+        ("notes.pt", {}, is_damaged),
+        ("empty.pt", {}, is_damaged),
+        ("pictures.pt", {}, is_damaged),
+        ("other.pt", {}, "holds no DiT, LEDiT or Stable Diffusion autoencoder: its 1 tensors are named layer1.weight"),
+        ("empty", {}, "is a folder that holds no weights"),
+        ("vae", {"model": "DiT-XL/2"}, "is an autoencoder, and --model and --num_heads are for a DiT"),
+    ]
+
+
+def test_bad_input_leaves_nothing_behind(tmp_path, state, dit_file, checkpoint):
+    cases = [*damaged_inputs(tmp_path, state, dit_file), (checkpoint, {}, "is a checkpoint of ours: add --to=torch")]
+    before = sorted(tmp_path.iterdir())
+    for name, options, message in cases:
+        with pytest.raises(ConfigError) as caught:
+            convert_to_checkpoint(tmp_path / name, tmp_path / "c" / "d", **options)
+        assert message in str(caught.value) and "\n" not in str(caught.value), name
+        assert sorted(tmp_path.iterdir()) == before
+
+
+def test_vae_there_and_back(tmp_path):
+    theirs = vae_file(tmp_path / "vae")
+    convert_to_checkpoint(tmp_path / "vae", tmp_path / "ours")
+    x = np.random.default_rng(0).normal(size=(1, 8, 12, 3)).astype(np.float32)
+    with torch.no_grad():
+        want = theirs.encode(torch.from_numpy(x).permute(0, 3, 1, 2)).latent_dist.mean.permute(0, 2, 3, 1).numpy()
+    got = np.asarray(load_vae(tmp_path / "ours").encode(x)[0])
+    assert np.abs(got - want).max() < 1e-4 * np.abs(want).max()
+    for suffix, load in ((".pt", torch.load), (".safetensors", safetensors.torch.load_file)):
+        convert_to_torch(tmp_path / "ours", tmp_path / f"back{suffix}")
+        back, expected = load(tmp_path / f"back{suffix}"), theirs.state_dict()
+        assert set(back) == set(expected) and all(torch.equal(back[name], expected[name]) for name in back)
+        convert_to_checkpoint(tmp_path / f"back{suffix}", tmp_path / suffix)  # the groups have travelled along
+        assert load_vae(tmp_path / suffix).config == load_vae(tmp_path / "ours").config
+
+
+def test_vae_inside_a_whole_checkpoint(tmp_path):
+    theirs = vae_file(tmp_path / "vae", channels=32, groups=32)
+    state = {"first_stage_model." + name: tensor for name, tensor in theirs.state_dict().items()}
+    state |= {"model.diffusion_model.out.2.bias": torch.zeros(4), "model_ema.decay": torch.zeros(())}
+    torch.save({"state_dict": state, "global_step": 7}, tmp_path / "sd.ckpt")
+    convert_to_checkpoint(tmp_path / "sd.ckpt", tmp_path / "c")
+    convert_to_torch(tmp_path / "c", tmp_path / "back.pt")
+    back = torch.load(tmp_path / "back.pt")
+    assert all(torch.equal(back.pop(name), tensor) for name, tensor in theirs.state_dict().items()) and not back
+
+
+def test_an_output_that_exists(tmp_path, dit_file, checkpoint):
+    occupied = tmp_path / "run"
+    (occupied / "checkpoints").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="exists already: choose another place, or add --overwrite"):
+        convert_to_checkpoint(dit_file, checkpoint, num_heads=4)
+    with pytest.raises(ConfigError, match="is a folder with other things in it"):
+        convert_to_checkpoint(dit_file, occupied, num_heads=4, overwrite=True)
+    with pytest.raises(ConfigError, match="must end in .pt or .safetensors"):
+        convert_to_torch(checkpoint, tmp_path / "dit.onnx")
+    with pytest.raises(CheckpointError, match="does not exist"):
+        convert_to_torch(tmp_path / "nothing", tmp_path / "dit.pt")
+    (tmp_path / "dit.pt").write_text("old")
+    convert_to_torch(checkpoint, tmp_path / "dit.pt", overwrite=True)
+    assert "pos_embed" in torch.load(tmp_path / "dit.pt")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dit.pt", "run"]
+
+
+def test_overwriting_a_converted_checkpoint(tmp_path, state, dit_file):
+    convert_to_checkpoint(dit_file, tmp_path / "c", num_heads=4)
+    torch.save(state | {"x_embedder.proj.bias": torch.full((32,), 7.0)}, tmp_path / "other.pt")
+    convert_to_checkpoint(tmp_path / "other.pt", tmp_path / "c", num_heads=4, overwrite=True)
+    assert float(load_model(tmp_path / "c")[0].args[0]["patch_embed"]["bias"][3]) == 7.0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c", "other.pt"]
+
+
+@pytest.mark.parametrize(
+    "error, caught", [(OSError(28, "No space left on device"), ConfigError), (KeyboardInterrupt(), KeyboardInterrupt)]
+)
+def test_a_write_that_fails_leaves_nothing_behind(tmp_path, dit_file, monkeypatch, error, caught):
+    def export(folder, *_):
+        (folder / "0" / "ema").mkdir(parents=True)
+        raise error
+
+    monkeypatch.setattr(read, "export_weights", export)
+    with pytest.raises(caught) as info:
+        convert_to_checkpoint(dit_file, tmp_path / "c", num_heads=4)
+    assert not isinstance(error, OSError) or "cannot be written: No space left on device" in str(info.value)
+    assert list(tmp_path.iterdir()) == []
