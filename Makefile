@@ -13,7 +13,7 @@ demo: $(VENV)/.run  ## Trains the shipped digits model on, stops, resumes, and s
 	$(BIN)/python -m ledit_jax.analysis.demo --workdir=runs/demo
 
 test: $(VENV)/.dev lint  ## Lint, format and the whole test suite.
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist=worksteal
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

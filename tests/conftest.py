@@ -1,8 +1,18 @@
-"""What every test shares: the CPU backend, and jaxtyping's shapes checked at run time."""
+"""What every test shares: the CPU backend, one cache of compiled programs, and jaxtyping's shapes checked at run time."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    # Workers and the scripts that tests start inherit it: each train step is compiled once for the whole suite.
+    cache = tempfile.mkdtemp(prefix="ledit-jax-tests-")
+    atexit.register(shutil.rmtree, cache, ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = cache
+    os.environ["JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
 
 from jaxtyping import install_import_hook
 
