@@ -1,4 +1,4 @@
-"""What every test shares: the CPU backend, one cache of compiled programs, and jaxtyping's shapes checked at run time."""
+"""What every test shares: the CPU backend, a cache of compiled programs, and jaxtyping's shapes checked at run time."""
 
 import atexit
 import os

@@ -156,7 +156,7 @@ def diffusers_dit(**settings):
 
 
 def test_diffusers(tmp_path):
-    """Its transformer's folder against its own output; then a sharded pipeline, a bare file and a pickle against that."""
+    """Its transformer's folder against its own output; then a sharded pipeline, a bare file, a pickle against that."""
     theirs = diffusers_dit()
     folder = tmp_path / "dit" / "transformer"
     theirs.save_pretrained(folder)

@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import contextlib
 import os
 import pickle
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.torch
@@ -75,6 +77,7 @@ def vae_file(folder, channels=16, groups=8):
 _LOAD_WITHOUT_TORCH = """
 import sys
 sys.modules["torch"] = sys.modules["safetensors"] = sys.modules["diffusers"] = None
+import jax.numpy as jnp
 import numpy as np
 from ledit_jax import load_model
 model, config = load_model(sys.argv[1])
@@ -112,11 +115,12 @@ class Malicious:
         return os.mkdir, (str(self.mark),)
 
 
-@pytest.mark.parametrize("make", ["torch", "legacy", "pickle", "inside"])
+@pytest.mark.parametrize("make", ["torch", "legacy", "pickle", "newer pickle", "inside"])
 def test_code_in_a_pickle_is_refused_and_does_not_run(tmp_path, state, make):
     source, mark = tmp_path / "model.pt", tmp_path / "it ran"
-    if make == "pickle":
-        source.write_bytes(pickle.dumps({"x_embedder.proj.weight": Malicious(mark)}))
+    if "pickle" in make:
+        protocol = 2 if make == "pickle" else 5  # torch writes 2, and its restricted reader knows no frames
+        source.write_bytes(pickle.dumps({"x_embedder.proj.weight": Malicious(mark)}, protocol))
     elif make == "inside":
         torch.save({"ema": state, "args": argparse.Namespace(model=Malicious(mark))}, source)
     else:
@@ -124,10 +128,12 @@ def test_code_in_a_pickle_is_refused_and_does_not_run(tmp_path, state, make):
     if make == "torch":  # once as a user would
         result = run("convert_torch_weights.py", f"--input={source}", f"--output={tmp_path / 'c'}")
         assert_one_line(result, "holds code (posix.mkdir) and was not opened")
-    with pytest.raises(ConfigError, match=r"holds code \(posix.mkdir\) and was not opened"):
+    reason = "no PyTorch file" if make == "newer pickle" else r"holds code \(posix.mkdir\) and was not opened"
+    with pytest.raises(ConfigError, match=reason):
         convert_to_checkpoint(source, tmp_path / "c")
     assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
-    torch.load(source, weights_only=False)  # the file does bite where it is let
+    with contextlib.suppress(RuntimeError):  # torch runs a bare pickle first and complains about it later
+        torch.load(source, weights_only=False)  # the file does bite where it is let
     assert mark.is_dir()
 
 
@@ -196,7 +202,7 @@ def test_vae_there_and_back(tmp_path):
     x = np.random.default_rng(0).normal(size=(1, 8, 12, 3)).astype(np.float32)
     with torch.no_grad():
         want = theirs.encode(torch.from_numpy(x).permute(0, 3, 1, 2)).latent_dist.mean.permute(0, 2, 3, 1).numpy()
-    got = np.asarray(load_vae(tmp_path / "ours").encode(x)[0])
+    got = np.asarray(load_vae(tmp_path / "ours").encode(jnp.asarray(x))[0])
     assert np.abs(got - want).max() < 1e-4 * np.abs(want).max()
     for suffix, load in ((".pt", torch.load), (".safetensors", safetensors.torch.load_file)):
         convert_to_torch(tmp_path / "ours", tmp_path / f"back{suffix}")
