@@ -95,7 +95,8 @@ class LatentWriter:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._partial = self._path.with_suffix(".partial")
         self._shape = shape
-        self._writer = ArrayRecordWriter(str(self._partial), "group_size:1")  # 1: records are read one at a time
+        # Read one at a time, in any order; and compressing noise-like floats saves 8% and makes reading 3 times slower.
+        self._writer = ArrayRecordWriter(str(self._partial), "group_size:1,uncompressed")
 
     def write(self, record: dict[str, Any]) -> None:
         """Appends a record; raises ValueError unless its moments have the writer's shape."""

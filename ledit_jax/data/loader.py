@@ -5,81 +5,21 @@ of a loader is a position, and resuming is starting there.
 """
 
 import logging
-from typing import Any
 
 import grain
 import numpy as np
 from absl import flags
 
 from ledit_jax.config import AutoencoderConfig, ConfigError, DataConfig
-from ledit_jax.data.records import Source, UnreadableRecord
+from ledit_jax.data.batches import MIN_READ_TO_JUDGE, LatentBatch, PictureBatch, Shard
 from ledit_jax.data.sources import make_source
-from ledit_jax.data.transforms import center_crop, random_flip, to_array, to_float, to_picture
 
 _THREADS = 4
 """Batches made at a time, and kept ready, by each reading process. Grain's default of 500 counts batches here."""
-_MIN_READ_TO_JUDGE = 100
-"""Reads before the share of unreadable records is judged; also the most to fail in a row."""
 _LOG = logging.getLogger(__name__)
 
 # Records of an endless stream: Grain's own infinity overflows the length of a batched stream.
 _FOREVER = 2**50
-
-
-class Shard:
-    """Every `process_count`-th record of a source from `process_index` on, with unreadable ones passed over.
-
-    All shards have the same length: the source's last records are dropped where they do not divide evenly. The
-    place of a record that cannot be read is taken by the next one of this shard that can; in a folder that is
-    nearly always of the same class. Records gain "bad", the messages about those passed over.
-    """
-
-    def __init__(self, source: Source, process_index: int = 0, process_count: int = 1):
-        self._source, self._offset, self._stride = source, process_index, process_count
-        self._length = len(source) // process_count
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        bad: list[str] = []
-        for step in range(min(self._length, _MIN_READ_TO_JUDGE)):
-            place = (index + step) % self._length
-            try:
-                return self._source[self._offset + place * self._stride] | {"bad": bad}
-            except UnreadableRecord as error:
-                bad.append(str(error))
-        raise ConfigError(f"{len(bad)} records in a row cannot be read, the last is {bad[-1]}: mend the data")
-
-
-class PixelTransform:
-    """Picture record to `{"x": float32 [H, W, C] in [-1, 1], "label", "bad"}`: centre crop and, if `flip`, mirror."""
-
-    def __init__(self, height: int, width: int, channels: int, flip: bool):
-        self._height, self._width, self._channels, self._flip = height, width, channels, flip
-
-    def __call__(self, record: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        image = to_array(center_crop(to_picture(record["image"]), self._height, self._width), self._channels)
-        if self._flip:
-            image = random_flip(image, rng)
-        return {"x": to_float(image), "label": record["label"], "bad": record["bad"]}
-
-
-class LatentTransform:
-    """Latent record to `{"x": float32 [H, W, C], "label", "bad"}`: a sample of the posterior, times `scale`.
-
-    x = (mean + exp(logvar / 2) * noise) * scale, of the mirrored picture's moments half of the time if `flip`.
-    """
-
-    def __init__(self, scale: float, flip: bool):
-        self._scale, self._flip = np.float32(scale), flip
-
-    def __call__(self, record: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        suffix = "_flip" if self._flip and rng.integers(2) else ""
-        mean, logvar = record["mean" + suffix], record["logvar" + suffix]
-        noise = rng.standard_normal(mean.shape, np.float32)
-        x = (mean + np.exp(np.float32(0.5) * logvar) * noise) * self._scale
-        return {"x": x, "label": record["label"], "bad": record["bad"]}
 
 
 class Loader:
@@ -162,7 +102,7 @@ class Loader:
                 _LOG.warning("skipped a record that cannot be read: %s", message)
         self._bad_records += len(bad)
         read = self._next_batch * self._stream["batch_size"] + self._bad_records
-        if bad and read >= _MIN_READ_TO_JUDGE and self._bad_records > self._max_bad_share * read:
+        if bad and read >= MIN_READ_TO_JUDGE and self._bad_records > self._max_bad_share * read:
             raise ConfigError(
                 f"data.max_bad_share={self._max_bad_share} is exceeded: {self._bad_records} of {read} records could "
                 f"not be read, the last is {bad[-1]}: mend the data or raise the share"
@@ -200,18 +140,21 @@ def make_loader(
             f"{config.source} gives each of {process_count} processes: use 1 to {len(shard)}"
         )
     if config.source == "latents":
-        transform = LatentTransform(autoencoder.scale, config.flip)
+        make_batch = LatentBatch(shard, source.metadata.shape, autoencoder.scale, config.flip)
     else:
-        transform = PixelTransform(config.image_height, config.image_width, config.image_channels, config.flip)
+        size = config.image_height, config.image_width, config.image_channels
+        make_batch = PictureBatch(shard, *size, config.flip)
     # Hashed, because Grain shuffles epoch e by seed + e: neighbouring seeds would share their epochs. The process
     # enters so that no two draw the same noise.
     shuffle_seed, random_seed = np.random.SeedSequence((seed, process_index)).generate_state(2)
+    # Positions go through Grain, and records are read a batch at a time: Grain's own work for an element costs more
+    # than reading a latent.
     batches = (
-        grain.MapDataset.source(shard)
+        grain.MapDataset.range(len(shard))
         .shuffle(seed=int(shuffle_seed))
         .repeat(_FOREVER // len(shard))
-        .random_map(transform, seed=int(random_seed))
-        .batch(batch_size, batch_fn=_stack)
+        .batch(batch_size, batch_fn=np.asarray)
+        .random_map(make_batch, seed=int(random_seed))
     )
     stream = {
         "records": len(shard),
@@ -221,11 +164,3 @@ def make_loader(
         "process_count": process_count,
     }
     return Loader(batches, source.num_classes, config.num_workers, config.max_bad_share, stream)
-
-
-def _stack(records: list[dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "x": np.stack([record["x"] for record in records]),
-        "label": np.array([record["label"] for record in records], np.int32),
-        "bad": [message for record in records for message in record["bad"]],
-    }
