@@ -6,11 +6,8 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from ledit_jax.config import ConfigError
-from ledit_jax.data.records import Source, UnreadableRecord
+from ledit_jax.data.records import MIN_READ_TO_JUDGE, Source, UnreadableRecord
 from ledit_jax.data.transforms import center_crop, random_flip, to_array, to_float, to_picture
-
-MIN_READ_TO_JUDGE = 100
-"""Reads before the share of unreadable records is judged; also the most to fail in a row."""
 
 
 class Shard:
@@ -67,6 +64,29 @@ def crop_record(record: dict[str, Any], height: int, width: int, channels: int) 
     if image.shape == (height, width, channels):
         return image
     return to_array(center_crop(to_picture(image), height, width), channels)
+
+
+class PictureRange:
+    """A range (start, stop) of a source's records to `{"image": uint8 [B, H, W, C], "label": int32 [B], "bad"}`.
+
+    Pictures are cropped to their centre. B is `batch_size` whatever the range; where it is shorter, and at records that
+    cannot be read, pictures are black. "bad" is a dict from places in the batch to messages.
+    """
+
+    def __init__(self, source: Source, batch_size: int, height: int, width: int, channels: int):
+        self._source, self._shape = source, (batch_size, height, width, channels)
+
+    def __call__(self, bounds: tuple[int, int]) -> dict[str, Any]:
+        images, labels = np.zeros(self._shape, np.uint8), np.zeros(self._shape[0], np.int32)
+        bad: dict[int, str] = {}
+        for i, index in enumerate(range(*bounds)):
+            try:
+                record = self._source[index]
+            except UnreadableRecord as error:
+                bad[i] = str(error)
+                continue
+            images[i], labels[i] = crop_record(record, *self._shape[1:]), record["label"]
+        return {"image": images, "label": labels, "bad": bad}
 
 
 class LatentBatch:

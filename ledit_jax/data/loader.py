@@ -4,19 +4,17 @@ Batch k of a process is a pure function of the source, the seed and k, whatever 
 of a loader is a position, and resuming is starting there.
 """
 
-import logging
-
 import grain
 import numpy as np
 from absl import flags
 
 from ledit_jax.config import AutoencoderConfig, ConfigError, DataConfig
-from ledit_jax.data.batches import MIN_READ_TO_JUDGE, LatentBatch, PictureBatch, Shard
+from ledit_jax.data.batches import LatentBatch, PictureBatch, Shard
+from ledit_jax.data.records import BadRecords
 from ledit_jax.data.sources import make_source
 
 _THREADS = 4
 """Batches made at a time, and kept ready, by each reading process. Grain's default of 500 counts batches here."""
-_LOG = logging.getLogger(__name__)
 
 # Records of an endless stream: Grain's own infinity overflows the length of a batched stream.
 _FOREVER = 2**50
@@ -35,48 +33,47 @@ class Loader:
         num_classes: int,
         num_workers: int,
         max_bad_share: float,
-        stream: dict[str, int],
+        stream: dict[str, int | str],
     ):
         self.num_classes = num_classes
-        self._batches, self._num_workers, self._max_bad_share = batches, num_workers, max_bad_share
-        self._stream = stream
-        self._next_batch = self._bad_records = 0
-        self._logged: set[str] = set()
+        self._batches, self._num_workers, self._stream = batches, num_workers, stream
+        self._bad, self._next_batch = BadRecords(max_bad_share), 0
         self._iterator: grain.DatasetIterator | None = None
 
     @property
     def bad_records(self) -> int:
         """How often a record could not be read, from the first batch on."""
-        return self._bad_records
+        return self._bad.count
 
     def __iter__(self) -> "Loader":
         return self
 
     def __next__(self) -> dict[str, np.ndarray]:
         if self._iterator is None:
-            self._iterator = self._read_from(self._next_batch)
+            self._iterator = read_ahead(self._batches.slice(slice(self._next_batch, None)), self._num_workers)
         batch = next(self._iterator)
         self._next_batch += 1
-        self._count_bad(batch.pop("bad"))
+        self._bad.add(batch.pop("bad"), self._next_batch * self._stream["batch_size"])
         return batch
 
-    def get_state(self) -> dict[str, int]:
+    def get_state(self) -> dict[str, int | str]:
         """The position, ready for JSON, with what the stream depends on."""
-        return self._stream | {"next_batch": self._next_batch, "bad_records": self._bad_records}
+        return self._stream | {"next_batch": self._next_batch, "bad_records": self._bad.count}
 
-    def set_state(self, state: dict[str, int]) -> None:
+    def set_state(self, state: dict[str, int | str]) -> None:
         """Goes to the position of a `get_state`: what follows is bit for bit what followed then.
 
         The number of workers may differ. Raises ConfigError if the state is of another stream of batches.
         """
         for name, here in self._stream.items():
-            if state[name] != here:
+            saved = state.get(name)  # None where another kind of source was read
+            if saved != here:
                 raise ConfigError(
-                    f"the data position was saved with {name}={state[name]}, and this run has {name}={here}: "
-                    f"go back to {state[name]}, or start in a new folder from that checkpoint's weights"
+                    f"the data position was saved with {name}={saved}, and this run has {name}={here}: "
+                    f"go back to {saved}, or start in a new folder from that checkpoint's weights"
                 )
         self.close()
-        self._next_batch, self._bad_records = state["next_batch"], state["bad_records"]
+        self._next_batch, self._bad.count = state["next_batch"], state["bad_records"]
 
     def close(self) -> None:
         """Ends the reading threads and worker processes; the next batch starts them again."""
@@ -84,29 +81,16 @@ class Loader:
             self._iterator.close()
             self._iterator = None
 
-    def _read_from(self, batch: int) -> grain.DatasetIterator:
-        threads = 1 if self._num_workers else _THREADS
-        dataset = self._batches.slice(slice(batch, None)).to_iter_dataset(
-            grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
-        )
-        if self._num_workers:
-            if not flags.FLAGS.is_parsed():  # in a notebook or a test; Grain reads its own flags before it starts
-                flags.FLAGS.mark_as_parsed()
-            dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(self._num_workers, per_worker_buffer_size=2))
-        return iter(dataset)
 
-    def _count_bad(self, bad: list[str]) -> None:
-        for message in bad:
-            if message not in self._logged:
-                self._logged.add(message)
-                _LOG.warning("skipped a record that cannot be read: %s", message)
-        self._bad_records += len(bad)
-        read = self._next_batch * self._stream["batch_size"] + self._bad_records
-        if bad and read >= MIN_READ_TO_JUDGE and self._bad_records > self._max_bad_share * read:
-            raise ConfigError(
-                f"data.max_bad_share={self._max_bad_share} is exceeded: {self._bad_records} of {read} records could "
-                f"not be read, the last is {bad[-1]}: mend the data or raise the share"
-            )
+def read_ahead(batches: grain.MapDataset, num_workers: int) -> grain.DatasetIterator:
+    """Iterates over a dataset in order while threads, or `num_workers` processes, make what comes next."""
+    threads = 1 if num_workers else _THREADS
+    dataset = batches.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads))
+    if num_workers:
+        if not flags.FLAGS.is_parsed():  # in a notebook or a test; Grain reads its own flags before it starts
+            flags.FLAGS.mark_as_parsed()
+        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers, per_worker_buffer_size=2))
+    return iter(dataset)
 
 
 def make_loader(
@@ -156,11 +140,13 @@ def make_loader(
         .batch(batch_size, batch_fn=np.asarray)
         .random_map(make_batch, seed=int(random_seed))
     )
-    stream = {
+    stream: dict[str, int | str] = {
         "records": len(shard),
         "batch_size": batch_size,
         "seed": seed,
         "process_index": process_index,
         "process_count": process_count,
     }
+    if config.source == "latents":
+        stream["vae"] = source.metadata.vae_id
     return Loader(batches, source.num_classes, config.num_workers, config.max_bad_share, stream)
