@@ -4,7 +4,7 @@ Counted are matrix products and the convolution, a multiplication and an additio
 body of a scanned loop once, and a program that recomputes activations does more than the model asks for; these do not
 change with either.
 
-T tokens, h w token grid, H W latent cells, D width, F MLP width, L depth, P patch size, C channels of the network's input.
+T tokens, h w token grid, H W latent cells, D width, F MLP width, L depth, P patch size, C channels of the input.
 """
 
 from ledit_jax.config import Config
@@ -40,10 +40,10 @@ def forward_flops(config: Config, height: int | None = None, width: int | None =
     """FLOPs of the network for one picture of this size in pixels (default: the training size).
 
     T (L (8 D^2 + 4 D F + 4 T D) + 2 P^2 C D + 4 P^2 C D) + conv + 12 L D^2 + 4 D^2 + 2 D (256 + D), where conv is
-    2 D^2 (3 h - 2)(3 w - 2) for a dense convolution over a grid of h x w, its padding not counted, and 1 / D of that for
-    a depthwise one. In a block: 6 D^2 for queries, keys and values, 2 D^2 for the projection, 4 D F for the MLP, 4 T D
-    for scores and their use; a causal scan counts in full, because what it masks is computed. For a picture: adaLN of
-    the blocks and of the last layer, the timestep's MLP.
+    2 D^2 (3 h - 2)(3 w - 2) for a dense convolution over a grid of h x w, its padding not counted, and a D-th of that
+    for a depthwise one. In a block: 6 D^2 for queries, keys and values, 2 D^2 for the projection, 4 D F for the MLP,
+    4 T D for scores and their use; a causal scan counts in full, because what it masks is computed. For a picture:
+    adaLN of the blocks and of the last layer, the timestep's MLP.
     """
     model, (H, W, C) = config.model, config.latent_shape(height, width)
     h, w = H // model.patch_size, W // model.patch_size
