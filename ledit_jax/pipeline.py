@@ -31,7 +31,7 @@ def load_model(checkpoint: str | Path, weights: str = "ema") -> tuple[Callable[.
     Raises CheckpointError for a folder that is missing, half-written or damaged.
     """
     params, config, _ = load_weights(checkpoint, weights)
-    apply = jax.jit(make_apply(config), static_argnames="dilation")
+    apply = jax.jit(make_apply(config), static_argnames=("dilation", "rope_method"))
     return functools.partial(apply, params), config
 
 
@@ -157,7 +157,7 @@ class LEDiTPipeline:
         shape = self.config.latent_shape(height, width)
         tokens = self.config.num_tokens(height, width), self.config.num_tokens()
         logit_scale = attention_scale(*tokens) if options.attention_scaling else 1.0
-        sampler, step_fn = self._program(options.sampler, options.num_steps, options.cfg_channels)
+        sampler, step_fn = self._program(options.sampler, options.num_steps, options.cfg_channels, options.rope_method)
         is_guided = guidance_mask(sampler.timesteps, options.cfg_interval, self.config.diffusion.num_timesteps)
         is_guided &= options.cfg_scale != 1.0
 
@@ -180,7 +180,7 @@ class LEDiTPipeline:
         return np.asarray(jnp.clip(127.5 * latents + 128.0, 0, 255).astype(jnp.uint8))
 
     @functools.cache  # noqa: B019  the pipeline lives as long as its programs are wanted
-    def _program(self, name: str, num_steps: int, channels: str):
+    def _program(self, name: str, num_steps: int, channels: str, rope_method: str):
         """(sampler, jitted step) for a sampler's settings; jit itself keeps one program for each size."""
         config = self.config
         is_pixels = config.autoencoder.kind == "none"
@@ -188,7 +188,7 @@ class LEDiTPipeline:
 
         def step_fn(params, state, step, keys, labels, cfg_scale, logit_scale, is_guided):
             def denoise(x, t, y):
-                return self.apply(params, x, t, y, logit_scale=logit_scale)
+                return self.apply(params, x, t, y, logit_scale=logit_scale, rope_method=rope_method)
 
             if is_guided:
                 denoiser = guided(denoise, labels, config.model.num_classes, cfg_scale, channels)
