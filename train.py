@@ -4,7 +4,7 @@
   python train.py --config=configs/imagenet256.py:LEDiT-XL/2 --workdir=runs/xl2 --config.data.path=LATENTS
   python train.py --config=configs/imagenet256_finetune.py --workdir=runs/ft --init_from=CHECKPOINT
 
-Any setting of ledit_jax/config.py can be overridden: --config.train.batch_size=64 --config.model.scan=b
+Any setting of ledit_jax/config/sections.py can be overridden: --config.train.batch_size=64 --config.model.scan=b
 
 WORKDIR/metrics.jsonl holds the metrics of every logged step, TensorBoard events lie beside it, and sample grids in
 WORKDIR/samples. Ctrl-C and SIGTERM save a checkpoint first; exit code 0 means saved, 1 that the run had to stop

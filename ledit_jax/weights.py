@@ -18,6 +18,7 @@ from ledit_jax.config import Config
 from ledit_jax.models.functional import Params, abstract_params
 from ledit_jax.models.vae import AutoencoderKL, VAEConfig
 
+_PIECE = 64 * 2**20  # bytes of an array that are written at a time, and of a file
 _PACKAGES = ("ledit_jax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
@@ -106,7 +107,10 @@ def _write(folder: str | Path, step: int, item: str, params: Params, description
     folder = Path(folder).absolute()
     if folder.exists():
         raise CheckpointError(f"{folder} exists already: choose another place or remove it first")
-    items = {item: ocp.args.StandardSave(params), "config": ocp.args.JsonSave(description)}
+    # In pieces: what waits to be written would otherwise fill as much memory again as the weights.
+    pieces = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=_PIECE), params)
+    saved = ocp.args.PyTreeSave(params, save_args=pieces, ocdbt_target_data_file_size=_PIECE)
+    items = {item: saved, "config": ocp.args.JsonSave(description)}
     with ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(create=True)) as manager:
         manager.save(step, args=ocp.args.Composite(**items))
 

@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from diffusers import DiTTransformer2DModel
+from diffusers import DDIMScheduler, DiTTransformer2DModel
 from flax import nnx
 from oracles import torch_dit
 
-from ledit_jax.config import Config, ConfigError, DiffusionConfig, model_preset
+from ledit_jax.config import Config, ConfigError, model_preset
 from ledit_jax.convert import ConversionError
 from ledit_jax.convert.dit import dit_config, dit_layout, dit_table, position_shapes
 from ledit_jax.convert.read import convert_to_checkpoint
 from ledit_jax.convert.tables import check_table, flatten_params, param_shapes
 from ledit_jax.convert.write import convert_to_torch
+from ledit_jax.diffusion import create_diffusion
 from ledit_jax.diffusion.guidance import guided
-from ledit_jax.diffusion.samplers import make_sampler, sample_loop
 from ledit_jax.models.functional import abstract_params, make_apply
 from ledit_jax.pipeline import load_model
 from ledit_jax.training.init_from import init_from_checkpoint
@@ -192,30 +192,27 @@ def test_diffusers_settings_that_dit_does_not_have(tmp_path, settings):
 
 
 def test_50_steps_of_ddim_with_guidance(tmp_path):
-    peer = oracle(small())
-    params, config, _ = load_weights(convert(peer.state_dict(), tmp_path))
-    apply, start, labels, scale = make_apply(config), noise(2, 8, 8, 4), jnp.array([3, 7]), 2.0
+    """diffusers' network and scheduler against the converted checkpoint and our chain, from the same start."""
+    theirs = diffusers_dit()
+    theirs.save_pretrained(tmp_path / "dit")
+    convert_to_checkpoint(tmp_path / "dit", tmp_path / "checkpoint")
+    params, config, _ = load_weights(tmp_path / "checkpoint")
+    apply, start, scale = make_apply(config), noise(2, 8, 8, 4), 2.0
+    denoise = guided(lambda x, t, y: apply(params, x, t, y), jnp.array([3, 7]), 10, scale, "3")
+    ours = jax.jit(lambda x: create_diffusion("ddim50").ddim_sample_loop(denoise, x))(start)
 
-    def denoise(x, t, y):
-        return apply(params, x, t, y)
-
-    sampler = make_sampler("ddim", 50, diffusion=DiffusionConfig())
-    ours = jax.jit(lambda x: sample_loop(sampler, guided(denoise, labels, 10, scale, "3"), x, None))(start)
-
-    # The same by equation 12 of DDIM with sigma 0, in float64 around the PyTorch network.
-    alpha_bar = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))
-    timesteps = np.rint(np.linspace(0, 999, 50)).astype(int)
-    x = start.astype(np.float64)
-    for i in reversed(range(50)):
-        now, before = alpha_bar[timesteps[i]], alpha_bar[timesteps[i - 1]] if i else 1.0
-        t = np.full(2, timesteps[i])
-        given = run_torch(peer, x.astype(np.float32), t, np.array([3, 7])).astype(np.float64)[..., :4]
-        null = run_torch(peer, x.astype(np.float32), t, np.full(2, 10)).astype(np.float64)[..., :4]
-        eps = np.concatenate([null + scale * (given - null), given], axis=-1)[..., [0, 1, 2, 7]]
-        clean = (x - np.sqrt(1 - now) * eps) / np.sqrt(now)
-        x = np.sqrt(before) * clean + np.sqrt(1 - before) * eps
-    assert relative_error(ours, x) < 1e-3
-    assert relative_error(start, x) > 0.1
+    scheduler = DDIMScheduler(beta_start=1e-4, beta_end=0.02, clip_sample=False)
+    scheduler.set_timesteps(50)
+    x = torch.from_numpy(start).permute(0, 3, 1, 2)
+    for t in scheduler.timesteps:
+        with torch.no_grad():
+            out = theirs(torch.cat([x, x]), t.expand(4), torch.tensor([3, 7, 10, 10])).sample[:, :4]
+        given, null = out.chunk(2)
+        eps = torch.cat([(null + scale * (given - null))[:, :3], given[:, 3:]], dim=1)
+        x = scheduler.step(eps, t, x).prev_sample
+    want = x.permute(0, 2, 3, 1).numpy()
+    assert relative_error(ours, want) < 1e-3
+    assert relative_error(start, want) > 0.1
 
 
 def model_shapes(config):
