@@ -65,7 +65,7 @@ def notebook():
 def execute(cells, folder=NOTEBOOK.parent):
     """Runs cells in a fresh kernel, which starts in `folder`, as Jupyter does. An error in a cell is raised here."""
     notebook = nbformat.v4.new_notebook(cells=cells)
-    client = NotebookClient(notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
+    client = NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
     return client.execute()
 
 
