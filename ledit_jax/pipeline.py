@@ -45,8 +45,8 @@ class LEDiTPipeline:
         """
         if vae is None and config.autoencoder.kind != "none":
             raise ConfigError(
-                "this model makes latents, and decoding them needs a VAE: give --vae (sample.py) or "
-                "autoencoder.checkpoint (train.py), a VAE checkpoint of ours"
+                "this model makes latents, and decoding them needs a VAE: give --vae (sample.py), vae (from Python) "
+                "or autoencoder.checkpoint (train.py), a VAE checkpoint of ours"
             )
         self.config = config
         self.vae = None if vae is None else nnx.split(vae)
@@ -60,13 +60,23 @@ class LEDiTPipeline:
 
     @classmethod
     def from_checkpoint(
-        cls, checkpoint: str | Path, weights: str = "ema", vae: str | Path | None = None
+        cls,
+        checkpoint: str | Path,
+        weights: str = "ema",
+        vae: str | Path | None = None,
+        dtype: str | None = None,
     ) -> "LEDiTPipeline":
         """Loads a workdir, a folder of checkpoints or one step's folder. Raises CheckpointError.
 
-        vae: a VAE checkpoint, for models of latents; by default the one that the config names.
+        vae: a VAE checkpoint, for models of latents; by default the one that the config names. dtype: what the
+        network's matrix products compute in, "float32" or "bfloat16"; by default what the config says. Raises
+        ConfigError for another one.
         """
         params, config, _ = load_weights(checkpoint, weights)
+        if dtype is not None:
+            settings = config.to_dict()
+            settings["model"]["dtype"] = dtype
+            config = Config.from_dict(settings)
         vae = vae or config.autoencoder.checkpoint
         return cls(config, params, load_vae(vae) if vae else None)
 
@@ -134,7 +144,8 @@ class LEDiTPipeline:
 
     def _generate(self, labels, height, width, options, seed, batch_size, progress):
         steps = options.num_steps * -(-len(labels) // batch_size)
-        every = 0.1 if sys.stderr.isatty() else 10.0  # seconds; a log wants few lines
+        # Seconds between updates of the bar. Somebody watches a terminal or a notebook; a log wants few lines.
+        every = 0.1 if sys.stderr.isatty() or "ipykernel" in sys.modules else 10.0
         with tqdm(total=steps, desc=progress, unit="step", mininterval=every, disable=progress is None) as bar:
             for start in range(0, len(labels), batch_size):
                 batch = labels[start : start + batch_size]

@@ -1,9 +1,13 @@
 """The pipeline: a sample depends on (seed, index) alone; sizes, guidance and attention scaling do what they say."""
 
+import io
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
 from tiny import tiny_config
+from tqdm import tqdm
 
 from ledit_jax import LEDiTPipeline, load_model
 from ledit_jax.config import ConfigError
@@ -95,6 +99,32 @@ def test_exported_checkpoint_gives_the_same_model_and_pictures(pipeline, tmp_pat
     np.testing.assert_array_equal(model(x, t, y), expected)
     assert expected.shape == (2, 8, 12, 2)
     np.testing.assert_array_equal(LEDiTPipeline.from_checkpoint(tmp_path / "c")([1, 2]), pipeline([1, 2]))
+
+
+def test_dtype_is_what_the_network_computes_in(pipeline, tmp_path):
+    export_weights(tmp_path / "c", pipeline.params, pipeline.config, step=5)
+    coarse = LEDiTPipeline.from_checkpoint(tmp_path / "c", dtype="bfloat16")
+    x, t = np.ones((1, 8, 8, 1), np.float32), np.array([3])
+    products = {
+        name: str(jax.make_jaxpr(pipe.apply)(pipe.params, x, t, t)).count("bf16[")
+        for name, pipe in (("float32", pipeline), ("bfloat16", coarse))
+    }
+    assert products["float32"] == 0 < products["bfloat16"]
+    assert jax.tree.leaves(coarse.params)[0].dtype == np.float32
+    assert LEDiTPipeline.from_checkpoint(tmp_path / "c").config == pipeline.config
+    with pytest.raises(ConfigError, match="model.dtype='float16' is unknown"):
+        LEDiTPipeline.from_checkpoint(tmp_path / "c", dtype="float16")
+
+
+@pytest.mark.parametrize("modules, seconds", [({}, 10.0), ({"ipykernel": None}, 0.1)], ids=["log", "notebook"])
+def test_the_bar_moves_where_somebody_watches(pipeline, monkeypatch, modules, seconds):
+    intervals = []
+    monkeypatch.setattr("ledit_jax.pipeline.sys", SimpleNamespace(stderr=io.StringIO(), modules=modules))
+    monkeypatch.setattr(
+        "ledit_jax.pipeline.tqdm", lambda **bar: intervals.append(bar["mininterval"]) or tqdm(**bar, file=io.StringIO())
+    )
+    pipeline([1], progress="sample")
+    assert intervals == [seconds]
 
 
 class TestBrokenCheckpoints:
