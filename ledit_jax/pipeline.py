@@ -41,13 +41,15 @@ class LEDiTPipeline:
     def __init__(self, config: Config, params: Params, vae: AutoencoderKL | None = None):
         """params and vae: as `load_weights` and `load_vae` return them. Samples are spread over all local devices.
 
-        Raises ConfigError for a model of latents without a vae.
+        Raises ConfigError for a model of latents without a vae, or with one of another shape of latents.
         """
         if vae is None and config.autoencoder.kind != "none":
             raise ConfigError(
                 "this model makes latents, and decoding them needs a VAE: give --vae (sample.py), vae (from Python) "
                 "or autoencoder.checkpoint (train.py), a VAE checkpoint of ours"
             )
+        if vae is not None:
+            _check_vae(vae, config)
         self.config = config
         self.vae = None if vae is None else nnx.split(vae)
         self.mesh = Mesh(np.asarray(jax.local_devices()), ("data",))
@@ -214,6 +216,16 @@ class LEDiTPipeline:
 def _decode_latents(graphdef, state, latents):
     # One picture at a time: at 1024x1024 the decoder takes gigabytes for each.
     return nnx.merge(graphdef, state).decode_sliced(latents)
+
+
+def _check_vae(vae: AutoencoderKL, config: Config) -> None:
+    found = 2 ** (len(vae.config.block_out_channels) - 1), vae.config.latent_channels
+    needed = config.downsample, config.in_channels
+    if config.autoencoder.kind != "none" and found != needed:
+        raise ConfigError(
+            f"the VAE downsamples by {found[0]} to {found[1]} channels, and this model's latents are downsampled by "
+            f"{needed[0]} with {needed[1]} channels: give the VAE that it was trained with"
+        )
 
 
 def _check_labels(labels: Sequence[int], num_classes: int) -> np.ndarray:

@@ -1,17 +1,20 @@
 """The pipeline: a sample depends on (seed, index) alone; sizes, guidance and attention scaling do what they say."""
 
+import dataclasses
 import io
 from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 from tiny import tiny_config
 from tqdm import tqdm
 
 from ledit_jax import LEDiTPipeline, load_model
-from ledit_jax.config import ConfigError
+from ledit_jax.config import AutoencoderConfig, ConfigError
 from ledit_jax.models.functional import init_params, make_apply
+from ledit_jax.models.vae import AutoencoderKL, VAEConfig
 from ledit_jax.weights import CheckpointError, export_weights, find_checkpoint, load_weights
 
 
@@ -125,6 +128,34 @@ def test_the_bar_moves_where_somebody_watches(pipeline, monkeypatch, modules, se
     )
     pipeline([1], progress="sample")
     assert intervals == [seconds]
+
+
+def make_vae(levels, latent_channels=4):
+    sizes = dict(block_out_channels=(4,) * levels, layers_per_block=1, norm_num_groups=2)
+    return AutoencoderKL(VAEConfig(latent_channels=latent_channels, **sizes), nnx.Rngs(0))
+
+
+def latent_config():
+    config = tiny_config()
+    data = dataclasses.replace(config.data, image_height=32, image_width=32, image_channels=3)
+    return dataclasses.replace(config, data=data, autoencoder=AutoencoderConfig(kind="sd"))
+
+
+def test_latents_are_scaled_and_decoded():
+    config, vae = latent_config(), make_vae(levels=4)
+    pipeline = LEDiTPipeline(config, init_params(config, jax.random.key(0)), vae)
+    pictures = pipeline([3, 7], height=32, width=48, num_steps=2)
+    assert pictures.shape == (2, 32, 48, 3) and pictures.dtype == np.uint8
+    latents = jax.random.normal(jax.random.key(1), (1, 4, 6, 4))
+    want = np.clip(127.5 * np.asarray(vae.decode(latents / 0.18215)) + 128, 0, 255).astype(np.uint8)
+    assert np.abs(pipeline.decode(latents).astype(int) - want).max() <= 1
+
+
+@pytest.mark.parametrize(("vae", "message"), [((3, 4), "downsamples by 4 to 4"), ((4, 8), "downsamples by 8 to 8")])
+def test_another_vae_is_refused(vae, message):
+    config = latent_config()
+    with pytest.raises(ConfigError, match=f"{message} channels, and this model's latents are downsampled by 8 with 4"):
+        LEDiTPipeline(config, init_params(config, jax.random.key(0)), make_vae(*vae))
 
 
 class TestBrokenCheckpoints:
