@@ -82,9 +82,7 @@ def define_process_flags() -> None:
 def start_distributed() -> None:
     """Joins this process to its run, as the flags or the environment say. Before anything touches a device."""
     values = flags.FLAGS
-    start_processes(
-        values.coordinator_address, values.num_processes, values.process_id, values.initialization_timeout
-    )
+    start_processes(values.coordinator_address, values.num_processes, values.process_id, values.initialization_timeout)
 
 
 def _parse(argv: list[str]) -> list[str]:
