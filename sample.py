@@ -14,6 +14,7 @@ from absl import flags
 
 from ledit_jax import cli
 from ledit_jax.config import ConfigError
+from ledit_jax.distributed import is_lead
 from ledit_jax.pipeline import LEDiTPipeline
 from ledit_jax.writers import make_writer
 
@@ -40,10 +41,12 @@ ROPE_METHOD = flags.DEFINE_string(
 SEED = flags.DEFINE_integer("seed", 0, "Picture i is a function of the seed and i.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Pictures at a time; less needs less memory.", lower_bound=1)
 COLUMNS = flags.DEFINE_integer("columns", 8, "Columns of the grid.", lower_bound=1)
+cli.define_process_flags()
 flags.mark_flags_as_required(["checkpoint", "out"])
 
 
 def main() -> None:
+    cli.start_distributed()
     pipeline = LEDiTPipeline.from_checkpoint(CHECKPOINT.value, WEIGHTS.value, VAE.value)
     labels = _labels(pipeline.config.model.num_classes)
     options = pipeline.options(
@@ -64,6 +67,10 @@ def main() -> None:
         batch_size=BATCH_SIZE.value,
         progress="sample",
     )
+    if not is_lead():  # all processes draw together, one writes
+        for _ in batches:
+            pass
+        return
     writer = make_writer(OUT.value, len(labels), COLUMNS.value, OVERWRITE.value)
     for pictures in batches:
         writer.write(pictures)

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from ledit_jax.config import Config, ConfigError, SampleConfig
 from ledit_jax.diffusion.guidance import conditional, guidance_mask, guided
 from ledit_jax.diffusion.samplers import make_sampler, sample_keys, sample_noise
+from ledit_jax.distributed import fetch, spread
 from ledit_jax.models.functional import Params, make_apply
 from ledit_jax.models.vae import AutoencoderKL
 from ledit_jax.ops.attention import attention_scale
@@ -39,7 +40,8 @@ class LEDiTPipeline:
     """Class-conditional sampling at any size that the model's granularity divides."""
 
     def __init__(self, config: Config, params: Params, vae: AutoencoderKL | None = None):
-        """params and vae: as `load_weights` and `load_vae` return them. Samples are spread over all local devices.
+        """params and vae: as `load_weights` and `load_vae` return them. Samples are spread over all devices: with several
+        processes, each of them makes the same calls and gets all pictures.
 
         Raises ConfigError for a model of latents without a vae, or with one of another shape of latents.
         """
@@ -51,14 +53,17 @@ class LEDiTPipeline:
         if vae is not None:
             _check_vae(vae, config)
         self.config = config
-        self.vae = None if vae is None else nnx.split(vae)
-        self.mesh = Mesh(np.asarray(jax.local_devices()), ("data",))
+        self.mesh = Mesh(np.asarray(jax.devices()), ("data",))
+        self.vae = None
+        if vae is not None:
+            graphdef, state = nnx.split(vae)
+            self.vae = graphdef, spread(state, NamedSharding(self.mesh, P()))
         self.apply = make_apply(config)
         self.set_params(params)
 
     def set_params(self, params: Params) -> None:
         """Replaces the weights; compiled programs are kept."""
-        self.params = jax.device_put(params, NamedSharding(self.mesh, P()))
+        self.params = spread(params, NamedSharding(self.mesh, P()))
 
     @classmethod
     def from_checkpoint(
@@ -174,9 +179,9 @@ class LEDiTPipeline:
         is_guided = guidance_mask(sampler.timesteps, options.cfg_interval, self.config.diffusion.num_timesteps)
         is_guided &= options.cfg_scale != 1.0
 
-        place = functools.partial(jax.device_put, device=NamedSharding(self.mesh, P("data")))
-        keys = place(sample_keys(seed, jnp.asarray(indices)))
-        state, labels = sampler.init(sample_noise(keys, shape)), place(jnp.asarray(labels))
+        indices, labels = spread((indices, labels), NamedSharding(self.mesh, P("data")))
+        keys = sample_keys(seed, indices)
+        state = sampler.init(sample_noise(keys, shape))
         for step in range(sampler.num_steps):
             state = step_fn(
                 self.params, state, step, keys, labels, options.cfg_scale, logit_scale, bool(is_guided[step])
@@ -190,7 +195,7 @@ class LEDiTPipeline:
         """Samples to bytes, trunc(clamp(127.5 x + 128, 0, 255)) as DiT saves them; latents go through the VAE."""
         if self.vae is not None:
             latents = _decode_latents(*self.vae, latents / self.config.autoencoder.scale)
-        return np.asarray(jnp.clip(127.5 * latents + 128.0, 0, 255).astype(jnp.uint8))
+        return fetch(jnp.clip(127.5 * latents + 128.0, 0, 255).astype(jnp.uint8))
 
     @functools.cache  # noqa: B019  the pipeline lives as long as its programs are wanted
     def _program(self, name: str, num_steps: int, channels: str, rope_method: str):
