@@ -40,8 +40,9 @@ class LEDiTPipeline:
     """Class-conditional sampling at any size that the model's granularity divides."""
 
     def __init__(self, config: Config, params: Params, vae: AutoencoderKL | None = None):
-        """params and vae: as `load_weights` and `load_vae` return them. Samples are spread over all devices: with several
-        processes, each of them makes the same calls and gets all pictures.
+        """params and vae: as `load_weights` and `load_vae` return them.
+
+        Samples are spread over all devices; with several processes, each makes the same calls and gets all pictures.
 
         Raises ConfigError for a model of latents without a vae, or with one of another shape of latents.
         """

@@ -131,7 +131,7 @@ def test_the_bar_moves_where_somebody_watches(pipeline, monkeypatch, modules, se
 
 
 def make_vae(levels, latent_channels=4):
-    sizes = dict(block_out_channels=(4,) * levels, layers_per_block=1, norm_num_groups=2)
+    sizes = dict(block_out_channels=(2,) * levels, layers_per_block=1, norm_num_groups=2)
     return AutoencoderKL(VAEConfig(latent_channels=latent_channels, **sizes), nnx.Rngs(0))
 
 
@@ -146,7 +146,7 @@ def test_latents_are_scaled_and_decoded():
     pipeline = LEDiTPipeline(config, init_params(config, jax.random.key(0)), vae)
     pictures = pipeline([3, 7], height=32, width=48, num_steps=2)
     assert pictures.shape == (2, 32, 48, 3) and pictures.dtype == np.uint8
-    latents = jax.random.normal(jax.random.key(1), (1, 4, 6, 4))
+    latents = jax.random.normal(jax.random.key(1), (2, 4, 6, 4))
     want = np.clip(127.5 * np.asarray(vae.decode(latents / 0.18215)) + 128, 0, 255).astype(np.uint8)
     assert np.abs(pipeline.decode(latents).astype(int) - want).max() <= 1
 
