@@ -13,7 +13,7 @@ ALLOWED = {
     "diffusion": {"config"},
     "data": {"config"},
     "sharding": {"config"},
-    "convert": {"config", "models", "weights"},
+    "convert": {"config", "models", "weights", "evaluation"},
     "evaluation": {"config"},
     "weights": {"config", "models"},
     "training": {"config", "models", "diffusion", "data", "sharding", "weights"},
