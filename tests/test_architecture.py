@@ -14,7 +14,7 @@ ALLOWED = {
     "data": {"config"},
     "sharding": {"config"},
     "convert": {"config", "models", "weights", "evaluation"},
-    "evaluation": {"config"},
+    "evaluation": {"config", "data"},
     "weights": {"config", "models"},
     "training": {"config", "models", "diffusion", "data", "sharding", "weights"},
     "pipeline": {"config", "ops", "models", "diffusion", "weights"},

@@ -5,13 +5,13 @@ classify_image_graph_def.pb              the graph that ADM's evaluation loads; 
 x.npz                                    either of them, converted by `convert_inception`; needs neither
 """
 
+import functools
 import logging
 import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -86,10 +86,12 @@ def read_inception(path: Path) -> dict[str, np.ndarray]:
     return _fold(stored)
 
 
+@functools.cache
 def _abstract() -> Inception:
     return nnx.eval_shape(lambda: Inception(nnx.Rngs(0)))
 
 
+@functools.cache
 def _shapes() -> dict[str, tuple[int, ...]]:
     params = nnx.to_pure_dict(nnx.state(_abstract(), nnx.Param))
     return {name: leaf.shape for name, leaf in flatten_params(params).items()}
@@ -142,7 +144,7 @@ def _read_port(path: Path) -> dict[str, np.ndarray]:
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             return dict(archive)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ConfigError(f"{path} is damaged or cut short: convert it again (convert_torch_weights.py)") from error

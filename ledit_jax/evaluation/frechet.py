@@ -9,29 +9,58 @@ from jaxtyping import Float
 
 from ledit_jax.config import ConfigError
 
+Moments = tuple[Float[np.ndarray, "D"], Float[np.ndarray, "D D"]]
+"""Mean and covariance."""
+
 _BLOCK = 4096
 """Samples that are held in float64 at a time."""
 
 
-def gaussian_statistics(features: Float[np.ndarray, "N D"]) -> tuple[Float[np.ndarray, "D"], Float[np.ndarray, "D D"]]:
+class GaussianStatistics:
+    """Mean and covariance of feature vectors that come in blocks, so that no more than a block need be held."""
+
+    def __init__(self):
+        self.num_samples = 0
+
+    def add(self, features: Float[np.ndarray, "B D"]) -> None:
+        """Takes a block of one or more. Raises ConfigError for features that are not finite."""
+        bad = int((~np.isfinite(features)).any(axis=1).sum())
+        if bad:
+            first = self.num_samples
+            raise ConfigError(
+                f"features of {bad} of {len(features)} samples are not finite (of samples {first} to "
+                f"{first + len(features) - 1}): drop those samples"
+            )
+        if not self.num_samples:
+            # Sums are taken about the first block's mean, so that little cancels.
+            self._origin = features.mean(axis=0, dtype=np.float64)
+            self._sum = np.zeros_like(self._origin)
+            self._products = np.zeros((features.shape[1],) * 2, order="F")
+        for start in range(0, len(features), _BLOCK):
+            centered = features[start : start + _BLOCK] - self._origin
+            self._sum += centered.sum(axis=0)
+            # The upper half of centered.T @ centered, added to what is there.
+            self._products = scipy.linalg.blas.dsyrk(1.0, centered.T, beta=1.0, c=self._products, overwrite_c=True)
+        self.num_samples += len(features)
+
+    def moments(self) -> Moments:
+        """Mean and covariance (divided by N - 1, as ADM's evaluation does). Raises ConfigError for N < 2."""
+        if self.num_samples < 2:
+            raise ConfigError(f"num_samples={self.num_samples} gives no covariance: use at least 2 samples")
+        upper = np.triu(self._products)
+        products = upper + np.triu(upper, 1).T - np.outer(self._sum, self._sum) / self.num_samples
+        return self._origin + self._sum / self.num_samples, products / (self.num_samples - 1)
+
+
+def gaussian_statistics(features: Float[np.ndarray, "N D"]) -> Moments:
     """Mean and covariance (divided by N - 1, as ADM's evaluation does) of feature vectors, in float64.
 
     Raises ConfigError for fewer than two samples or features that are not finite.
     """
-    num_samples = len(features)
-    if num_samples < 2:
-        raise ConfigError(f"num_samples={num_samples} gives no covariance: use at least 2 samples")
-    blocks = [features[start : start + _BLOCK] for start in range(0, num_samples, _BLOCK)]
-    bad = sum(int((~np.isfinite(block)).any(axis=1).sum()) for block in blocks)
-    if bad:
-        raise ConfigError(f"features of {bad} of {num_samples} samples are not finite: drop those samples")
-    mean = sum(block.sum(axis=0, dtype=np.float64) for block in blocks) / num_samples
-    products = np.zeros((features.shape[1],) * 2, order="F")
-    for block in blocks:
-        # The upper half of centered.T @ centered, added to what is there.
-        products = scipy.linalg.blas.dsyrk(1.0, (block - mean).T, beta=1.0, c=products, overwrite_c=True)
-    products = np.triu(products)
-    return mean, (products + np.triu(products, 1).T) / (num_samples - 1)
+    statistics = GaussianStatistics()
+    if len(features):
+        statistics.add(features)
+    return statistics.moments()
 
 
 def frechet_distance(

@@ -117,7 +117,7 @@ class BlockD(nnx.Module):
 
 
 class BlockE(nnx.Module):
-    """8 x 8: branches that end in 1x3 beside 3x1; `pool` is the average in the first of its kind, the max in the last."""
+    """8 x 8: branches that end in 1x3 beside 3x1; `pool` is the average in the first, the max in the last."""
 
     def __init__(self, cin: int, pool, *, rngs: nnx.Rngs):
         self.pool = pool

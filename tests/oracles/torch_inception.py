@@ -72,7 +72,7 @@ def random_state(seed=0):
         state[f"{name}.bn.bias"] = 0.2 * torch.randn(width, generator=g)
         state[f"{name}.bn.running_mean"] = 0.1 * torch.randn(width, generator=g)
         state[f"{name}.bn.running_var"] = 0.7 + 0.5 * torch.rand(width, generator=g)
-    state["fc.weight"] = torch.randn(1008, 2048, generator=g) * 0.1
+    state["fc.weight"] = torch.randn(1008, 2048, generator=g) * 0.01
     state["fc.bias"] = torch.randn(1008, generator=g)
     return state
 
@@ -80,8 +80,10 @@ def random_state(seed=0):
 def resize(x):
     """TensorFlow 1's bilinear resize to 299 x 299: place i of the output is i * side / 299 of the input."""
     height, width = x.shape[2:]
-    rows, columns = (torch.arange(299, dtype=torch.float64) * side / 299 for side in (height, width))
-    rows, columns = (2 * p.clamp(max=s - 1) / max(s - 1, 1) - 1 for p, s in ((rows, height), (columns, width)))
+    rows, columns = (
+        torch.arange(299) * torch.tensor(side / 299) for side in (height, width)
+    )  # places are float32 there
+    rows, columns = (2 * p.double().clamp(max=s - 1) / max(s - 1, 1) - 1 for p, s in ((rows, height), (columns, width)))
     grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1)
     grid = grid.expand(len(x), 299, 299, 2)
     return F.grid_sample(x.double(), grid, "bilinear", "border", align_corners=True).float()
