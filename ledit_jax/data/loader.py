@@ -59,7 +59,9 @@ class PixelTransform:
         self._height, self._width, self._channels, self._flip = height, width, channels, flip
 
     def __call__(self, record: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        image = to_array(center_crop(to_picture(record["image"]), self._height, self._width), self._channels)
+        image = record["image"]
+        if image.shape != (self._height, self._width, self._channels):  # pictures drawn at the right size need nothing
+            image = to_array(center_crop(to_picture(image), self._height, self._width), self._channels)
         if self._flip:
             image = random_flip(image, rng)
         return {"x": to_float(image), "label": record["label"], "bad": record["bad"]}
