@@ -212,7 +212,8 @@ def write_report(
         f"{rows[0].num_samples} samples per size. Read right: the share that a classifier trained on real pictures "
         "reads as the class asked for. Frechet: distance to real training pictures rendered at that size, in the "
         "classifier's features (lower is better). Precision and recall: the share of samples among real training "
-        "pictures, and of these among samples, by the third nearest neighbour. Real: the same figures for real held-out pictures."
+        "pictures, and of these among samples, by the third nearest neighbour. Real: the same figures for real "
+        "held-out pictures."
     )
     if rows[0].objects is not None:
         notes += " Objects: mean connected shapes per picture; a real one has exactly 1."

@@ -95,8 +95,8 @@ def make_report(name: str, results: Mapping[Case, Metrics], trained_side: int, n
     rows = {case_name(case): metrics for case, metrics in results.items()}
     return (
         f"# {name} by size and guidance\n\n{fid_table(name, results, trained_side)}\n\n{metrics_table(rows)}\n\n"
-        f"{num_samples} samples each; the paper's figures are of 50000 with guidance 1.5 (10000 where it was trained at "
-        "512), and FID falls as samples grow in number. Sizes are height x width.\n"
+        f"{num_samples} samples each; the paper's figures are of 50000 with guidance 1.5 (10000 for models trained at "
+        "512), and FID falls as the number of samples grows. Sizes are height x width.\n"
     )
 
 
