@@ -4,7 +4,7 @@
   python train.py --config=configs/imagenet256.py:LEDiT-XL/2 --workdir=runs/xl2 --config.data.path=LATENTS
   python train.py --config=configs/imagenet256_finetune.py --workdir=runs/ft --init_from=CHECKPOINT
 
-Any setting of ledit_jax/config.py can be overridden: --config.train.batch_size=64 --config.model.scan=b
+Any setting of ledit_jax/config/sections.py can be overridden: --config.train.batch_size=64 --config.model.scan=b
 
 WORKDIR/metrics.jsonl holds the metrics of every logged step, TensorBoard events lie beside it, sample grids in
 WORKDIR/samples, and in WORKDIR/run.json the config, versions and source revision of every start. --profile=100:5 writes
@@ -18,6 +18,7 @@ from absl import flags
 
 from ledit_jax import cli
 from ledit_jax.config import Config
+from ledit_jax.distributed import is_lead
 from ledit_jax.pipeline import LEDiTPipeline
 from ledit_jax.training.loop import train
 from ledit_jax.training.profile import parse_profile
@@ -32,6 +33,7 @@ INIT_FROM = flags.DEFINE_string(
 PROFILE = flags.DEFINE_string(
     "profile", None, "START:COUNT traces so many steps from step START on (0 is the first) into WORKDIR/profile."
 )
+cli.define_process_flags()
 flags.declare_key_flag("config")
 flags.mark_flags_as_required(["config", "workdir"])
 
@@ -44,15 +46,18 @@ def sample_grids(config: Config, folder: Path, rows: int = 4, columns: int = 10)
 
     def draw(params, step: int) -> None:
         pipeline.set_params(params)
-        writer = make_writer(folder / f"step_{step:07d}.png", rows * len(classes), len(classes), overwrite=True)
-        writer.write(pipeline(classes * rows))
-        writer.close()
+        pictures = pipeline(classes * rows)  # all processes draw together, one writes
+        if is_lead():
+            writer = make_writer(folder / f"step_{step:07d}.png", len(pictures), len(classes), overwrite=True)
+            writer.write(pictures)
+            writer.close()
 
     return draw
 
 
 def main() -> None:
     config = cli.load_config()
+    cli.start_distributed()
     workdir = Path(WORKDIR.value)
     on_sample = sample_grids(config, workdir / "samples") if config.train.sample_every else None
     profile = parse_profile(PROFILE.value, config.train.num_steps) if PROFILE.value else None

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from tiny import tiny_config, with_train
+from tiny import cpu_devices, tiny_config, with_train
 
 from ledit_jax.training.loop import train
 
@@ -32,7 +32,7 @@ for tree in (state.params, state.ema, state.opt_state[1][0].mu):
 def test_a_run_saved_over_data_goes_on_over_fsdp_and_tensor(tmp_path):
     here = Path(__file__).parents[1]
     environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "XLA_FLAGS": cpu_devices(8),
         "PYTHONPATH": f"{here}{os.pathsep}{here.parent}",
         "JAX_PLATFORMS": "cpu",
     }
