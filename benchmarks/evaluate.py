@@ -78,9 +78,10 @@ def theirs(metric: str, count: int):
     if metric == "statistics":
         return lambda: float(np.trace(np.cov(samples.astype(np.float64), rowvar=False)))
     if metric == "inception score":
-        logits = (samples @ weights()).astype(np.float64)
+        class_weights = weights()
 
         def score():
+            logits = (samples @ class_weights).astype(np.float64)
             parts = [scipy.special.softmax(logits[i : i + 5000], axis=1) for i in range(0, count, 5000)]
             return float(np.mean([np.exp(np.mean(np.sum(p * (np.log(p) - np.log(p.mean(0))), 1))) for p in parts]))
 
