@@ -8,6 +8,7 @@ folder aside and renames it once all of it is there.
 import dataclasses
 import hashlib
 import importlib.metadata
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -118,8 +119,22 @@ def load_description(folder: Path) -> dict[str, Any]:
 
 def damaged(folder: Path, error: Exception) -> CheckpointError:
     """The error to raise for a folder that Orbax could not read."""
+    _silence_unfinished_reads()
     reason = (str(error).strip().splitlines() or [""])[0][:200]
     return CheckpointError(f"checkpoint {folder} is damaged ({type(error).__name__}: {reason}): use another one")
+
+
+def _silence_unfinished_reads() -> None:
+    """When one read fails, Orbax leaves the others under way, and each of them would print a traceback as it ends."""
+    inherited = sys.unraisablehook
+
+    def report(unraisable) -> None:
+        late = "Event loop is closed" in str(unraisable.exc_value)
+        left = getattr(unraisable.object, "__qualname__", "").startswith("_read_array")
+        if not (late or left):
+            inherited(unraisable)
+
+    sys.unraisablehook = report
 
 
 def _find_vae(path: str | Path) -> tuple[Path, dict[str, Any]]:

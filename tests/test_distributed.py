@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from tiny import cpu_devices
 
 from ledit_jax.config import ConfigError
 from ledit_jax.distributed import start_processes
@@ -23,7 +24,7 @@ RUN = """
 import dataclasses, json, logging, os, pathlib, signal, sys, time
 sys.modules["torch"] = None  # tensorboardX would import it, which takes as long as all the rest
 import jax
-from tiny import cpu_devices, tiny_config
+from tiny import tiny_config
 from ledit_jax.config import MeshConfig
 from ledit_jax.distributed import start_processes
 from ledit_jax.training.loop import train

@@ -1,6 +1,7 @@
 """Bad input to train.py and sample.py, as a user meets it: one line, exit code 2, no traceback, nothing written."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -77,6 +78,16 @@ def test_sample(tmp_path, checkpoint, arguments, parts):
     result = run("sample.py", f"--checkpoint={checkpoint}", f"--out={tmp_path / 'x.png'}", *arguments)
     assert_one_line(result, *parts)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_sample_from_a_damaged_checkpoint(tmp_path, checkpoint):
+    """One line too, though reads of the other arrays are under way when the first of them fails."""
+    shutil.copytree(checkpoint, tmp_path / "c")
+    largest = max((p for p in (tmp_path / "c").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
+    result = run("sample.py", f"--checkpoint={tmp_path / 'c'}", f"--out={tmp_path / 'x.png'}")
+    assert_one_line(result, "is damaged", "use another one")
+    assert not (tmp_path / "x.png").exists()
 
 
 def test_sample_keeps_what_is_there_and_replaces_it_when_told(tmp_path, checkpoint):
