@@ -4,6 +4,10 @@
   python sample.py --checkpoint=runs/xl2 --height=512 --width=384 --class_labels=207,360 --num_samples=8 \\
       --sampler=ddpm --num_steps=250 --cfg_scale=4.0 --out=grid.png
 
+  python sample.py --config=configs/imagenet256.py:LEDiT-XL/2 --height=512 --width=512 --compile_only=v5e:4x4
+
+compiles one denoising step for a TPU slice with no TPU there, and says whether it fits (docs/compile_only.md).
+
 --out=x.png is a grid, --out=folder one PNG for each, --out=x.npz the layout of ADM's evaluation suite.
 What is not given comes from the checkpoint's config. Picture i depends on --seed and i alone: neither on the batch
 size nor on the devices. Fewer steps: --sampler=dpmpp --num_steps=25 comes close to 250 steps of ddpm.
@@ -13,9 +17,11 @@ import numpy as np
 from absl import flags
 
 from ledit_jax import cli
-from ledit_jax.config import ConfigError
+from ledit_jax.compile_only.programs import report_denoising_step
+from ledit_jax.config import Config, ConfigError, SampleConfig
 from ledit_jax.distributed import is_lead
-from ledit_jax.pipeline import LEDiTPipeline
+from ledit_jax.pipeline import LEDiTPipeline, sample_options
+from ledit_jax.weights import find_checkpoint, load_description
 from ledit_jax.writers import make_writer
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Workdir of train.py, or a checkpoint folder.")
@@ -39,21 +45,17 @@ SEED = flags.DEFINE_integer("seed", 0, "Picture i is a function of the seed and 
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Pictures at a time; less needs less memory.", lower_bound=1)
 COLUMNS = flags.DEFINE_integer("columns", 8, "Columns of the grid.", lower_bound=1)
 cli.define_process_flags()
-flags.mark_flags_as_required(["checkpoint", "out"])
+cli.define_config_flag("In place of --checkpoint, for --compile_only: the experiment whose model is compiled.")
+cli.define_compile_only_flag({"checkpoint": "what to draw from", "out": "where pictures go"})
 
 
 def main() -> None:
+    if flags.FLAGS.compile_only:
+        compile_only(flags.FLAGS.compile_only)
     cli.start_distributed()
     pipeline = LEDiTPipeline.from_checkpoint(CHECKPOINT.value, WEIGHTS.value, VAE.value)
     labels = _labels(pipeline.config.model.num_classes)
-    options = pipeline.options(
-        sampler=SAMPLER.value,
-        num_steps=NUM_STEPS.value,
-        cfg_scale=CFG_SCALE.value,
-        cfg_channels=CFG_CHANNELS.value,
-        cfg_interval=_interval(),
-        attention_scaling=SCALING.value,
-    )
+    options = _options(pipeline.config)
     batches = pipeline.batches(
         labels,
         HEIGHT.value,
@@ -72,6 +74,37 @@ def main() -> None:
         writer.write(pictures)
     writer.close()
     print(f"wrote {len(labels)} pictures to {OUT.value}")
+
+
+def compile_only(topology: str) -> None:
+    """Prints what a denoising step needs on a TPU slice, and leaves."""
+    if CHECKPOINT.value:
+        config = Config.from_dict(load_description(find_checkpoint(CHECKPOINT.value))["config"])
+    elif flags.FLAGS.config is not None:
+        config = cli.load_config()
+    else:
+        raise ConfigError("--compile_only needs a model: give --checkpoint or --config")
+    report = report_denoising_step(
+        config,
+        topology,
+        options=_options(config),
+        height=HEIGHT.value,
+        width=WIDTH.value,
+        batch_size=BATCH_SIZE.value,
+    )
+    cli.finish_compile_only(str(report), report.to_json(), report.fits)
+
+
+def _options(config: Config) -> SampleConfig:
+    return sample_options(
+        config,
+        sampler=SAMPLER.value,
+        num_steps=NUM_STEPS.value,
+        cfg_scale=CFG_SCALE.value,
+        cfg_channels=CFG_CHANNELS.value,
+        cfg_interval=_interval(),
+        attention_scaling=SCALING.value,
+    )
 
 
 def _labels(num_classes: int) -> np.ndarray:

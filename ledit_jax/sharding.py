@@ -12,9 +12,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ledit_jax.config import Config, ConfigError, MeshConfig
+from ledit_jax.ops.placement import BATCH_AXES
 
 AXES = ("data", "fsdp", "tensor")
-_BATCH = P(("data", "fsdp"))
 
 # First match wins; a parameter of the stacked blocks has the layers as its leading axis. Kernels are split over
 # fsdp on one side and over tensor on the other, columns first and rows next, so that a pair of them needs one
@@ -73,4 +73,4 @@ def shardings(mesh: Mesh, tree: Any) -> Any:
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Batches are split over data and fsdp along their first axis."""
-    return NamedSharding(mesh, _BATCH)
+    return NamedSharding(mesh, P(BATCH_AXES))

@@ -17,6 +17,7 @@ from ledit_jax.models.embed import LabelEmbedding, TimestepEmbedding, patchify, 
 from ledit_jax.models.linear import Linear
 from ledit_jax.models.locality import MultiDilationConv
 from ledit_jax.models.position import sincos_table
+from ledit_jax.ops.placement import split_batch
 
 _xavier = nnx.initializers.xavier_uniform()
 _zeros = nnx.initializers.zeros_init()
@@ -127,16 +128,16 @@ class LEDiT(nnx.Module):
         convolution, more than 1 in training only. logit_scale: see `ops.attention.attention_scale`.
         """
         config = self.config
-        x = self.patch_embed(patchify(x, config.patch_size))  # B h w D
+        x = split_batch(self.patch_embed(patchify(x, config.patch_size)))  # B h w D
         if config.position == "sincos":
             x = x + sincos_table(*x.shape[1:]).astype(x.dtype)
         if config.conv != "none":
-            x = self.conv(x, dilation)
+            x = split_batch(self.conv(x, dilation))
         if config.post_norm:
             x = self.conv_norm(x).astype(x.dtype)
         B, h, w, D = x.shape
 
-        condition = jax.nn.silu(self.timestep_embed(timesteps) + self.label_embed(labels))  # B D
+        condition = split_batch(jax.nn.silu(self.timestep_embed(timesteps) + self.label_embed(labels)))  # B D
         causal = timesteps >= config.causal_from_timestep if config.causal_from_timestep else None
         x = self.run_blocks(x.reshape(B, h * w, D), condition, (h, w), causal, logit_scale)  # B T D
 
@@ -161,7 +162,7 @@ class LEDiT(nnx.Module):
 
             def run_unit(x, params, unit=unit):
                 for i, kind in enumerate(unit):
-                    x = run_block(kind, _slice(params, i), x, condition, causal, logit_scale)
+                    x = split_batch(run_block(kind, _slice(params, i), x, condition, causal, logit_scale))
                 return x, None
 
             stop = start + len(unit) * repeats

@@ -1,0 +1,82 @@
+"""The two programs that `--compile_only` compiles: the training step, and a sampler's guided denoising step."""
+
+import dataclasses
+import logging
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from ledit_jax.compile_only.report import Report, compile_for
+from ledit_jax.compile_only.topology import Topology, describe_devices, parse_topology
+from ledit_jax.config import Config, SampleConfig
+from ledit_jax.models.functional import abstract_params
+from ledit_jax.pipeline import make_denoising_step
+from ledit_jax.sharding import make_mesh
+from ledit_jax.training.program import TrainProgram
+
+logger = logging.getLogger(__name__)
+
+
+def report_train_step(config: Config, name: str) -> Report:
+    """Compiles the step that train.py would run on the slice called `name`, with the shardings it would have.
+
+    Dilated steps are a second program of the same size. Raises ConfigError, before anything compiles, for a slice
+    that is unknown, a mesh that does not multiply to its devices or a batch that it does not divide.
+    """
+    topology = parse_topology(name)
+    mesh = make_mesh(config.mesh, describe_devices(topology))
+    program = TrainProgram(config, mesh)
+    plain = TrainProgram(_without_remat(config), mesh)
+    dilation = 1
+    _announce("training step", topology)
+    return compile_for(
+        topology, "training step", dict(mesh.shape), program.step, plain.step, (*program.abstract_arguments(), dilation)
+    )
+
+
+def report_denoising_step(
+    config: Config, name: str, *, options: SampleConfig, height: int | None, width: int | None, batch_size: int
+) -> Report:
+    """Compiles one guided step of the sampler that sample.py would run on the slice, pictures split over its devices.
+
+    Sizes in pixels, by default the training size. batch_size is rounded up to a multiple of the devices. Raises
+    ConfigError as `report_train_step` does.
+    """
+    topology = parse_topology(name)
+    shape = config.latent_shape(height, width)
+    mesh = Mesh(np.asarray(describe_devices(topology)), ("data",))
+    batch_size = -(-batch_size // mesh.size) * mesh.size
+    whole, split = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
+
+    def place(tree, sharding):
+        return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), tree)
+
+    sampler, step = make_denoising_step(config, options.sampler, options.num_steps, options.cfg_channels)
+    _, plain = make_denoising_step(_without_remat(config), options.sampler, options.num_steps, options.cfg_channels)
+    noise = jax.ShapeDtypeStruct((batch_size, *shape), np.float32)
+    state = place(jax.eval_shape(sampler.init, noise), split)
+    keys = place(jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch_size)), split)
+    labels = jax.ShapeDtypeStruct((batch_size,), np.int32, sharding=split)
+    is_guided, logit_scale = True, 1.0
+    arguments = (
+        place(abstract_params(config), whole),
+        state,
+        0,
+        keys,
+        labels,
+        options.cfg_scale,
+        logit_scale,
+        is_guided,
+    )
+    _announce("denoising step", topology)
+    return compile_for(topology, f"{options.sampler} step of {batch_size}", dict(mesh.shape), step, plain, arguments)
+
+
+def _without_remat(config: Config) -> Config:
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, remat="none"))
+
+
+def _announce(program: str, topology: Topology) -> None:
+    logger.info(f"compiling the {program} for {topology.name}, {topology.chips} chips; for XL/2 this takes minutes")
