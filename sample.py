@@ -41,6 +41,9 @@ CFG_INTERVAL = flags.DEFINE_list("cfg_interval", None, "LOW,HIGH: guide while ti
 SCALING = flags.DEFINE_bool(
     "attention_scaling", None, "Multiply logits by sqrt(log N / log T) for N tokens after training on T < N."
 )
+ROPE_METHOD = flags.DEFINE_string(
+    "rope_method", None, "Rotary positions beyond the trained grid: plain, ntk, yarn, riflex."
+)
 SEED = flags.DEFINE_integer("seed", 0, "Picture i is a function of the seed and i.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Pictures at a time; less needs less memory.", lower_bound=1)
 COLUMNS = flags.DEFINE_integer("columns", 8, "Columns of the grid.", lower_bound=1)
@@ -104,6 +107,7 @@ def _options(config: Config) -> SampleConfig:
         cfg_channels=CFG_CHANNELS.value,
         cfg_interval=_interval(),
         attention_scaling=SCALING.value,
+        rope_method=ROPE_METHOD.value,
     )
 
 

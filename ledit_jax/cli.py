@@ -115,7 +115,7 @@ def _parse(argv: list[str]) -> list[str]:
         raise ConfigError(inner[1] if inner else _one_line(error)) from error
     except (AttributeError, KeyError) as error:  # ml_collections, for --config.section.field that does not exist
         close = re.search(r'Did you mean "(.*?)" instead of "(.*?)"', str(error))
-        mend = f"did you mean {close[1]}?" if close else "the keys are in ledit_jax/config.py"
+        mend = f"did you mean {close[1]}?" if close else "the keys are in ledit_jax/config/sections.py"
         name = close[2] if close else str(error).strip("\"'")
         raise ConfigError(f"config key {name} is unknown: {mend}") from error
     except (TypeError, ValueError) as error:

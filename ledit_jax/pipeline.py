@@ -32,7 +32,7 @@ def load_model(checkpoint: str | Path, weights: str = "ema") -> tuple[Callable[.
     Raises CheckpointError for a folder that is missing, half-written or damaged.
     """
     params, config, _ = load_weights(checkpoint, weights)
-    apply = jax.jit(make_apply(config), static_argnames="dilation")
+    apply = jax.jit(make_apply(config), static_argnames=("dilation", "rope_method"))
     return functools.partial(apply, params), config
 
 
@@ -40,16 +40,19 @@ class LEDiTPipeline:
     """Class-conditional sampling at any size that the model's granularity divides."""
 
     def __init__(self, config: Config, params: Params, vae: AutoencoderKL | None = None):
-        """params and vae: as `load_weights` and `load_vae` return them. Samples are spread over all devices; with
-        several processes, each of them makes the same calls and gets all pictures.
+        """params and vae: as `load_weights` and `load_vae` return them.
 
-        Raises ConfigError for a model of latents without a vae.
+        Samples are spread over all devices; with several processes, each makes the same calls and gets all pictures.
+
+        Raises ConfigError for a model of latents without a vae, or with one of another shape of latents.
         """
         if vae is None and config.autoencoder.kind != "none":
             raise ConfigError(
-                "this model makes latents, and decoding them needs a VAE: give --vae (sample.py) or "
-                "autoencoder.checkpoint (train.py), a VAE checkpoint of ours"
+                "this model makes latents, and decoding them needs a VAE: give --vae (sample.py), vae (from Python) "
+                "or autoencoder.checkpoint (train.py), a VAE checkpoint of ours"
             )
+        if vae is not None:
+            _check_vae(vae, config)
         self.config = config
         self.mesh = Mesh(np.asarray(jax.devices()), ("data",))
         self.vae = None
@@ -64,13 +67,23 @@ class LEDiTPipeline:
 
     @classmethod
     def from_checkpoint(
-        cls, checkpoint: str | Path, weights: str = "ema", vae: str | Path | None = None
+        cls,
+        checkpoint: str | Path,
+        weights: str = "ema",
+        vae: str | Path | None = None,
+        dtype: str | None = None,
     ) -> "LEDiTPipeline":
         """Loads a workdir, a folder of checkpoints or one step's folder. Raises CheckpointError.
 
-        vae: a VAE checkpoint, for models of latents; by default the one that the config names.
+        vae: a VAE checkpoint, for models of latents; by default the one that the config names. dtype: what the
+        network's matrix products compute in, "float32" or "bfloat16"; by default what the config says. Raises
+        ConfigError for another one.
         """
         params, config, _ = load_weights(checkpoint, weights)
+        if dtype is not None:
+            settings = config.to_dict()
+            settings["model"]["dtype"] = dtype
+            config = Config.from_dict(settings)
         vae = vae or config.autoencoder.checkpoint
         return cls(config, params, load_vae(vae) if vae else None)
 
@@ -136,7 +149,8 @@ class LEDiTPipeline:
 
     def _generate(self, labels, height, width, options, seed, batch_size, progress):
         steps = options.num_steps * -(-len(labels) // batch_size)
-        every = 0.1 if sys.stderr.isatty() else 10.0  # seconds; a log wants few lines
+        # Seconds between updates of the bar. Somebody watches a terminal or a notebook; a log wants few lines.
+        every = 0.1 if sys.stderr.isatty() or "ipykernel" in sys.modules else 10.0
         with tqdm(total=steps, desc=progress, unit="step", mininterval=every, disable=progress is None) as bar:
             for start in range(0, len(labels), batch_size):
                 batch = labels[start : start + batch_size]
@@ -159,7 +173,7 @@ class LEDiTPipeline:
         shape = self.config.latent_shape(height, width)
         tokens = self.config.num_tokens(height, width), self.config.num_tokens()
         logit_scale = attention_scale(*tokens) if options.attention_scaling else 1.0
-        sampler, step_fn = self._program(options.sampler, options.num_steps, options.cfg_channels)
+        sampler, step_fn = self._program(options.sampler, options.num_steps, options.cfg_channels, options.rope_method)
         is_guided = guidance_mask(sampler.timesteps, options.cfg_interval, self.config.diffusion.num_timesteps)
         is_guided &= options.cfg_scale != 1.0
 
@@ -182,8 +196,8 @@ class LEDiTPipeline:
         return fetch(jnp.clip(127.5 * latents + 128.0, 0, 255).astype(jnp.uint8))
 
     @functools.cache  # noqa: B019  the pipeline lives as long as its programs are wanted
-    def _program(self, name: str, num_steps: int, channels: str):
-        return make_denoising_step(self.config, name, num_steps, channels)
+    def _program(self, name: str, num_steps: int, channels: str, rope_method: str):
+        return make_denoising_step(self.config, name, num_steps, channels, rope_method)
 
 
 def sample_options(config: Config, **overrides: object) -> SampleConfig:
@@ -193,7 +207,9 @@ def sample_options(config: Config, **overrides: object) -> SampleConfig:
     return Config.from_dict(settings).sample
 
 
-def make_denoising_step(config: Config, name: str, num_steps: int, channels: str) -> tuple[Sampler, Callable]:
+def make_denoising_step(
+    config: Config, name: str, num_steps: int, channels: str, rope_method: str
+) -> tuple[Sampler, Callable]:
     """(sampler, jitted step) for a sampler's settings; jit itself keeps one program for each size.
 
     step(params, state, step, keys, labels, cfg_scale, logit_scale, is_guided) -> state. Raises ConfigError for an
@@ -204,7 +220,7 @@ def make_denoising_step(config: Config, name: str, num_steps: int, channels: str
 
     def step_fn(params, state, step, keys, labels, cfg_scale, logit_scale, is_guided):
         def denoise(x, t, y):
-            return apply(params, x, t, y, logit_scale=logit_scale)
+            return apply(params, x, t, y, logit_scale=logit_scale, rope_method=rope_method)
 
         if is_guided:
             denoiser = guided(denoise, labels, config.model.num_classes, cfg_scale, channels)
@@ -219,6 +235,16 @@ def make_denoising_step(config: Config, name: str, num_steps: int, channels: str
 def _decode_latents(graphdef, state, latents):
     # One picture at a time: at 1024x1024 the decoder takes gigabytes for each.
     return nnx.merge(graphdef, state).decode_sliced(latents)
+
+
+def _check_vae(vae: AutoencoderKL, config: Config) -> None:
+    found = 2 ** (len(vae.config.block_out_channels) - 1), vae.config.latent_channels
+    needed = config.downsample, config.in_channels
+    if config.autoencoder.kind != "none" and found != needed:
+        raise ConfigError(
+            f"the VAE downsamples by {found[0]} to {found[1]} channels, and this model's latents are downsampled by "
+            f"{needed[0]} with {needed[1]} channels: give the VAE that it was trained with"
+        )
 
 
 def _check_labels(labels: Sequence[int], num_classes: int) -> np.ndarray:

@@ -86,7 +86,8 @@ class Program:
 
     def occurrences(self) -> Iterator[Occurrence]:
         """Every instruction that runs, loops and calls followed, with the product of the loops' trip counts."""
-        yield from self._visit(self.computations[self.entry], 1, ())
+        if self.entry:
+            yield from self._visit(self.computations[self.entry], 1, ())
 
     def _visit(self, computation: Computation, times: int, loops: tuple[str, ...]) -> Iterator[Occurrence]:
         for instruction in computation.instructions.values():

@@ -1,6 +1,5 @@
 """The two programs that `--compile_only` compiles: the training step, and a sampler's guided denoising step."""
 
-import dataclasses
 import logging
 
 import jax
@@ -11,6 +10,7 @@ from jax.sharding import PartitionSpec as P
 from ledit_jax.compile_only.report import Report, compile_for
 from ledit_jax.compile_only.topology import Topology, describe_devices, parse_topology
 from ledit_jax.config import Config, SampleConfig
+from ledit_jax.flops import forward_flops, train_step_flops
 from ledit_jax.models.functional import abstract_params
 from ledit_jax.pipeline import make_denoising_step
 from ledit_jax.sharding import make_mesh
@@ -27,12 +27,15 @@ def report_train_step(config: Config, name: str) -> Report:
     """
     topology = parse_topology(name)
     mesh = make_mesh(config.mesh, describe_devices(topology))
-    program = TrainProgram(config, mesh)
-    plain = TrainProgram(_without_remat(config), mesh)
-    dilation = 1
+    program, dilation = TrainProgram(config, mesh), 1
     _announce("training step", topology)
     return compile_for(
-        topology, "training step", dict(mesh.shape), program.step, plain.step, (*program.abstract_arguments(), dilation)
+        topology,
+        f"training step of {config.train.batch_size}",
+        mesh,
+        train_step_flops(config),
+        program.step,
+        (*program.abstract_arguments(), dilation),
     )
 
 
@@ -53,29 +56,23 @@ def report_denoising_step(
     def place(tree, sharding):
         return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), tree)
 
-    sampler, step = make_denoising_step(config, options.sampler, options.num_steps, options.cfg_channels)
-    _, plain = make_denoising_step(_without_remat(config), options.sampler, options.num_steps, options.cfg_channels)
+    sampler, step = make_denoising_step(
+        config, options.sampler, options.num_steps, options.cfg_channels, options.rope_method
+    )
     noise = jax.ShapeDtypeStruct((batch_size, *shape), np.float32)
     state = place(jax.eval_shape(sampler.init, noise), split)
     keys = place(jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch_size)), split)
     labels = jax.ShapeDtypeStruct((batch_size,), np.int32, sharding=split)
-    is_guided, logit_scale = True, 1.0
-    arguments = (
-        place(abstract_params(config), whole),
-        state,
-        0,
-        keys,
-        labels,
-        options.cfg_scale,
-        logit_scale,
-        is_guided,
-    )
+    params, logit_scale, is_guided = place(abstract_params(config), whole), 1.0, True
     _announce("denoising step", topology)
-    return compile_for(topology, f"{options.sampler} step of {batch_size}", dict(mesh.shape), step, plain, arguments)
-
-
-def _without_remat(config: Config) -> Config:
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, remat="none"))
+    return compile_for(
+        topology,
+        f"{options.sampler} step of {batch_size} pictures, guided",
+        mesh,
+        2 * batch_size * forward_flops(config, height, width),
+        step,
+        (params, state, 0, keys, labels, options.cfg_scale, logit_scale, is_guided),
+    )
 
 
 def _announce(program: str, topology: Topology) -> None:

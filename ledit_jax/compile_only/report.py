@@ -7,11 +7,12 @@ import time
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
-from ledit_jax.compile_only.counts import KINDS, Traffic, count_collectives, count_flops
+from ledit_jax.compile_only.counts import Traffic, count_collectives, count_flops
 from ledit_jax.compile_only.hlo import Program
 from ledit_jax.compile_only.topology import Topology
-from ledit_jax.compile_only.traced_flops import traced_flops
+from ledit_jax.flops import PEAK_BF16_FLOPS
 
 _GIB = 2**30
 
@@ -44,11 +45,11 @@ class Report:
     needed_bytes: int
     capacity_bytes: int
     model_flops: int
-    """Useful work: the model's products without rematerialisation."""
-    traced_flops: int
-    """The same with what is computed again."""
+    """Counted from the config: useful work, without what rematerialisation repeats."""
+    peak_flops: float
+    """FLOP/s of a chip in bfloat16."""
     compiled_flops: int
-    """Counted in the compiled program, loops multiplied."""
+    """Counted in the compiled program, loops multiplied: with what is repeated."""
     compiler_flops: int
     """XLA's own count, which takes each loop's body once."""
     collectives: dict[str, Traffic]
@@ -69,7 +70,7 @@ class Report:
     @property
     def milliseconds_at_peak(self) -> float:
         """Time that the useful work takes at the chip's peak: no step is faster."""
-        return 1e3 * self.model_flops / (self.topology.generation.peak_tflops * 1e12)
+        return 1e3 * self.model_flops / self.peak_flops
 
     def to_json(self) -> str:
         """All of it on one line."""
@@ -84,10 +85,10 @@ class Report:
             ("mesh", " x ".join(f"{axis} {size}" for axis, size in self.mesh.items())),
             *self._memory_rows(),
             ("model FLOPs / chip", f"{self.model_flops / 1e12:.3f} T ({self.milliseconds_at_peak:.1f} ms at peak)"),
-            ("  with recomputation", f"{self.traced_flops / 1e12:.3f} T"),
         ]
         if self.memory:
-            rows += [("  in compiled program", f"{self.compiled_flops / 1e12:.3f} T (loops multiplied)")]
+            ratio = self.compiled_flops / self.model_flops
+            rows += [("  as compiled", f"{self.compiled_flops / 1e12:.3f} T ({ratio:.2f}x, loops multiplied)")]
             rows += [
                 (f"{kind} / chip", f"{traffic.sent_bytes / 1e6:.1f} MB sent in {traffic.count}")
                 for kind, traffic in self.collectives.items()
@@ -109,55 +110,44 @@ class Report:
 
 
 def compile_for(
-    topology: Topology, program: str, mesh: dict[str, int], step: Any, plain_step: Any, arguments: tuple[Any, ...]
+    topology: Topology, program: str, mesh: Mesh, model_flops: int, step: Any, arguments: tuple[Any, ...]
 ) -> Report:
     """Compiles `step`, a jitted function, for a slice whose devices its abstract `arguments` are placed on.
 
-    plain_step: the same without rematerialisation, for the count of useful work. Raises what the compiler raises,
-    unless it is that the program does not fit.
+    model_flops: useful work of the step over all chips. Raises what the compiler raises, unless it is that the program
+    does not fit: the report says so then.
     """
     begin = time.perf_counter()
-    traced = step.trace(*arguments)
-    lowered = traced.lower()
-    traced_at = time.perf_counter()
-    per_device = topology.chips * topology.generation.devices_per_chip
+    lowered = step.lower(*arguments)
+    lowered_at = time.perf_counter()
     devices = topology.generation.devices_per_chip
-    common = dict(
-        program=program,
-        topology=topology,
-        mesh=mesh,
-        capacity_bytes=round(topology.generation.hbm_gib * _GIB),
-        model_flops=traced_flops(plain_step.trace(*arguments).jaxpr) // per_device * devices,
-        traced_flops=traced_flops(traced.jaxpr) // per_device * devices,
-        trace_seconds=round(traced_at - begin, 1),
-    )
+    compiled, needed = None, None
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         needed = _needed_bytes(str(error))
         if needed is None:
             raise
-        return Report(
-            **common,
-            memory=None,
-            needed_bytes=needed * devices,
-            compiled_flops=0,
-            compiler_flops=0,
-            collectives={},
-            compile_seconds=round(time.perf_counter() - traced_at, 1),
-            hlo_bytes=0,
-        )
-    seconds, text = time.perf_counter() - traced_at, compiled.as_text()
-    memory = _memory(compiled, devices)
+    seconds = time.perf_counter() - lowered_at
+    memory = _memory(compiled, devices) if compiled else None
+    text = compiled.as_text() if compiled else ""
     hlo = Program(text)
-    traffic = count_collectives(hlo)
     return Report(
-        **common,
+        program=program,
+        topology=topology,
+        mesh=dict(mesh.shape),
         memory=memory,
-        needed_bytes=memory.total,
+        needed_bytes=memory.total if memory else needed * devices,
+        capacity_bytes=round(topology.generation.hbm_gib * _GIB),
+        model_flops=model_flops // topology.chips,
+        peak_flops=PEAK_BF16_FLOPS[mesh.devices.flat[0].device_kind] * devices,
         compiled_flops=count_flops(hlo) * devices,
-        compiler_flops=int((compiled.cost_analysis() or {}).get("flops", 0)) * devices,
-        collectives={k: Traffic(traffic[k].count * devices, traffic[k].sent_bytes * devices) for k in KINDS},
+        compiler_flops=int(compiled.cost_analysis().get("flops", 0)) * devices if compiled else 0,
+        collectives={
+            kind: Traffic(traffic.count * devices, traffic.sent_bytes * devices)
+            for kind, traffic in count_collectives(hlo).items()
+        },
+        trace_seconds=round(lowered_at - begin, 1),
         compile_seconds=round(seconds, 1),
         hlo_bytes=len(text),
     )

@@ -16,7 +16,7 @@ from ledit_jax.config import ConfigError, nearest
 
 @dataclasses.dataclass(frozen=True)
 class Generation:
-    """A TPU generation, by chip. Capacity and peak are those of Google's system documentation."""
+    """A TPU generation, by chip."""
 
     accelerator: str
     """What libtpu calls it, in TPU_ACCELERATOR_TYPE."""
@@ -24,8 +24,6 @@ class Generation:
     """Of its interconnect: a slice is XxY or XxYxZ chips."""
     hbm_gib: float
     """What a program may use of the HBM, as the compiler says when it refuses one."""
-    peak_tflops: float
-    """bfloat16."""
     devices_per_chip: int = 1
     options: tuple[tuple[str, Any], ...] = ()
     """What libtpu needs beside the name."""
@@ -33,12 +31,12 @@ class Generation:
 
 GENERATIONS = {
     # Two cores that jax drives as one device.
-    "v4": Generation("v4", 3, 30.75, 275.0, options=(("chip_config_name", "megacore"),)),
-    "v5e": Generation("v5litepod", 2, 15.75, 197.0),
-    "v5p": Generation("v5p", 3, 95.74, 459.0),
-    "v6e": Generation("v6e", 2, 31.25, 918.0),
+    "v4": Generation("v4", 3, 30.75, options=(("chip_config_name", "megacore"),)),
+    "v5e": Generation("v5litepod", 2, 15.75),
+    "v5p": Generation("v5p", 3, 95.74),
+    "v6e": Generation("v6e", 2, 31.25),
     # Two chiplets, and jax sees each as a device.
-    "tpu7x": Generation("tpu7x", 3, 189.48, 2307.0, devices_per_chip=2),
+    "tpu7x": Generation("tpu7x", 3, 189.48, devices_per_chip=2),
 }
 
 
