@@ -24,20 +24,20 @@ def count_collectives(program: Program) -> dict[str, Traffic]:
     Bytes are those of the usual ring algorithms over n devices: n - 1 times its shard for an all-gather, (n - 1) / n
     of its operand for a reduce-scatter or an all-to-all, twice that for an all-reduce, the operand for a permute.
     """
-    traffic = {kind: Traffic() for kind in KINDS}
-    seen = set()
+    found: dict[object, Occurrence] = {}
     for place in program.occurrences():
-        kind = place.instruction.opcode.removesuffix("-start")
-        if kind not in KINDS:
-            continue
-        # The TPU compiler repeats an asynchronous collective in every fusion that it runs beside.
-        channel = re.search(r"channel_id=(\d+)", place.instruction.attributes)
-        key = (channel[1] if channel else (place.computation.name, place.instruction.name), place.loops)
-        if key in seen:
-            continue
-        seen.add(key)
-        if place.computation.name.startswith("all-reduce-scatter"):  # a fusion that keeps only this device's part
-            kind = "reduce-scatter"
+        if place.instruction.opcode.removesuffix("-start") in KINDS:
+            # The TPU compiler repeats an asynchronous collective in every fusion that it runs beside, some of them in
+            # loops of their own. They share a channel, and the outermost starts it.
+            channel = re.search(r"channel_id=(\d+)", place.instruction.attributes)
+            key = channel[1] if channel else (place.computation.name, place.instruction.name)
+            if key not in found or place.times < found[key].times:
+                found[key] = place
+    traffic = {kind: Traffic() for kind in KINDS}
+    for place in found.values():
+        # A fusion of this name keeps only this device's part of the sum.
+        is_scatter = place.computation.name.startswith("all-reduce-scatter")
+        kind = "reduce-scatter" if is_scatter else place.instruction.opcode.removesuffix("-start")
         traffic[kind].count += place.times
         traffic[kind].sent_bytes += place.times * _sent_bytes(kind, place, program.num_partitions)
     return traffic

@@ -166,5 +166,5 @@ def _memory(compiled: Any, devices: int) -> Memory:
 
 def _needed_bytes(message: str) -> int | None:
     """How much the compiler says a program needs, where it refuses one for lack of HBM; None for other errors."""
-    used = re.search(r"Used ([\d.]+)([KMGT]) of [\d.]+[KMGT] hbm", message)
+    used = re.search(r"(?:Used|temporaries) \(?([\d.]+)([KMGT])\)? (?:of|exceeds)", message)
     return round(float(used[1]) * 1024 ** ("KMGT".index(used[2]) + 1)) if used else None

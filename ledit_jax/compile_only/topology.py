@@ -36,7 +36,7 @@ GENERATIONS = {
     "v5p": Generation("v5p", 3, 95.74),
     "v6e": Generation("v6e", 2, 31.25),
     # Two chiplets, and jax sees each as a device.
-    "tpu7x": Generation("tpu7x", 3, 189.48, devices_per_chip=2),
+    "tpu7x": Generation("tpu7x", 3, 189.5, devices_per_chip=2),
 }
 
 
