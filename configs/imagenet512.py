@@ -12,4 +12,5 @@ def get_config(name: str = "LEDiT-XL/2"):
     """name: FAMILY-SIZE/PATCH, see `ledit_jax.config.model_preset`."""
     config = imagenet256.get_config(name)
     config.data.image_height = config.data.image_width = 512
+    config.model.remat = "full"
     return config
