@@ -3,8 +3,8 @@
   python benchmarks/compile_only.py --rows=runs/compile_only.jsonl
 
 Each program is compiled by `train.py --compile_only` in a process of its own, which takes minutes. Rows that the file
-has already are not compiled again, so that the same command goes on after an interruption. docs/compile_only.md has
-the results.
+has already are not compiled again, so that the same command goes on after an interruption. docs/compile_only.md says
+how to read them.
 """
 
 import argparse

@@ -2,7 +2,8 @@
 
   python train.py --config=configs/imagenet512.py:LEDiT-XL/2 --workdir=runs/xl2-512 --config.data.path=LATENTS
 
-As imagenet256.py, with latents of 512x512 pictures: 1,024 tokens at patch 2.
+As imagenet256.py, with latents of 512x512 pictures: 1,024 tokens at patch 2, and every block recomputed (remat full);
+whether that fits v5e:4x4 has not been compiled yet.
 """
 
 from configs import imagenet256
