@@ -6,14 +6,22 @@ B batch, T tokens (row-major over an h x w grid), N heads, K head dim.
 import math
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from ledit_jax.ops.scan_masks import scan_mask
+from ledit_jax.config import ConfigError, nearest
+from ledit_jax.ops import cudnn_attention, splash_attention
+from ledit_jax.ops.dense_attention import reference_attention, xla_attention
 
-# Large enough to vanish in a float32 softmax, small enough that no sum overflows.
-_HIDDEN = -1e30
+_BACKENDS = {
+    "reference": reference_attention,
+    "xla": xla_attention,
+    "cudnn": cudnn_attention.cudnn_attention,
+    "splash": splash_attention.splash_attention,
+}
+_OBSTACLES = {"cudnn": cudnn_attention.obstacle, "splash": splash_attention.obstacle}
+# Below it the logits of a head fit on the chip and XLA's own fusions do; see docs/attention.md for the counts.
+_SPLASH_FROM_TOKENS = 256
 
 
 def attention(
@@ -32,14 +40,29 @@ def attention(
     grid: (h, w) with h * w = T. causal: samples for which the scan applies; the others see every token (the
     timestep threshold of the paper's v3); None applies it to all. logit_scale: attention scaling at sampling
     (see `attention_scale`). The softmax is float32 whatever the inputs are.
+
     backend: "reference" is a float32 einsum at highest precision, the oracle of the others; "xla" computes
-    products in the inputs' dtype; "auto" chooses.
+    products in the inputs' dtype and stores the T x T logits; "cudnn" and "splash" are fused kernels for NVIDIA GPUs
+    and TPUs, which do not; "auto" is `choose_backend`. Raises ConfigError for a backend that cannot run here, naming
+    one that can. "Here" is the platform of the mesh in context (`jax.set_mesh`), else the default one.
     """
-    mask = None if scan == "none" else jnp.asarray(scan_mask(scan, *grid))
-    if mask is not None:
-        mask = mask[None, None] if causal is None else mask | ~causal[:, None, None, None]
-    compute = _reference if backend == "reference" else _xla
-    return compute(q, k, v, mask, logit_scale / math.sqrt(q.shape[-1]))
+    platform, K = _platform(), q.shape[-1]
+    if backend == "auto":
+        backend = choose_backend(platform, q.shape[1], q.dtype, K)
+    elif backend not in _BACKENDS:
+        raise ConfigError(f"attention backend {backend!r} is unknown: {nearest(backend, ('auto', *_BACKENDS))}")
+    elif backend in _OBSTACLES and (reason := _OBSTACLES[backend](platform, q.dtype, K)):
+        raise ConfigError(reason)
+    return _BACKENDS[backend](q, k, v, grid=grid, scan=scan, causal=causal, scale=logit_scale / math.sqrt(K))
+
+
+def choose_backend(platform: str, num_tokens: int, dtype: np.dtype, head_dim: int) -> str:
+    """What "auto" is: the platform's fused kernel where it takes the inputs, splash from 256 tokens up; else xla."""
+    if platform == "gpu" and not cudnn_attention.obstacle(platform, dtype, head_dim):
+        return "cudnn"
+    if num_tokens >= _SPLASH_FROM_TOKENS and not splash_attention.obstacle(platform, dtype, head_dim):
+        return "splash"
+    return "xla"
 
 
 def attention_scale(num_tokens: int, trained_tokens: int) -> float:
@@ -52,21 +75,7 @@ def attention_scale(num_tokens: int, trained_tokens: int) -> float:
     return float(np.sqrt(np.log(num_tokens) / np.log(trained_tokens)))
 
 
-def _reference(q, k, v, mask, scale):
-    f32 = jnp.float32
-    logits = jnp.einsum("btnk,bsnk->bnts", q.astype(f32), k.astype(f32), precision="highest") * scale
-    if mask is not None:
-        logits = jnp.where(mask, logits, _HIDDEN)
-    weights = jax.nn.softmax(logits, axis=-1)
-    return jnp.einsum("bnts,bsnk->btnk", weights, v.astype(f32), precision="highest").astype(q.dtype)
-
-
-def _xla(q, k, v, mask, scale):
-    # Scaling q touches T x K numbers, scaling the logits T x T; batch dimensions lead so that no product transposes.
-    q = (q.astype(jnp.float32) * scale).astype(q.dtype).swapaxes(1, 2)
-    k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
-    logits = jnp.einsum("bntk,bnsk->bnts", q, k, preferred_element_type=jnp.float32)
-    if mask is not None:
-        logits = jnp.where(mask, logits, _HIDDEN)
-    weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
-    return jnp.einsum("bnts,bnsk->bntk", weights, v).swapaxes(1, 2)
+def _platform() -> str:
+    """cpu, gpu or tpu. A mesh may be of devices that are not there, to compile for them."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return device.platform if device is not None else jax.default_backend()
