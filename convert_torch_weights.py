@@ -3,11 +3,13 @@
   python convert_torch_weights.py --input=DiT-XL-2-256x256.pt --output=checkpoints/dit-xl-2
   python convert_torch_weights.py --input=DiT-XL-2-256 --output=checkpoints/dit-xl-2     (diffusers' folder)
   python convert_torch_weights.py --input=sd-vae-ft-ema --output=checkpoints/vae         (its autoencoder)
+  python convert_torch_weights.py --input=pt_inception-2015-12-05-6726825d.pth --output=inception.npz
   python convert_torch_weights.py --to=torch --input=runs/ft --output=ledit-xl-2.safetensors
 
 Read: DiT's and LEDiT's state dicts and training files as .pt or .safetensors, diffusers' DiT (a transformer folder or
 a whole pipeline's), and the Stable Diffusion autoencoder as diffusers or CompVis wrote it. The result is what train.py
-writes: for sample.py, train.py --init_from and load_model, none of which needs PyTorch. Code in a pickle is refused.
+writes: for sample.py, train.py --init_from and load_model, none of which needs PyTorch. The Inception network of
+evaluate.py, in PyTorch's port or TensorFlow's graph, becomes one .npz. Code in a pickle is refused.
 Exit code 2 means that nothing was written, and the message says why. More in docs/porting.md.
 """
 
@@ -15,6 +17,7 @@ import jax
 from absl import flags
 
 from ledit_jax import cli
+from ledit_jax.convert.inception import convert_inception, is_inception
 from ledit_jax.convert.read import convert_to_checkpoint
 from ledit_jax.convert.write import convert_to_torch
 
@@ -32,6 +35,8 @@ def main() -> None:
     jax.config.update("jax_platforms", "cpu")  # nothing is computed: leave accelerators to others
     if TO.value == "torch":
         convert_to_torch(INPUT.value, OUTPUT.value, weights=WEIGHTS.value, overwrite=OVERWRITE.value)
+    elif is_inception(INPUT.value):
+        convert_inception(INPUT.value, OUTPUT.value, OVERWRITE.value)
     else:
         convert_to_checkpoint(
             INPUT.value,

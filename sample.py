@@ -14,6 +14,7 @@ from absl import flags
 
 from ledit_jax import cli
 from ledit_jax.config import ConfigError
+from ledit_jax.distributed import is_lead
 from ledit_jax.pipeline import LEDiTPipeline
 from ledit_jax.writers import make_writer
 
@@ -34,13 +35,18 @@ CFG_INTERVAL = flags.DEFINE_list("cfg_interval", None, "LOW,HIGH: guide while ti
 SCALING = flags.DEFINE_bool(
     "attention_scaling", None, "Multiply logits by sqrt(log N / log T) for N tokens after training on T < N."
 )
+ROPE_METHOD = flags.DEFINE_string(
+    "rope_method", None, "Rotary positions beyond the trained grid: plain, ntk, yarn, riflex."
+)
 SEED = flags.DEFINE_integer("seed", 0, "Picture i is a function of the seed and i.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Pictures at a time; less needs less memory.", lower_bound=1)
 COLUMNS = flags.DEFINE_integer("columns", 8, "Columns of the grid.", lower_bound=1)
+cli.define_process_flags()
 flags.mark_flags_as_required(["checkpoint", "out"])
 
 
 def main() -> None:
+    cli.start_distributed()
     pipeline = LEDiTPipeline.from_checkpoint(CHECKPOINT.value, WEIGHTS.value, VAE.value)
     labels = _labels(pipeline.config.model.num_classes)
     options = pipeline.options(
@@ -50,6 +56,7 @@ def main() -> None:
         cfg_channels=CFG_CHANNELS.value,
         cfg_interval=_interval(),
         attention_scaling=SCALING.value,
+        rope_method=ROPE_METHOD.value,
     )
     batches = pipeline.batches(
         labels,
@@ -60,6 +67,10 @@ def main() -> None:
         batch_size=BATCH_SIZE.value,
         progress="sample",
     )
+    if not is_lead():  # all processes draw together, one writes
+        for _ in batches:
+            pass
+        return
     writer = make_writer(OUT.value, len(labels), COLUMNS.value, OVERWRITE.value)
     for pictures in batches:
         writer.write(pictures)

@@ -17,6 +17,7 @@ from absl import flags
 
 from ledit_jax import cli
 from ledit_jax.config import Config
+from ledit_jax.distributed import is_lead
 from ledit_jax.pipeline import LEDiTPipeline
 from ledit_jax.training.loop import train
 from ledit_jax.weights import load_vae
@@ -27,6 +28,7 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints and metrics go
 INIT_FROM = flags.DEFINE_string(
     "init_from", None, "Checkpoint whose weights start a new run (fine-tuning); without effect once it has resumed."
 )
+cli.define_process_flags()
 flags.declare_key_flag("config")
 flags.mark_flags_as_required(["config", "workdir"])
 
@@ -39,15 +41,18 @@ def sample_grids(config: Config, folder: Path, rows: int = 4, columns: int = 10)
 
     def draw(params, step: int) -> None:
         pipeline.set_params(params)
-        writer = make_writer(folder / f"step_{step:07d}.png", rows * len(classes), len(classes), overwrite=True)
-        writer.write(pipeline(classes * rows))
-        writer.close()
+        pictures = pipeline(classes * rows)  # all processes draw together, one writes
+        if is_lead():
+            writer = make_writer(folder / f"step_{step:07d}.png", len(pictures), len(classes), overwrite=True)
+            writer.write(pictures)
+            writer.close()
 
     return draw
 
 
 def main() -> None:
     config = cli.load_config()
+    cli.start_distributed()
     workdir = Path(WORKDIR.value)
     on_sample = sample_grids(config, workdir / "samples") if config.train.sample_every else None
     train(config, workdir, INIT_FROM.value, on_sample)

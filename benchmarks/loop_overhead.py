@@ -31,11 +31,11 @@ def bare_rate(config: Config, workdir: Path, steps: int) -> float:
     """Steps per second of the jitted step on a batch that is there already."""
     run = Run(config, workdir)
     state, batch = run.start(None), run.next_batch()
-    state, _ = run.step_fn(state, batch, run.key, 1)  # compiles
+    state, _ = run.program.step(state, batch, run.key, 1)  # compiles
     jax.block_until_ready(state)
     start = time.perf_counter()
     for _ in range(steps):
-        state, metrics = run.step_fn(state, batch, run.key, 1)
+        state, metrics = run.program.step(state, batch, run.key, 1)
     jax.block_until_ready((state, metrics))
     seconds = time.perf_counter() - start
     run.loader.close()

@@ -4,6 +4,7 @@
 """
 
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from ledit_jax.config import Config, ConfigError
+from ledit_jax.distributed import StartTimeout, start_processes
 from ledit_jax.training.loop import TrainingStopped
 from ledit_jax.weights import CheckpointError
 
@@ -28,6 +30,9 @@ def run(main: Callable[[], None], description: str) -> None:
         sys.exit(0 if {"--help", "--helpfull", "--helpshort", "-h"} & set(sys.argv) else error.code)
     except TrainingStopped as error:
         _exit(str(error), 1)
+    except StartTimeout as error:
+        _print_error(str(error))
+        os._exit(2)  # an orderly exit would tear jax's waiting thread down, which prints pages
     except (ConfigError, CheckpointError, flags.Error) as error:
         _exit(str(error), 2)
 
@@ -58,6 +63,28 @@ def define_config_flag(help_text: str) -> None:
     config_flags.DEFINE_config_file("config", None, help_text)
 
 
+def define_process_flags() -> None:
+    """Defines the flags that start several processes as one run, see `start_distributed`."""
+    flags.DEFINE_string(
+        "coordinator_address",
+        None,
+        "HOST:PORT where process 0 listens. Needed only where no TPU pod, SLURM or Open MPI says it.",
+    )
+    flags.DEFINE_integer("num_processes", None, "How many processes this run has; with --coordinator_address.")
+    flags.DEFINE_integer("process_id", None, "Which of them this is, from 0; with --coordinator_address.")
+    flags.DEFINE_integer(
+        "initialization_timeout", 300, "Seconds to wait until all processes have arrived.", lower_bound=1
+    )
+    for name in ("coordinator_address", "num_processes", "process_id", "initialization_timeout"):
+        flags.declare_key_flag(name)
+
+
+def start_distributed() -> None:
+    """Joins this process to its run, as the flags or the environment say. Before anything touches a device."""
+    values = flags.FLAGS
+    start_processes(values.coordinator_address, values.num_processes, values.process_id, values.initialization_timeout)
+
+
 def _parse(argv: list[str]) -> list[str]:
     try:
         left_over = flags.FLAGS(argv)
@@ -82,5 +109,9 @@ def _one_line(error: Exception) -> str:
 
 
 def _exit(message: str, code: int) -> None:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    _print_error(message)
     sys.exit(code)
+
+
+def _print_error(message: str) -> None:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)

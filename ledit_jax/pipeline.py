@@ -17,6 +17,7 @@ from tqdm import tqdm
 from ledit_jax.config import Config, ConfigError, SampleConfig
 from ledit_jax.diffusion.guidance import conditional, guidance_mask, guided
 from ledit_jax.diffusion.samplers import make_sampler, sample_keys, sample_noise
+from ledit_jax.distributed import fetch, spread
 from ledit_jax.models.functional import Params, make_apply
 from ledit_jax.models.vae import AutoencoderKL
 from ledit_jax.ops.attention import attention_scale
@@ -31,7 +32,7 @@ def load_model(checkpoint: str | Path, weights: str = "ema") -> tuple[Callable[.
     Raises CheckpointError for a folder that is missing, half-written or damaged.
     """
     params, config, _ = load_weights(checkpoint, weights)
-    apply = jax.jit(make_apply(config), static_argnames="dilation")
+    apply = jax.jit(make_apply(config), static_argnames=("dilation", "rope_method"))
     return functools.partial(apply, params), config
 
 
@@ -39,34 +40,51 @@ class LEDiTPipeline:
     """Class-conditional sampling at any size that the model's granularity divides."""
 
     def __init__(self, config: Config, params: Params, vae: AutoencoderKL | None = None):
-        """params and vae: as `load_weights` and `load_vae` return them. Samples are spread over all local devices.
+        """params and vae: as `load_weights` and `load_vae` return them.
 
-        Raises ConfigError for a model of latents without a vae.
+        Samples are spread over all devices; with several processes, each makes the same calls and gets all pictures.
+
+        Raises ConfigError for a model of latents without a vae, or with one of another shape of latents.
         """
         if vae is None and config.autoencoder.kind != "none":
             raise ConfigError(
-                "this model makes latents, and decoding them needs a VAE: give --vae (sample.py) or "
-                "autoencoder.checkpoint (train.py), a VAE checkpoint of ours"
+                "this model makes latents, and decoding them needs a VAE: give --vae (sample.py), vae (from Python) "
+                "or autoencoder.checkpoint (train.py), a VAE checkpoint of ours"
             )
+        if vae is not None:
+            _check_vae(vae, config)
         self.config = config
-        self.vae = None if vae is None else nnx.split(vae)
-        self.mesh = Mesh(np.asarray(jax.local_devices()), ("data",))
+        self.mesh = Mesh(np.asarray(jax.devices()), ("data",))
+        self.vae = None
+        if vae is not None:
+            graphdef, state = nnx.split(vae)
+            self.vae = graphdef, spread(state, NamedSharding(self.mesh, P()))
         self.apply = make_apply(config)
         self.set_params(params)
 
     def set_params(self, params: Params) -> None:
         """Replaces the weights; compiled programs are kept."""
-        self.params = jax.device_put(params, NamedSharding(self.mesh, P()))
+        self.params = spread(params, NamedSharding(self.mesh, P()))
 
     @classmethod
     def from_checkpoint(
-        cls, checkpoint: str | Path, weights: str = "ema", vae: str | Path | None = None
+        cls,
+        checkpoint: str | Path,
+        weights: str = "ema",
+        vae: str | Path | None = None,
+        dtype: str | None = None,
     ) -> "LEDiTPipeline":
         """Loads a workdir, a folder of checkpoints or one step's folder. Raises CheckpointError.
 
-        vae: a VAE checkpoint, for models of latents; by default the one that the config names.
+        vae: a VAE checkpoint, for models of latents; by default the one that the config names. dtype: what the
+        network's matrix products compute in, "float32" or "bfloat16"; by default what the config says. Raises
+        ConfigError for another one.
         """
         params, config, _ = load_weights(checkpoint, weights)
+        if dtype is not None:
+            settings = config.to_dict()
+            settings["model"]["dtype"] = dtype
+            config = Config.from_dict(settings)
         vae = vae or config.autoencoder.checkpoint
         return cls(config, params, load_vae(vae) if vae else None)
 
@@ -134,7 +152,8 @@ class LEDiTPipeline:
 
     def _generate(self, labels, height, width, options, seed, batch_size, progress):
         steps = options.num_steps * -(-len(labels) // batch_size)
-        every = 0.1 if sys.stderr.isatty() else 10.0  # seconds; a log wants few lines
+        # Seconds between updates of the bar. Somebody watches a terminal or a notebook; a log wants few lines.
+        every = 0.1 if sys.stderr.isatty() or "ipykernel" in sys.modules else 10.0
         with tqdm(total=steps, desc=progress, unit="step", mininterval=every, disable=progress is None) as bar:
             for start in range(0, len(labels), batch_size):
                 batch = labels[start : start + batch_size]
@@ -157,13 +176,13 @@ class LEDiTPipeline:
         shape = self.config.latent_shape(height, width)
         tokens = self.config.num_tokens(height, width), self.config.num_tokens()
         logit_scale = attention_scale(*tokens) if options.attention_scaling else 1.0
-        sampler, step_fn = self._program(options.sampler, options.num_steps, options.cfg_channels)
+        sampler, step_fn = self._program(options.sampler, options.num_steps, options.cfg_channels, options.rope_method)
         is_guided = guidance_mask(sampler.timesteps, options.cfg_interval, self.config.diffusion.num_timesteps)
         is_guided &= options.cfg_scale != 1.0
 
-        place = functools.partial(jax.device_put, device=NamedSharding(self.mesh, P("data")))
-        keys = place(sample_keys(seed, jnp.asarray(indices)))
-        state, labels = sampler.init(sample_noise(keys, shape)), place(jnp.asarray(labels))
+        indices, labels = spread((indices, labels), NamedSharding(self.mesh, P("data")))
+        keys = sample_keys(seed, indices)
+        state = sampler.init(sample_noise(keys, shape))
         for step in range(sampler.num_steps):
             state = step_fn(
                 self.params, state, step, keys, labels, options.cfg_scale, logit_scale, bool(is_guided[step])
@@ -177,10 +196,10 @@ class LEDiTPipeline:
         """Samples to bytes, trunc(clamp(127.5 x + 128, 0, 255)) as DiT saves them; latents go through the VAE."""
         if self.vae is not None:
             latents = _decode_latents(*self.vae, latents / self.config.autoencoder.scale)
-        return np.asarray(jnp.clip(127.5 * latents + 128.0, 0, 255).astype(jnp.uint8))
+        return fetch(jnp.clip(127.5 * latents + 128.0, 0, 255).astype(jnp.uint8))
 
     @functools.cache  # noqa: B019  the pipeline lives as long as its programs are wanted
-    def _program(self, name: str, num_steps: int, channels: str):
+    def _program(self, name: str, num_steps: int, channels: str, rope_method: str):
         """(sampler, jitted step) for a sampler's settings; jit itself keeps one program for each size."""
         config = self.config
         is_pixels = config.autoencoder.kind == "none"
@@ -188,7 +207,7 @@ class LEDiTPipeline:
 
         def step_fn(params, state, step, keys, labels, cfg_scale, logit_scale, is_guided):
             def denoise(x, t, y):
-                return self.apply(params, x, t, y, logit_scale=logit_scale)
+                return self.apply(params, x, t, y, logit_scale=logit_scale, rope_method=rope_method)
 
             if is_guided:
                 denoiser = guided(denoise, labels, config.model.num_classes, cfg_scale, channels)
@@ -203,6 +222,16 @@ class LEDiTPipeline:
 def _decode_latents(graphdef, state, latents):
     # One picture at a time: at 1024x1024 the decoder takes gigabytes for each.
     return nnx.merge(graphdef, state).decode_sliced(latents)
+
+
+def _check_vae(vae: AutoencoderKL, config: Config) -> None:
+    found = 2 ** (len(vae.config.block_out_channels) - 1), vae.config.latent_channels
+    needed = config.downsample, config.in_channels
+    if config.autoencoder.kind != "none" and found != needed:
+        raise ConfigError(
+            f"the VAE downsamples by {found[0]} to {found[1]} channels, and this model's latents are downsampled by "
+            f"{needed[0]} with {needed[1]} channels: give the VAE that it was trained with"
+        )
 
 
 def _check_labels(labels: Sequence[int], num_classes: int) -> np.ndarray:

@@ -6,11 +6,13 @@ folder aside and renames it once all of it is there.
 """
 
 import dataclasses
+import hashlib
 import importlib.metadata
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
 
@@ -33,7 +35,8 @@ def export_weights(folder: str | Path, params: Params, config: Config, step: int
 
 def export_vae(folder: str | Path, params: Params, config: VAEConfig) -> None:
     """Writes an autoencoder's weights, a nested dict as its modules are named. Raises CheckpointError if it exists."""
-    _write(folder, 0, "vae", params, {"vae": dataclasses.asdict(config), "step": 0})
+    description = {"vae": dataclasses.asdict(config), "vae_id": fingerprint(params), "step": 0}
+    _write(folder, 0, "vae", params, description)
 
 
 def load_weights(path: str | Path, weights: str = "ema") -> tuple[Params, Config, int]:
@@ -54,12 +57,28 @@ def load_weights(path: str | Path, weights: str = "ema") -> tuple[Params, Config
 
 def load_vae(path: str | Path) -> AutoencoderKL:
     """The autoencoder of a VAE checkpoint. Raises CheckpointError as `load_weights` does."""
-    folder = find_checkpoint(path)
-    if not (folder / "vae").is_dir():
-        raise CheckpointError(f"checkpoint {folder} is a model's, and a VAE's is needed: convert one, see the README")
-    config = VAEConfig(**load_description(folder)["vae"])
+    folder, description = _find_vae(path)
+    config = VAEConfig(**description["vae"])
     graphdef, state = nnx.split(nnx.eval_shape(lambda: AutoencoderKL(config, nnx.Rngs(0))), nnx.Param)
     return nnx.merge(graphdef, _read(folder / "vae", nnx.to_pure_dict(state)))
+
+
+def vae_description(path: str | Path) -> tuple[VAEConfig, str]:
+    """(config, fingerprint of the weights) of a VAE checkpoint, without reading the weights; errors as `load_vae`."""
+    folder, description = _find_vae(path)
+    if "vae_id" not in description:
+        raise CheckpointError(f"checkpoint {folder} has no fingerprint of its weights: convert the autoencoder anew")
+    return VAEConfig(**description["vae"]), description["vae_id"]
+
+
+def fingerprint(params: Params) -> str:
+    """Sixteen hexadecimal digits that depend on every name, shape, dtype and value."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        array = np.asarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape};".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()[:16]
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -101,6 +120,13 @@ def damaged(folder: Path, error: Exception) -> CheckpointError:
     """The error to raise for a folder that Orbax could not read."""
     reason = (str(error).strip().splitlines() or [""])[0][:200]
     return CheckpointError(f"checkpoint {folder} is damaged ({type(error).__name__}: {reason}): use another one")
+
+
+def _find_vae(path: str | Path) -> tuple[Path, dict[str, Any]]:
+    folder = find_checkpoint(path)
+    if not (folder / "vae").is_dir():
+        raise CheckpointError(f"checkpoint {folder} is a model's, and a VAE's is needed: convert one, see the README")
+    return folder, load_description(folder)
 
 
 def _write(folder: str | Path, step: int, item: str, params: Params, description: dict[str, Any]) -> None:

@@ -6,6 +6,8 @@ import shutil
 import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Programs run once or twice here, on a few numbers: not optimising their machine code saves a third of the time.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     # Workers and the scripts that tests start inherit it: each train step is compiled once for the whole suite.

@@ -1,13 +1,20 @@
 """The pipeline: a sample depends on (seed, index) alone; sizes, guidance and attention scaling do what they say."""
 
+import dataclasses
+import io
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 from tiny import tiny_config
+from tqdm import tqdm
 
 from ledit_jax import LEDiTPipeline, load_model
-from ledit_jax.config import ConfigError
+from ledit_jax.config import AutoencoderConfig, ConfigError
 from ledit_jax.models.functional import init_params, make_apply
+from ledit_jax.models.vae import AutoencoderKL, VAEConfig
 from ledit_jax.weights import CheckpointError, export_weights, find_checkpoint, load_weights
 
 
@@ -95,6 +102,62 @@ def test_exported_checkpoint_gives_the_same_model_and_pictures(pipeline, tmp_pat
     np.testing.assert_array_equal(model(x, t, y), expected)
     assert expected.shape == (2, 8, 12, 2)
     np.testing.assert_array_equal(LEDiTPipeline.from_checkpoint(tmp_path / "c")([1, 2]), pipeline([1, 2]))
+
+
+def test_dtype_is_what_the_network_computes_in(pipeline, tmp_path):
+    export_weights(tmp_path / "c", pipeline.params, pipeline.config, step=5)
+    coarse = LEDiTPipeline.from_checkpoint(tmp_path / "c", dtype="bfloat16")
+    x, t = np.ones((1, 8, 8, 1), np.float32), np.array([3])
+    products = {
+        name: str(jax.make_jaxpr(pipe.apply)(pipe.params, x, t, t)).count("bf16[")
+        for name, pipe in (("float32", pipeline), ("bfloat16", coarse))
+    }
+    assert products["float32"] == 0 < products["bfloat16"]
+    assert jax.tree.leaves(coarse.params)[0].dtype == np.float32
+    assert LEDiTPipeline.from_checkpoint(tmp_path / "c").config == pipeline.config
+    with pytest.raises(ConfigError, match="model.dtype='float16' is unknown"):
+        LEDiTPipeline.from_checkpoint(tmp_path / "c", dtype="float16")
+
+
+@pytest.mark.parametrize("modules, seconds", [({}, 10.0), ({"ipykernel": None}, 0.1)], ids=["log", "notebook"])
+def test_the_bar_moves_where_somebody_watches(pipeline, monkeypatch, modules, seconds):
+    intervals = []
+    monkeypatch.setattr("ledit_jax.pipeline.sys", SimpleNamespace(stderr=io.StringIO(), modules=modules))
+    monkeypatch.setattr(
+        "ledit_jax.pipeline.tqdm", lambda **bar: intervals.append(bar["mininterval"]) or tqdm(**bar, file=io.StringIO())
+    )
+    pipeline([1], progress="sample")
+    assert intervals == [seconds]
+
+
+def make_vae(levels, latent_channels=4):
+    sizes = dict(block_out_channels=(2,) * levels, layers_per_block=1, norm_num_groups=2)
+    return AutoencoderKL(VAEConfig(latent_channels=latent_channels, **sizes), nnx.Rngs(0))
+
+
+def latent_config():
+    config = tiny_config()
+    data = dataclasses.replace(config.data, image_height=32, image_width=32, image_channels=3)
+    return dataclasses.replace(config, data=data, autoencoder=AutoencoderConfig(kind="sd"))
+
+
+def test_latents_are_scaled_and_decoded():
+    config, vae = latent_config(), make_vae(levels=4)
+    pipeline = LEDiTPipeline(config, init_params(config, jax.random.key(0)), vae)
+    pictures = pipeline([3, 7], height=32, width=48, num_steps=2)
+    assert pictures.shape == (2, 32, 48, 3) and pictures.dtype == np.uint8
+    latents = jax.random.normal(jax.random.key(1), (2, 4, 6, 4))
+    want = np.clip(127.5 * np.asarray(jax.jit(lambda z: vae.decode(z))(latents / 0.18215)) + 128, 0, 255).astype(
+        np.uint8
+    )
+    assert np.abs(pipeline.decode(latents).astype(int) - want).max() <= 1
+
+
+@pytest.mark.parametrize(("vae", "message"), [((3, 4), "downsamples by 4 to 4"), ((4, 8), "downsamples by 8 to 8")])
+def test_another_vae_is_refused(vae, message):
+    config = latent_config()
+    with pytest.raises(ConfigError, match=f"{message} channels, and this model's latents are downsampled by 8 with 4"):
+        LEDiTPipeline(config, init_params(config, jax.random.key(0)), make_vae(*vae))
 
 
 class TestBrokenCheckpoints:

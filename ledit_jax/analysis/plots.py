@@ -1,6 +1,6 @@
 """Pictures for people: grids and labelled sheets of samples at true relative pixel scale, and loss curves.
 
-Arrays in, PNG files out; nothing here opens a window.
+Arrays in, PNG files out (or a sheet for a notebook to show); nothing here opens a window.
 """
 
 import json
@@ -52,7 +52,14 @@ def save_png(image: UInt8[np.ndarray, "H W C"], path: str | Path) -> None:
 def sheet(
     panels: Sequence[Panel], path: str | Path, column_names: Sequence[str] = (), scale: int = 3, max_width: int = 1560
 ) -> None:
-    """Writes panels of pictures side by side, with titles, all at the same `scale`.
+    """Writes what `draw_sheet` draws as a PNG file; makes the folder."""
+    save_png(np.asarray(draw_sheet(panels, column_names, scale, max_width)), path)
+
+
+def draw_sheet(
+    panels: Sequence[Panel], column_names: Sequence[str] = (), scale: int = 3, max_width: int = 1560
+) -> Image.Image:
+    """Panels of pictures side by side, with titles, all at the same `scale`.
 
     A picture with twice the pixels per side is thus twice as large on the sheet. Panels fill rows from the left
     until `max_width` (in pixels; a single panel may be wider). `column_names` stand above each panel's columns.
@@ -74,7 +81,7 @@ def sheet(
             canvas.paste(block, (x, y))
             x += block.width + _GAP
         y += max(b.height for b in shelf) + _GAP
-    save_png(np.asarray(canvas), path)
+    return canvas
 
 
 def loss_curve(metrics: Mapping[str, str | Path], path: str | Path) -> None:

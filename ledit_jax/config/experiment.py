@@ -54,6 +54,12 @@ class Config:
         check_picture_size(height, width, self.granularity)
         return height // self.downsample, width // self.downsample, self.in_channels
 
+    @property
+    def token_grid(self) -> tuple[int, int]:
+        """(rows, columns) of tokens at the training size."""
+        height, width, _ = self.latent_shape()
+        return height // self.model.patch_size, width // self.model.patch_size
+
     def num_tokens(self, height: int | None = None, width: int | None = None) -> int:
         """Tokens of a picture of this size in pixels (default: the training size)."""
         h, w, _ = self.latent_shape(height, width)
@@ -121,6 +127,13 @@ def _check_model(config: Config) -> None:
         )
     if model.position == "sincos" and model.width % 4:
         raise ConfigError(f"model.width={model.width} is not a multiple of 4, which sin/cos positions need")
+    if model.position == "rope" and (model.width // model.num_heads) % 4:
+        raise ConfigError(
+            f"model.width={model.width} / model.num_heads={model.num_heads} is not a multiple of 4, which rotary "
+            "positions on two axes need"
+        )
+    if model.position == "lookhere" and model.num_heads < 4:
+        raise ConfigError(f"model.num_heads={model.num_heads} is too few for model.position=lookhere: use 4 or more")
     if model.depth % 2 and model.block_order not in ("sa", "ca", "single_ca"):
         raise ConfigError(
             f"model.depth={model.depth} is odd, and model.block_order={model.block_order} needs pairs of blocks: "
@@ -154,6 +167,11 @@ def _check_sample(config: Config) -> None:
         raise ConfigError(
             f"sample.num_steps={sample.num_steps} is more than diffusion.num_timesteps="
             f"{config.diffusion.num_timesteps}: use at most {config.diffusion.num_timesteps}"
+        )
+    if sample.rope_method != "plain" and config.model.position != "rope":
+        raise ConfigError(
+            f"sample.rope_method={sample.rope_method} needs rotary positions, and model.position="
+            f"{config.model.position}: use plain"
         )
     low, high = sample.cfg_interval
     if not 0 <= low <= high <= 1:

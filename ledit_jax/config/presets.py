@@ -8,10 +8,15 @@ from ledit_jax.config.sections import BlockOrder, ModelConfig
 
 # Depth, width and heads of the DiT paper (arXiv 2212.09748, table 1).
 _SIZES = {"S": (12, 384, 6), "B": (12, 768, 12), "L": (24, 1024, 16), "XL": (28, 1152, 16)}
+_PLAIN = {"block_order": "sa", "conv": "none"}
 _FAMILIES: dict[str, dict[str, Any]] = {
     "LEDiT": {},
-    "DiT": {"position": "sincos", "block_order": "sa", "conv": "none"},
-    "NoPE": {"position": "none", "block_order": "sa", "conv": "none"},
+    "DiT": {"position": "sincos"} | _PLAIN,
+    "NoPE": {"position": "none"} | _PLAIN,
+    "Learnable": {"position": "learnable"} | _PLAIN,
+    "RoPE": {"position": "rope"} | _PLAIN,
+    "LookHere": {"position": "lookhere"} | _PLAIN,
+    "FiTv2": {"position": "rope", "block": "fit"} | _PLAIN,
 }
 
 

@@ -18,7 +18,10 @@ class ModelConfig:
     mlp_ratio: float = 4.0
     num_classes: int = 1000
     """Labels are 0 .. num_classes - 1; the null label of guidance is num_classes."""
-    position: Literal["none", "sincos"] = "none"
+    position: Literal["none", "sincos", "learnable", "rope", "lookhere"] = "none"
+    """LEDiT has none; sincos is DiT's table, rope turns on two axes, lookhere directs heads and dampens distance."""
+    block: Literal["dit", "fit"] = "dit"
+    """fit is FiTv2's: SwiGLU, normalised queries and keys, low-rank adaLN."""
     block_order: BlockOrder = "sa_ca"
     """SA is full self-attention, CA causal attention over `scan`; LEDiT alternates them, SA first."""
     scan: ScanVariant = "d"
@@ -138,5 +141,7 @@ class SampleConfig:
     """Guide the first three channels (DiT's published numbers) or all of them."""
     cfg_interval: tuple[float, float] = (0.0, 1.0)
     """Guide only while t / num_timesteps lies in this closed interval."""
+    rope_method: Literal["plain", "ntk", "yarn", "riflex"] = "plain"
+    """What is done to the frequencies of a model with rotary positions beyond its training grid."""
     attention_scaling: bool = True
     """Multiply logits by sqrt(log N / log T) when sampling more tokens N than the T trained on."""

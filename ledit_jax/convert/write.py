@@ -35,6 +35,11 @@ def convert_to_torch(source: str | Path, output: str | Path, *, weights: str = "
         _log.info("%s is an autoencoder", folder)
     else:
         params, config, step = load_weights(folder, {"ema": "ema", "model": "params"}[weights])
+        if config.model.block != "dit" or config.model.position == "learnable":
+            raise ConfigError(
+                f"{folder} has model.block={config.model.block} and model.position={config.model.position}: only "
+                "networks with DiT's blocks and no learned positions have names in PyTorch's files"
+            )
         description = describe(config, step)
         state = dit_state(params, config)
         _log.info("%s is a model of step %d, its weights %r", folder, step, weights)

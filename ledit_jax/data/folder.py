@@ -8,7 +8,7 @@ from PIL import Image, ImageOps
 
 from ledit_jax.config import ConfigError
 from ledit_jax.data.records import UnreadableRecord
-from ledit_jax.data.transforms import to_array
+from ledit_jax.data.transforms import center_crop, to_array, to_mode
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 _TABLE = "labels.csv"
@@ -24,16 +24,18 @@ class ImageFolder:
     sorted order, and the pictures are those anywhere within, by suffix. Names that start with a dot are passed over.
 
     A picture is turned upright as its EXIF orientation says (ADM and DiT do not, and so see a few ImageNet pictures
-    lying down), then converted to RGB (`channels` 3) or grey (1). Reading raises UnreadableRecord, naming the file.
+    lying down), then converted to RGB (`channels` 3) or grey (1), and with a `size` (height, width) cropped to it by
+    `center_crop`: here and not later, so that no more than the crop is copied to an array. Reading raises
+    UnreadableRecord, naming the file.
     Building raises ConfigError for a folder that is missing or without pictures, a class without pictures,
     and a row that cannot be understood.
     """
 
-    def __init__(self, path: str, channels: int = 3):
+    def __init__(self, path: str, channels: int = 3, size: tuple[int, int] | None = None):
         root = Path(path)
         if not path or not root.is_dir():
             raise ConfigError(f"data.path={path!r} is not a folder: give the folder that holds the pictures")
-        self._root, self._channels = path, channels
+        self._root, self._channels, self._size = path, channels, size
         if (root / _TABLE).is_file():
             self._files, self._labels = _read_table(root / _TABLE)
             self.num_classes = max(self._labels) + 1
@@ -48,7 +50,9 @@ class ImageFolder:
         path = os.path.join(self._root, self._files[index])
         try:
             with Image.open(path) as picture:
-                image = to_array(ImageOps.exif_transpose(picture), self._channels)
+                ImageOps.exif_transpose(picture, in_place=True)
+                shown = to_mode(picture, self._channels)
+                image = to_array(center_crop(shown, *self._size) if self._size else shown, self._channels)
         except _PILLOW_ERRORS as error:
             raise UnreadableRecord(f"{path}: {error}") from error
         return {"image": image, "label": self._labels[index]}

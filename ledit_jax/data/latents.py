@@ -5,16 +5,19 @@ without one is unfinished. Records hold float32 moments of the picture and of it
 """
 
 import dataclasses
+import fcntl
 import json
 import math
 import os
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ledit_jax.config import AutoencoderConfig, ConfigError
+from ledit_jax.files import write_whole
 
 MOMENTS = ("mean", "logvar", "mean_flip", "logvar_flip")
 METADATA_FILE = "metadata.json"
@@ -42,6 +45,10 @@ class LatentMetadata:
     count: int = 0
     """Number of records in all files; `write_metadata` counts them."""
     layout: str = "NHWC"
+    vae_id: str = ""
+    """Fingerprint of the autoencoder's weights, see `ledit_jax.weights.fingerprint`."""
+    skipped: int = 0
+    """Pictures of the source that could not be read."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -83,19 +90,29 @@ class LatentWriter:
     """Writes one of the folder's files; as many processes as there are shards can write side by side.
 
     A context manager. The file takes its name when it is closed without an exception, so a file with that name is
-    whole. Raises ConfigError if it exists already: no process writes over another's work.
+    whole; what a killed process left is written over. Raises ConfigError if the file exists already or another
+    process is writing it: no process writes over another's work.
     """
 
     def __init__(self, folder: str | Path, shape: tuple[int, int, int], shard: int = 0, num_shards: int = 1):
         from array_record.python.array_record_module import ArrayRecordWriter  # here: only latents and TFDS need it
 
         self._path = shard_path(folder, shard, num_shards)
-        if self._path.exists():
-            raise ConfigError(f"{str(self._path)!r} exists: delete it or choose another folder")
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._partial = self._path.with_suffix(".partial")
-        self._shape = shape
-        self._writer = ArrayRecordWriter(str(self._partial), "group_size:1")  # 1: records are read one at a time
+        self._partial, self._shape = self._path.with_suffix(".partial"), shape
+        self._file = open(self._partial, "ab")  # noqa: SIM115, it holds the lock, which ends with the process
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._file.close()
+            raise ConfigError(f"{str(self._partial)!r} is being written by another process: let it finish") from error
+        except OSError:  # a file system without locks
+            pass
+        if self._path.exists():
+            self._close(_unlink)
+            raise ConfigError(f"{str(self._path)!r} exists: delete it or choose another folder")
+        # Read one at a time, in any order; and compressing noise-like floats saves 8% and makes reading 3 times slower.
+        self._writer = ArrayRecordWriter(str(self._partial), "group_size:1,uncompressed")
 
     def write(self, record: dict[str, Any]) -> None:
         """Appends a record; raises ValueError unless its moments have the writer's shape."""
@@ -108,25 +125,31 @@ class LatentWriter:
 
     def __exit__(self, error_type: type | None, *_: object) -> None:
         self._writer.close()
-        if error_type is None:
-            os.replace(self._partial, self._path)
-        else:
-            self._partial.unlink()
+        os.fsync(self._file.fileno())
+        self._close(_unlink if error_type else lambda partial: os.replace(partial, self._path))
+
+    def _close(self, settle: Callable[[Path], None]) -> None:
+        settle(self._partial)  # while it is locked: nobody else can have made it theirs
+        self._file.close()
+
+
+def _unlink(partial: Path) -> None:
+    partial.unlink(missing_ok=True)
 
 
 def write_metadata(folder: str | Path, metadata: LatentMetadata, num_shards: int = 1) -> LatentMetadata:
     """Counts the records of all files and writes metadata.json, once and last; returns it with the count.
 
-    Raises ConfigError if a file is missing.
+    A `metadata.count` of more is the number of pictures, some of which were skipped. Raises ConfigError if a file is
+    missing.
     """
     paths = [shard_path(folder, shard, num_shards) for shard in range(num_shards)]
     missing = [path.name for path in paths if not path.exists()]
     if missing:
         raise ConfigError(f"{str(folder)!r} lacks {missing[0]}, one of {len(missing)} files: encode them first")
-    metadata = dataclasses.replace(metadata, count=len(_open(paths)))
-    partial = Path(folder) / (METADATA_FILE + ".partial")
-    partial.write_text(json.dumps(dataclasses.asdict(metadata), indent=2) + "\n")
-    os.replace(partial, Path(folder) / METADATA_FILE)
+    count = len(_open(paths))
+    metadata = dataclasses.replace(metadata, count=count, skipped=max(metadata.count - count, 0))
+    write_whole(Path(folder) / METADATA_FILE, json.dumps(dataclasses.asdict(metadata), indent=2) + "\n")
     return metadata
 
 
@@ -137,7 +160,7 @@ class Latents:
     """
 
     def __init__(self, path: str, height: int, width: int, autoencoder: AutoencoderConfig):
-        self.metadata = _read_metadata(path)
+        self.metadata = read_metadata(path)
         _check_fits(path, self.metadata, height, width, autoencoder)
         paths = sorted(Path(path).glob("latents-*-of-*.array_record"))
         named = [shard_path(path, shard, len(paths)) for shard in range(len(paths))]
@@ -167,7 +190,8 @@ def _open(paths: list[Path]) -> Any:
     return ArrayRecordDataSource([str(path) for path in paths])
 
 
-def _read_metadata(path: str) -> LatentMetadata:
+def read_metadata(path: str) -> LatentMetadata:
+    """metadata.json of a finished folder. Raises ConfigError for any other folder."""
     file = Path(path) / METADATA_FILE
     if not path or not file.is_file():
         raise ConfigError(f"data.path={path!r} has no {METADATA_FILE}: give a folder that encode_latents.py finished")

@@ -4,84 +4,20 @@ Batch k of a process is a pure function of the source, the seed and k, whatever 
 of a loader is a position, and resuming is starting there.
 """
 
-import logging
-from typing import Any
-
 import grain
 import numpy as np
 from absl import flags
 
 from ledit_jax.config import AutoencoderConfig, ConfigError, DataConfig
-from ledit_jax.data.records import Source, UnreadableRecord
+from ledit_jax.data.batches import LatentBatch, PictureBatch, Shard
+from ledit_jax.data.records import BadRecords
 from ledit_jax.data.sources import make_source
-from ledit_jax.data.transforms import center_crop, random_flip, to_array, to_float, to_picture
 
 _THREADS = 4
 """Batches made at a time, and kept ready, by each reading process. Grain's default of 500 counts batches here."""
-_MIN_READ_TO_JUDGE = 100
-"""Reads before the share of unreadable records is judged; also the most to fail in a row."""
-_LOG = logging.getLogger(__name__)
 
 # Records of an endless stream: Grain's own infinity overflows the length of a batched stream.
 _FOREVER = 2**50
-
-
-class Shard:
-    """Every `process_count`-th record of a source from `process_index` on, with unreadable ones passed over.
-
-    All shards have the same length: the source's last records are dropped where they do not divide evenly. The
-    place of a record that cannot be read is taken by the next one of this shard that can; in a folder that is
-    nearly always of the same class. Records gain "bad", the messages about those passed over.
-    """
-
-    def __init__(self, source: Source, process_index: int = 0, process_count: int = 1):
-        self._source, self._offset, self._stride = source, process_index, process_count
-        self._length = len(source) // process_count
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        bad: list[str] = []
-        for step in range(min(self._length, _MIN_READ_TO_JUDGE)):
-            place = (index + step) % self._length
-            try:
-                return self._source[self._offset + place * self._stride] | {"bad": bad}
-            except UnreadableRecord as error:
-                bad.append(str(error))
-        raise ConfigError(f"{len(bad)} records in a row cannot be read, the last is {bad[-1]}: mend the data")
-
-
-class PixelTransform:
-    """Picture record to `{"x": float32 [H, W, C] in [-1, 1], "label", "bad"}`: centre crop and, if `flip`, mirror."""
-
-    def __init__(self, height: int, width: int, channels: int, flip: bool):
-        self._height, self._width, self._channels, self._flip = height, width, channels, flip
-
-    def __call__(self, record: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        image = record["image"]
-        if image.shape != (self._height, self._width, self._channels):  # pictures drawn at the right size need nothing
-            image = to_array(center_crop(to_picture(image), self._height, self._width), self._channels)
-        if self._flip:
-            image = random_flip(image, rng)
-        return {"x": to_float(image), "label": record["label"], "bad": record["bad"]}
-
-
-class LatentTransform:
-    """Latent record to `{"x": float32 [H, W, C], "label", "bad"}`: a sample of the posterior, times `scale`.
-
-    x = (mean + exp(logvar / 2) * noise) * scale, of the mirrored picture's moments half of the time if `flip`.
-    """
-
-    def __init__(self, scale: float, flip: bool):
-        self._scale, self._flip = np.float32(scale), flip
-
-    def __call__(self, record: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        suffix = "_flip" if self._flip and rng.integers(2) else ""
-        mean, logvar = record["mean" + suffix], record["logvar" + suffix]
-        noise = rng.standard_normal(mean.shape, np.float32)
-        x = (mean + np.exp(np.float32(0.5) * logvar) * noise) * self._scale
-        return {"x": x, "label": record["label"], "bad": record["bad"]}
 
 
 class Loader:
@@ -97,48 +33,47 @@ class Loader:
         num_classes: int,
         num_workers: int,
         max_bad_share: float,
-        stream: dict[str, int],
+        stream: dict[str, int | str],
     ):
         self.num_classes = num_classes
-        self._batches, self._num_workers, self._max_bad_share = batches, num_workers, max_bad_share
-        self._stream = stream
-        self._next_batch = self._bad_records = 0
-        self._logged: set[str] = set()
+        self._batches, self._num_workers, self._stream = batches, num_workers, stream
+        self._bad, self._next_batch = BadRecords(max_bad_share), 0
         self._iterator: grain.DatasetIterator | None = None
 
     @property
     def bad_records(self) -> int:
         """How often a record could not be read, from the first batch on."""
-        return self._bad_records
+        return self._bad.count
 
     def __iter__(self) -> "Loader":
         return self
 
     def __next__(self) -> dict[str, np.ndarray]:
         if self._iterator is None:
-            self._iterator = self._read_from(self._next_batch)
+            self._iterator = read_ahead(self._batches.slice(slice(self._next_batch, None)), self._num_workers)
         batch = next(self._iterator)
         self._next_batch += 1
-        self._count_bad(batch.pop("bad"))
+        self._bad.add(batch.pop("bad"), self._next_batch * self._stream["batch_size"])
         return batch
 
-    def get_state(self) -> dict[str, int]:
+    def get_state(self) -> dict[str, int | str]:
         """The position, ready for JSON, with what the stream depends on."""
-        return self._stream | {"next_batch": self._next_batch, "bad_records": self._bad_records}
+        return self._stream | {"next_batch": self._next_batch, "bad_records": self._bad.count}
 
-    def set_state(self, state: dict[str, int]) -> None:
+    def set_state(self, state: dict[str, int | str]) -> None:
         """Goes to the position of a `get_state`: what follows is bit for bit what followed then.
 
         The number of workers may differ. Raises ConfigError if the state is of another stream of batches.
         """
         for name, here in self._stream.items():
-            if state[name] != here:
+            saved = state.get(name)  # None where another kind of source was read
+            if saved != here:
                 raise ConfigError(
-                    f"the data position was saved with {name}={state[name]}, and this run has {name}={here}: "
-                    f"go back to {state[name]}, or start in a new folder from that checkpoint's weights"
+                    f"the data position was saved with {name}={saved}, and this run has {name}={here}: "
+                    f"go back to {saved}, or start in a new folder from that checkpoint's weights"
                 )
         self.close()
-        self._next_batch, self._bad_records = state["next_batch"], state["bad_records"]
+        self._next_batch, self._bad.count = state["next_batch"], state["bad_records"]
 
     def close(self) -> None:
         """Ends the reading threads and worker processes; the next batch starts them again."""
@@ -146,29 +81,16 @@ class Loader:
             self._iterator.close()
             self._iterator = None
 
-    def _read_from(self, batch: int) -> grain.DatasetIterator:
-        threads = 1 if self._num_workers else _THREADS
-        dataset = self._batches.slice(slice(batch, None)).to_iter_dataset(
-            grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
-        )
-        if self._num_workers:
-            if not flags.FLAGS.is_parsed():  # in a notebook or a test; Grain reads its own flags before it starts
-                flags.FLAGS.mark_as_parsed()
-            dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(self._num_workers, per_worker_buffer_size=2))
-        return iter(dataset)
 
-    def _count_bad(self, bad: list[str]) -> None:
-        for message in bad:
-            if message not in self._logged:
-                self._logged.add(message)
-                _LOG.warning("skipped a record that cannot be read: %s", message)
-        self._bad_records += len(bad)
-        read = self._next_batch * self._stream["batch_size"] + self._bad_records
-        if bad and read >= _MIN_READ_TO_JUDGE and self._bad_records > self._max_bad_share * read:
-            raise ConfigError(
-                f"data.max_bad_share={self._max_bad_share} is exceeded: {self._bad_records} of {read} records could "
-                f"not be read, the last is {bad[-1]}: mend the data or raise the share"
-            )
+def read_ahead(batches: grain.MapDataset, num_workers: int) -> grain.DatasetIterator:
+    """Iterates over a dataset in order while threads, or `num_workers` processes, make what comes next."""
+    threads = 1 if num_workers else _THREADS
+    dataset = batches.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads))
+    if num_workers:
+        if not flags.FLAGS.is_parsed():  # in a notebook or a test; Grain reads its own flags before it starts
+            flags.FLAGS.mark_as_parsed()
+        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers, per_worker_buffer_size=2))
+    return iter(dataset)
 
 
 def make_loader(
@@ -202,32 +124,29 @@ def make_loader(
             f"{config.source} gives each of {process_count} processes: use 1 to {len(shard)}"
         )
     if config.source == "latents":
-        transform = LatentTransform(autoencoder.scale, config.flip)
+        make_batch = LatentBatch(shard, source.metadata.shape, autoencoder.scale, config.flip)
     else:
-        transform = PixelTransform(config.image_height, config.image_width, config.image_channels, config.flip)
+        size = config.image_height, config.image_width, config.image_channels
+        make_batch = PictureBatch(shard, *size, config.flip)
     # Hashed, because Grain shuffles epoch e by seed + e: neighbouring seeds would share their epochs. The process
     # enters so that no two draw the same noise.
     shuffle_seed, random_seed = np.random.SeedSequence((seed, process_index)).generate_state(2)
+    # Positions go through Grain, and records are read a batch at a time: Grain's own work for an element costs more
+    # than reading a latent.
     batches = (
-        grain.MapDataset.source(shard)
+        grain.MapDataset.range(len(shard))
         .shuffle(seed=int(shuffle_seed))
         .repeat(_FOREVER // len(shard))
-        .random_map(transform, seed=int(random_seed))
-        .batch(batch_size, batch_fn=_stack)
+        .batch(batch_size, batch_fn=np.asarray)
+        .random_map(make_batch, seed=int(random_seed))
     )
-    stream = {
+    stream: dict[str, int | str] = {
         "records": len(shard),
         "batch_size": batch_size,
         "seed": seed,
         "process_index": process_index,
         "process_count": process_count,
     }
+    if config.source == "latents":
+        stream["vae"] = source.metadata.vae_id
     return Loader(batches, source.num_classes, config.num_workers, config.max_bad_share, stream)
-
-
-def _stack(records: list[dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "x": np.stack([record["x"] for record in records]),
-        "label": np.array([record["label"] for record in records], np.int32),
-        "bad": [message for record in records for message in record["bad"]],
-    }

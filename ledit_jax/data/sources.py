@@ -22,7 +22,7 @@ def make_source(config: DataConfig, autoencoder: AutoencoderConfig) -> Source:
     if config.source == "shapes":
         return Shapes(height, width, config.split, channels)
     if config.source == "image_folder":
-        return ImageFolder(config.path, channels)
+        return ImageFolder(config.path, channels, (height, width))
     if config.source == "tfds":
         return TFDS(config.name, config.split, config.path, channels)
     return Latents(config.path, height, width, autoencoder)

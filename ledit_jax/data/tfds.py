@@ -1,5 +1,8 @@
 """Data sets prepared by TensorFlow Datasets in its array_record format, read without TensorFlow."""
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 
 from ledit_jax.config import ConfigError
@@ -21,6 +24,7 @@ class TFDS:
             raise ConfigError("data.source=tfds needs TFDS: pip install tensorflow-datasets array_record") from error
         try:
             self._records = tfds.data_source(name, split=split, data_dir=data_dir or None, download=False)
+            _check_files(self._records.dataset_info.splits[split].file_instructions)
         except Exception as error:  # TFDS raises a dozen kinds, AssertionError among them
             reason = str(error).strip().partition("\n")[0]
             raise ConfigError(
@@ -43,5 +47,16 @@ class TFDS:
             record = self._records[index]
         except (OSError, SyntaxError, ValueError) as error:  # what the decoder says of a damaged picture
             raise UnreadableRecord(f"{self._name} record {index}: {error}") from error
+        if record["label"] < 0:  # how TFDS marks that a test set keeps its labels to itself
+            raise UnreadableRecord(f"{self._name} record {index}: it has no label, take another split")
         image = to_array(to_picture(np.asarray(record["image"])), self._channels)
         return {"image": image, "label": int(record["label"])}
+
+
+def _check_files(instructions: Iterable[Any]) -> None:
+    """Raises OSError for a file that is not there or empty: TFDS opens each when its first record is asked for."""
+    from etils import epath  # comes with TFDS, and reads cloud storage as TFDS does
+
+    for instruction in instructions:
+        if not epath.Path(instruction.filename).stat().length:
+            raise OSError(f"{instruction.filename} is empty")

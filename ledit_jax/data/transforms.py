@@ -12,8 +12,14 @@ def to_picture(image: UInt8[np.ndarray, "H W C"]) -> Image.Image:
 
 def to_array(picture: Image.Image, channels: int) -> UInt8[np.ndarray, "H W C"]:
     """Array of a PIL picture of any mode, as RGB for three channels and as grey (luma) for one."""
-    array = np.asarray(picture.convert("RGB" if channels == 3 else "L"))
+    array = np.asarray(to_mode(picture, channels))
     return array.reshape(*array.shape[:2], channels)
+
+
+def to_mode(picture: Image.Image, channels: int) -> Image.Image:
+    """The picture as RGB for three channels and as grey (luma) for one; itself where it is that already."""
+    mode = "RGB" if channels == 3 else "L"
+    return picture if picture.mode == mode else picture.convert(mode)
 
 
 def center_crop(picture: Image.Image, height: int, width: int) -> Image.Image:
@@ -38,6 +44,9 @@ def random_flip(image: UInt8[np.ndarray, "H W C"], rng: np.random.Generator) -> 
     return image[:, ::-1] if rng.integers(2) else image
 
 
-def to_float(image: UInt8[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape"]:
-    """Bytes 0..255 to float32 in [-1, 1]: x / 127.5 - 1."""
-    return image.astype(np.float32) / np.float32(127.5) - np.float32(1)
+def to_float(
+    image: UInt8[np.ndarray, "*shape"], out: Float32[np.ndarray, "*shape"] | None = None
+) -> Float32[np.ndarray, "*shape"]:
+    """Bytes 0..255 to float32 in [-1, 1]: x / 127.5 - 1, written to `out` if given."""
+    out = np.divide(image, np.float32(127.5), out=out, dtype=np.float32)
+    return np.subtract(out, np.float32(1), out=out)

@@ -1,29 +1,66 @@
 """The Frechet distance between two sets of feature vectors, each taken as a Gaussian.
 
-Everything is float64 NumPy, and holds up when there are fewer samples than dimensions.
+Everything is float64 on the host, and holds up when there are fewer samples than dimensions.
 """
 
 import numpy as np
+import scipy.linalg
 from jaxtyping import Float
 
 from ledit_jax.config import ConfigError
 
+Moments = tuple[Float[np.ndarray, "D"], Float[np.ndarray, "D D"]]
+"""Mean and covariance."""
 
-def gaussian_statistics(features: Float[np.ndarray, "N D"]) -> tuple[Float[np.ndarray, "D"], Float[np.ndarray, "D D"]]:
+_BLOCK = 4096
+"""Samples that are held in float64 at a time."""
+
+
+class GaussianStatistics:
+    """Mean and covariance of feature vectors that come in blocks, so that no more than a block need be held."""
+
+    def __init__(self):
+        self.num_samples = 0
+
+    def add(self, features: Float[np.ndarray, "B D"]) -> None:
+        """Takes a block of one or more. Raises ConfigError for features that are not finite."""
+        bad = int((~np.isfinite(features)).any(axis=1).sum())
+        if bad:
+            first = self.num_samples
+            raise ConfigError(
+                f"features of {bad} of {len(features)} samples are not finite (of samples {first} to "
+                f"{first + len(features) - 1}): drop those samples"
+            )
+        if not self.num_samples:
+            # Sums are taken about the first block's mean, so that little cancels.
+            self._origin = features.mean(axis=0, dtype=np.float64)
+            self._sum = np.zeros_like(self._origin)
+            self._products = np.zeros((features.shape[1],) * 2, order="F")
+        for start in range(0, len(features), _BLOCK):
+            centered = features[start : start + _BLOCK] - self._origin
+            self._sum += centered.sum(axis=0)
+            # The upper half of centered.T @ centered, added to what is there.
+            self._products = scipy.linalg.blas.dsyrk(1.0, centered.T, beta=1.0, c=self._products, overwrite_c=True)
+        self.num_samples += len(features)
+
+    def moments(self) -> Moments:
+        """Mean and covariance (divided by N - 1, as ADM's evaluation does). Raises ConfigError for N < 2."""
+        if self.num_samples < 2:
+            raise ConfigError(f"num_samples={self.num_samples} gives no covariance: use at least 2 samples")
+        upper = np.triu(self._products)
+        products = upper + np.triu(upper, 1).T - np.outer(self._sum, self._sum) / self.num_samples
+        return self._origin + self._sum / self.num_samples, products / (self.num_samples - 1)
+
+
+def gaussian_statistics(features: Float[np.ndarray, "N D"]) -> Moments:
     """Mean and covariance (divided by N - 1, as ADM's evaluation does) of feature vectors, in float64.
 
     Raises ConfigError for fewer than two samples or features that are not finite.
     """
-    num_samples = len(features)
-    if num_samples < 2:
-        raise ConfigError(f"num_samples={num_samples} gives no covariance: use at least 2 samples")
-    features = np.asarray(features, np.float64)
-    if not np.isfinite(features).all():
-        bad = int((~np.isfinite(features)).any(axis=1).sum())
-        raise ConfigError(f"features of {bad} of {num_samples} samples are not finite: drop those samples")
-    mean = features.mean(axis=0)
-    centered = features - mean
-    return mean, centered.T @ centered / (num_samples - 1)
+    statistics = GaussianStatistics()
+    if len(features):
+        statistics.add(features)
+    return statistics.moments()
 
 
 def frechet_distance(
@@ -34,8 +71,9 @@ def frechet_distance(
 ) -> float:
     """|m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)), at least 0 (Heusel et al. 2017, arXiv 1706.08500, equation 6).
 
-    tr (S1 S2)^(1/2) is the sum of the singular values of S1^(1/2) S2^(1/2). Roots of symmetric matrices always
-    exist, so rank-deficient covariances need neither a jitter on the diagonal nor a dropped imaginary part.
+    With any factors S1 = A A^T and S2 = B B^T, the trace of (S1 S2)^(1/2) is the sum of the singular values of A^T B.
+    Factors of symmetric semi-definite matrices always exist, so rank-deficient covariances need neither a jitter on
+    the diagonal nor a dropped imaginary part.
 
     Raises ConfigError when the dimensions differ or an entry is not finite.
     """
@@ -47,16 +85,20 @@ def frechet_distance(
         )
     if not all(np.isfinite(a).all() for a in (mean1, cov1, mean2, cov2)):
         raise ConfigError("mean or covariance is not finite: check the features that it was computed from")
-    root_trace = np.linalg.svd(_symmetric_root(cov1) @ _symmetric_root(cov2), compute_uv=False).sum()
+    product = _factor(cov1).T @ _factor(cov2)
+    root_trace = scipy.linalg.svdvals(product, check_finite=False).sum() if product.size else 0.0
     distance = np.sum((mean1 - mean2) ** 2) + np.trace(cov1) + np.trace(cov2) - 2 * root_trace
     return float(max(distance, 0.0))
 
 
-def _symmetric_root(cov: Float[np.ndarray, "D D"]) -> Float[np.ndarray, "D D"]:
-    """The symmetric positive semi-definite square root."""
-    values, vectors = np.linalg.eigh((cov + cov.T) / 2)
-    # Eigenvalues of a rank-deficient matrix come out as rounding noise of either sign; a root would blow 1e-16 up
-    # to 1e-8 in each of those directions. The threshold is that of numpy.linalg.matrix_rank.
-    noise = np.abs(values).max(initial=0.0) * len(values) * np.finfo(np.float64).eps
-    roots = np.sqrt(np.where(values > noise, values, 0.0))
-    return (vectors * roots) @ vectors.T
+def _factor(cov: Float[np.ndarray, "D D"]) -> Float[np.ndarray, "D R"]:
+    """A with A A^T = cov and as many columns as cov has rank: a Cholesky factor with pivoting (LAPACK's pstrf).
+
+    Pivots below the threshold of numpy.linalg.matrix_rank are rounding noise; their roots would blow 1e-16 up to
+    1e-8 in each of those directions.
+    """
+    noise = np.diagonal(cov).max() * len(cov) * np.finfo(np.float64).eps
+    factor, pivots, rank, _ = scipy.linalg.lapack.dpstrf((cov + cov.T) / 2, lower=1, tol=noise)
+    unpivoted = np.empty((len(cov), rank))
+    unpivoted[pivots - 1] = np.tril(factor)[:, :rank]
+    return unpivoted

@@ -1,12 +1,33 @@
 """Multi-head attention with one fused projection for queries, keys and values."""
 
+from dataclasses import dataclass
+
+import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from ledit_jax.config import ModelConfig
 from ledit_jax.models.linear import Linear
+from ledit_jax.models.rotary import rotate
 from ledit_jax.ops.attention import attention
+
+
+@dataclass(frozen=True)
+class TokenGrid:
+    """What attention is told about the tokens, the same for every block."""
+
+    shape: tuple[int, int]
+    """(h, w), with h * w = T."""
+    causal: Bool[Array, " B"] | None = None
+    """Samples for which a scan applies, see `ops.attention.attention`."""
+    logit_scale: float | Float[Array, ""] = 1.0
+    """See `ops.attention.attention_scale`."""
+    rotary: tuple[np.ndarray, np.ndarray] | None = None
+    """(cos, sin) [T, K] of rotary positions, if the model has them."""
+    bias: np.ndarray | None = None
+    """[N, T, T], added to the logits once multiplied by the block's own slope (LookHere)."""
 
 
 class Attention(nnx.Module):
@@ -14,22 +35,39 @@ class Attention(nnx.Module):
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
         self.num_heads, self.backend = config.num_heads, config.attention
+        self.normalise = config.block == "fit"
         D, dtype = config.width, jnp.dtype(config.dtype)
         xavier = nnx.initializers.xavier_uniform()
         self.qkv = Linear(D, 3 * D, kernel_init=xavier, dtype=dtype, rngs=rngs)
         self.proj = Linear(D, D, kernel_init=xavier, dtype=dtype, rngs=rngs)
 
     def __call__(
-        self,
-        x: Float[Array, "B T D"],
-        grid: tuple[int, int],
-        scan: str,
-        causal: Bool[Array, " B"] | None = None,
-        logit_scale: float | Float[Array, ""] = 1.0,
+        self, x: Float[Array, "B T D"], grid: TokenGrid, scan: str, bias_slope: Float[Array, ""] | None = None
     ) -> Float[Array, "B T D"]:
-        """See `ledit_jax.ops.attention.attention` for grid, scan, causal and logit_scale."""
+        """scan: see `ledit_jax.ops.scan_masks`. bias_slope: factor of the grid's bias in this block."""
         B, T, D = x.shape
         # Split before the heads are separated: the gradient is then one concatenation.
         q, k, v = (a.reshape(B, T, self.num_heads, -1) for a in jnp.split(self.qkv(x), 3, axis=-1))
-        out = attention(q, k, v, grid=grid, scan=scan, causal=causal, logit_scale=logit_scale, backend=self.backend)
+        if self.normalise:
+            q, k = _standardise(q), _standardise(k)
+        if grid.rotary is not None:
+            q, k = rotate(q, *grid.rotary), rotate(k, *grid.rotary)
+        out = attention(
+            q,
+            k,
+            v,
+            grid=grid.shape,
+            scan=scan,
+            causal=grid.causal,
+            logit_scale=grid.logit_scale,
+            bias=None if grid.bias is None else grid.bias * bias_slope,
+            backend=self.backend,
+        )
         return self.proj(out.reshape(B, T, D))
+
+
+def _standardise(x: Float[Array, "B T N K"]) -> Float[Array, "B T N K"]:
+    """LayerNorm of each head's vector in float32, without learned scale and shift (FiTv2's QK-norm)."""
+    wide = x.astype(jnp.float32)
+    wide = wide - wide.mean(axis=-1, keepdims=True)
+    return (wide * jax.lax.rsqrt(jnp.square(wide).mean(axis=-1, keepdims=True) + 1e-6)).astype(x.dtype)

@@ -16,7 +16,7 @@ Params = dict[str, Any]
 
 def init_params(config: Config, key: jax.Array) -> Params:
     """Freshly initialised parameters; `key` is a typed PRNG key."""
-    model = LEDiT(config.model, config.in_channels, nnx.Rngs(key))
+    model = LEDiT(config.model, config.in_channels, nnx.Rngs(key), config.token_grid)
     return nnx.to_pure_dict(nnx.state(model, nnx.Param))
 
 
@@ -26,11 +26,16 @@ def abstract_params(config: Config) -> Params:
 
 
 def make_apply(config: Config) -> Callable[..., jax.Array]:
-    """apply(params, x, timesteps, labels, *, dilation=1, logit_scale=1.0): `LEDiT.__call__` as a pure function."""
-    graphdef = nnx.graphdef(nnx.eval_shape(lambda: LEDiT(config.model, config.in_channels, nnx.Rngs(0))))
+    """apply(params, x, timesteps, labels, **keywords): `LEDiT.__call__` as a pure function, with its keywords."""
 
-    def apply(params: Params, x, timesteps, labels, *, dilation: int = 1, logit_scale=1.0) -> jax.Array:
-        return nnx.merge(graphdef, params)(x, timesteps, labels, dilation=dilation, logit_scale=logit_scale)
+    def make() -> LEDiT:
+        return LEDiT(config.model, config.in_channels, nnx.Rngs(0), config.token_grid)
+
+    graphdef = nnx.graphdef(nnx.eval_shape(make))
+
+    def apply(params: Params, x, timesteps, labels, *, dilation=1, logit_scale=1.0, rope_method="plain") -> jax.Array:
+        model = nnx.merge(graphdef, params)
+        return model(x, timesteps, labels, dilation=dilation, logit_scale=logit_scale, rope_method=rope_method)
 
     return apply
 

@@ -13,14 +13,10 @@ from ledit_jax.config import ConfigError, nearest
 from ledit_jax.ops import cudnn_attention, splash_attention
 from ledit_jax.ops.dense_attention import reference_attention, xla_attention
 
-_BACKENDS = {
-    "reference": reference_attention,
-    "xla": xla_attention,
-    "cudnn": cudnn_attention.cudnn_attention,
-    "splash": splash_attention.splash_attention,
-}
+_DENSE = {"reference": reference_attention, "xla": xla_attention}
+_FUSED = {"cudnn": cudnn_attention.cudnn_attention, "splash": splash_attention.splash_attention}
 _OBSTACLES = {"cudnn": cudnn_attention.obstacle, "splash": splash_attention.obstacle}
-# Below it the logits of a head fit on the chip and XLA's own fusions do; see docs/attention.md for the counts.
+# Below it XLA's own program moves fewer bytes; docs/attention.md has the counts.
 _SPLASH_FROM_TOKENS = 256
 
 
@@ -33,31 +29,39 @@ def attention(
     scan: str = "none",
     causal: Bool[Array, " B"] | None = None,
     logit_scale: float | Float[Array, ""] = 1.0,
+    bias: Float[Array, "N T T"] | None = None,
     backend: str = "auto",
 ) -> Float[Array, "B T N K"]:
     """softmax(logit_scale * q k^T / sqrt(K), over the keys that `scan` shows) v, in the dtype of q.
 
     grid: (h, w) with h * w = T. causal: samples for which the scan applies; the others see every token (the
     timestep threshold of the paper's v3); None applies it to all. logit_scale: attention scaling at sampling
-    (see `attention_scale`). The softmax is float32 whatever the inputs are.
+    (see `attention_scale`). bias: added to the logits of each head. The softmax is float32 whatever the inputs are.
 
     backend: "reference" is a float32 einsum at highest precision, the oracle of the others; "xla" computes
     products in the inputs' dtype and stores the T x T logits; "cudnn" and "splash" are fused kernels for NVIDIA GPUs
     and TPUs, which do not; "auto" is `choose_backend`. Raises ConfigError for a backend that cannot run here, naming
-    one that can. "Here" is the platform of the mesh in context (`jax.set_mesh`), else the default one.
+    one that can. "Here" is the platform of the mesh in context (`jax.set_mesh`), else jax's default one.
     """
     platform, K = _platform(), q.shape[-1]
     if backend == "auto":
-        backend = choose_backend(platform, q.shape[1], q.dtype, K)
-    elif backend not in _BACKENDS:
-        raise ConfigError(f"attention backend {backend!r} is unknown: {nearest(backend, ('auto', *_BACKENDS))}")
-    elif backend in _OBSTACLES and (reason := _OBSTACLES[backend](platform, q.dtype, K)):
+        backend = choose_backend(platform, q.shape[1], q.dtype, K, has_bias=bias is not None)
+    kwargs = dict(grid=grid, scan=scan, causal=causal, scale=logit_scale / math.sqrt(K))
+    if backend in _DENSE:
+        return _DENSE[backend](q, k, v, bias=bias, **kwargs)
+    if backend not in _FUSED:
+        raise ConfigError(f"attention backend {backend!r} is unknown: {nearest(backend, ('auto', *_DENSE, *_FUSED))}")
+    if reason := _OBSTACLES[backend](platform, q.dtype, K):
         raise ConfigError(reason)
-    return _BACKENDS[backend](q, k, v, grid=grid, scan=scan, causal=causal, scale=logit_scale / math.sqrt(K))
+    if bias is not None:
+        raise ConfigError(f"attention backend {backend} takes no bias, which LookHere has: use xla")
+    return _FUSED[backend](q, k, v, **kwargs)
 
 
-def choose_backend(platform: str, num_tokens: int, dtype: np.dtype, head_dim: int) -> str:
+def choose_backend(platform: str, num_tokens: int, dtype: np.dtype, head_dim: int, has_bias: bool = False) -> str:
     """What "auto" is: the platform's fused kernel where it takes the inputs, splash from 256 tokens up; else xla."""
+    if has_bias:
+        return "xla"
     if platform == "gpu" and not cudnn_attention.obstacle(platform, dtype, head_dim):
         return "cudnn"
     if num_tokens >= _SPLASH_FROM_TOKENS and not splash_attention.obstacle(platform, dtype, head_dim):

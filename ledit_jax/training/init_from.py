@@ -8,9 +8,12 @@ import jax.numpy as jnp
 
 from ledit_jax.config import Config
 from ledit_jax.models.functional import Params, init_params
+from ledit_jax.models.position import resize_table
 from ledit_jax.weights import CheckpointError, load_weights
 
-_LABELS = "label_embed/embedding"
+_LABELS, _TABLE = "label_embed/embedding", "position_table"
+# Settings that give the weights their meaning and that no shape tells.
+_MEANING = ("num_heads", "timestep_max_period", "timestep_frequency_shift")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,15 +36,20 @@ def init_from_checkpoint(path: str | Path, config: Config, key: jax.Array) -> tu
     """Parameters for `config`, taken from the checkpoint (its EMA) wherever a name exists in both.
 
     Whatever only this config has, such as LEDiT's convolution over a DiT, is initialised as the config says: the
-    identity by default, so that step 0 computes what the checkpoint does without its positions. Raises
-    CheckpointError naming every array whose shape differs.
+    identity by default, so that step 0 computes what the checkpoint does without its positions. A learned positional
+    table is resized to this config's grid. Raises CheckpointError naming every array whose shape differs, and for a
+    number of heads or timestep frequencies that are not the checkpoint's.
     """
     source, source_config, step = load_weights(path)
+    _check_meaning(path, source_config, config)
     old, new = _flatten(source), _flatten(init_params(config, key))
     notes = [f"from {path}, step {step}"]
     if source_config.model.num_classes != config.model.num_classes:
         # Other classes: their rows mean nothing here.
         notes.append(f"dropped: {_LABELS} {old.pop(_LABELS).shape} (num_classes differs)")
+    if _TABLE in old and _TABLE in new and old[_TABLE].shape[:2] != new[_TABLE].shape[:2]:
+        notes.append(f"resized: {_TABLE} {old[_TABLE].shape} -> {new[_TABLE].shape}")
+        old[_TABLE] = resize_table(old[_TABLE], new[_TABLE].shape[:2])
     wrong = [f"{name} {old[name].shape} -> {new[name].shape}" for name in old if _differ(old, new, name)]
     if wrong:
         raise CheckpointError(f"--init_from={path} does not fit this model: {'; '.join(wrong)}")
@@ -55,6 +63,16 @@ def init_from_checkpoint(path: str | Path, config: Config, key: jax.Array) -> tu
         notes=tuple(notes),
     )
     return _unflatten(merged), report
+
+
+def _check_meaning(path: str | Path, saved: Config, config: Config) -> None:
+    for name in _MEANING:
+        old, new = getattr(saved.model, name), getattr(config.model, name)
+        if old != new:
+            raise CheckpointError(
+                f"--init_from={path} was trained with model.{name}={old}, and this config has {new}: add "
+                f"--config.model.{name}={old}"
+            )
 
 
 def _differ(old: Params, new: Params, name: str) -> bool:

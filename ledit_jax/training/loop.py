@@ -1,22 +1,23 @@
 """The training loop: from a validated config and a workdir to a trained state. The same call again resumes."""
 
-import contextlib
 import logging
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
 
 from ledit_jax.config import Config, ConfigError
 from ledit_jax.data import make_loader
+from ledit_jax.distributed import check_shared, is_lead
 from ledit_jax.models.functional import Params, count_params
-from ledit_jax.sharding import batch_sharding, check_divisibility, make_mesh, shardings
+from ledit_jax.sharding import make_mesh
 from ledit_jax.training.checkpoint import TrainCheckpointer
 from ledit_jax.training.init_from import init_from_checkpoint
 from ledit_jax.training.metrics import MetricWriter, Progress
-from ledit_jax.training.state import TrainState, init_state
-from ledit_jax.training.step import draw_dilation, make_train_step
+from ledit_jax.training.program import TrainProgram
+from ledit_jax.training.state import TrainState
+from ledit_jax.training.step import draw_dilation
+from ledit_jax.training.stopping import StopRequest, stop_request
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ class Run:
     def __init__(self, config: Config, workdir: Path):
         self.config, self.workdir = config, workdir
         self.mesh = make_mesh(config.mesh)
-        check_divisibility(config, self.mesh)
+        self.program = TrainProgram(config, self.mesh)
         self.loader = make_loader(
             config.data,
             config.autoencoder,
@@ -45,34 +46,30 @@ class Run:
                 f"model.num_classes={config.model.num_classes}, but the data has {self.loader.num_classes} classes"
             )
         _make_writable(workdir)
+        if jax.process_count() > 1:
+            check_shared(workdir)
         self.checkpointer = TrainCheckpointer(workdir, config)
         self.key = jax.random.key(config.train.seed)
-        self.abstract = jax.eval_shape(lambda: init_state(config, self.key))
-        self.shardings = shardings(self.mesh, self.abstract)
-        self.step_fn = jax.jit(make_train_step(config), static_argnums=3, donate_argnums=0)
 
     def start(self, init_from: str | None) -> TrainState:
         """The newest checkpoint's state if there is one, else a fresh state, from `init_from`'s weights if given."""
         if self.checkpointer.latest_step() is not None:
-            placed = jax.tree.map(
-                lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), self.abstract, self.shardings
-            )
-            state, data_state = self.checkpointer.restore(placed)
+            state, data_state = self.checkpointer.restore(self.program.state)
             self.loader.set_state(data_state)
             logger.info(f"resumed {self.workdir} at step {int(state.step)}")
             return state
-        init = jax.jit(lambda key, params: init_state(self.config, key, params), out_shardings=self.shardings)
         params = None
         if init_from:
             params, report = init_from_checkpoint(init_from, self.config, self.key)
+            params = jax.device_get(params)
             logger.info(str(report))
-        return init(self.key, params)
+        return self.program.init(self.key, params)
 
     def next_batch(self) -> dict[str, jax.Array]:
         """This process's share of the next batch, as global arrays."""
-        sharding = batch_sharding(self.mesh)
         return {
-            name: jax.make_array_from_process_local_data(sharding, value) for name, value in next(self.loader).items()
+            name: jax.make_array_from_process_local_data(self.program.batch_sharding, value)
+            for name, value in next(self.loader).items()
         }
 
     def save(self, state: TrainState) -> None:
@@ -100,28 +97,31 @@ def train(
         f"{count_params(state.params):,} parameters, {config.num_tokens()} tokens, batch {config.train.batch_size} "
         f"on {run.mesh.size} {jax.devices()[0].device_kind} device(s), steps {step} to {config.train.num_steps}"
     )
-    writer, progress = MetricWriter(run.workdir, step), Progress(step, config.train.num_steps)
+    writer, progress = None, None
+    if is_lead():
+        writer, progress = MetricWriter(run.workdir, step), Progress(step, config.train.num_steps)
     try:
-        with _stop_signals() as stopped:
-            state = _run_steps(run, state, writer, progress, stopped, on_sample)
+        with stop_request() as stop:
+            state = _run_steps(run, state, writer, progress, stop, on_sample)
         run.save(state)
     finally:
-        progress.close()
-        writer.close()
+        if is_lead():
+            progress.close()
+            writer.close()
         run.loader.close()
         run.checkpointer.wait()
         run.checkpointer.close()
-    logger.info(f"{'stopped' if stopped else 'finished'} at step {int(state.step)}, saved in {run.workdir}")
+    logger.info(f"{'stopped' if stop.received else 'finished'} at step {int(state.step)}, saved in {run.workdir}")
     return state
 
 
-def _run_steps(run: Run, state: TrainState, writer, progress, stopped: list, on_sample) -> TrainState:
+def _run_steps(run: Run, state: TrainState, writer, progress, stop: StopRequest, on_sample) -> TrainState:
     """Steps until the end or a signal. Metrics are read one step late, so that the device never waits for Python."""
     config = run.config.train
     pending = None
     for step in range(int(state.step), config.num_steps):
         dilation = draw_dilation(config, step)
-        state, metrics = run.step_fn(state, run.next_batch(), run.key, dilation)
+        state, metrics = run.program.step(state, run.next_batch(), run.key, dilation)
         if pending:
             _report(run, *pending, writer, progress)
         pending = (step + 1, metrics)
@@ -129,7 +129,7 @@ def _run_steps(run: Run, state: TrainState, writer, progress, stopped: list, on_
             run.save(state)
         if on_sample and config.sample_every and (step + 1) % config.sample_every == 0:
             on_sample(state.ema, step + 1)
-        if stopped:
+        if stop.reached(step + 1):
             break
     if pending:
         _report(run, *pending, writer, progress)
@@ -137,7 +137,10 @@ def _run_steps(run: Run, state: TrainState, writer, progress, stopped: list, on_
 
 
 def _report(run: Run, step: int, metrics: dict[str, jax.Array], writer, progress) -> None:
-    """Shows and writes a step's metrics; raises TrainingStopped if too many steps were not finite."""
+    """Shows and writes a step's metrics; raises TrainingStopped if too many steps were not finite.
+
+    All processes look at the numbers, which are the same for all, and only the lead has a writer and a progress.
+    """
     config = run.config.train
     values = {name: float(value) for name, value in jax.device_get(metrics).items()}
     if values["nonfinite_steps"] > config.max_nonfinite_steps:
@@ -148,6 +151,8 @@ def _report(run: Run, step: int, metrics: dict[str, jax.Array], writer, progress
             f"step {step}: loss {values['loss']}, gradient norm {values['grad_norm']}; "
             f"the update was not applied. Last good checkpoint: {good}"
         )
+    if not is_lead():
+        return
     progress.advance(step, values["loss"])
     if step % config.log_every == 0 or step == config.num_steps:
         rate = progress.rate(step)
@@ -158,25 +163,8 @@ def _report(run: Run, step: int, metrics: dict[str, jax.Array], writer, progress
 def _make_writable(workdir: Path) -> None:
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        probe = workdir / ".writable"
+        probe = workdir / f".writable-{jax.process_index()}"
         probe.touch()
         probe.unlink()
     except OSError as error:
         raise ConfigError(f"--workdir={workdir} cannot be written ({error.strerror}): choose another folder") from error
-
-
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[list[int]]:
-    """A list that SIGTERM and SIGINT append to; the second SIGINT interrupts at once."""
-    received: list[int] = []
-
-    def handle(number, frame):
-        received.append(number)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

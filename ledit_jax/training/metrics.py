@@ -5,7 +5,6 @@ import logging
 import time
 from pathlib import Path
 
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 logger = logging.getLogger(__name__)
@@ -21,6 +20,8 @@ class MetricWriter:
             rows = [line for line in self.path.read_text().splitlines() if _step_of(line) <= resumed_step]
             self.path.write_text("".join(f"{row}\n" for row in rows))
         self.file = self.path.open("a", buffering=1)
+        from tensorboardX import SummaryWriter  # here, because it imports PyTorch where that is installed
+
         self.tensorboard = SummaryWriter(logdir=str(workdir), purge_step=resumed_step + 1)
 
     def write(self, step: int, metrics: dict[str, float]) -> None:

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ledit_jax.analysis.plots import Panel, loss_curve, moving_average, picture_grid, read_losses, save_png, sheet
+from ledit_jax.analysis.plots import (
+    Panel,
+    draw_sheet,
+    loss_curve,
+    moving_average,
+    picture_grid,
+    read_losses,
+    save_png,
+    sheet,
+)
 from ledit_jax.config import ConfigError
 
 
@@ -49,6 +58,12 @@ def test_sheet_shows_every_panel_at_one_scale(tmp_path):
         found = (page == color).all(axis=-1)
         assert found.sum() == 4 * 9 * height * width
         assert found.any(axis=1).sum() == 2 * 3 * height and found.any(axis=0).sum() == 2 * 3 * width
+
+
+def test_a_file_holds_the_sheet_that_is_drawn(tmp_path):
+    panels = [Panel("16 x 16", "64 tokens", _noise(2, 16, 16, 1), 2)]
+    sheet(panels, tmp_path / "new" / "sheet.png", scale=2)
+    np.testing.assert_array_equal(Image.open(tmp_path / "new" / "sheet.png"), draw_sheet(panels, scale=2))
 
 
 def test_sheet_has_text_above_the_pictures(tmp_path):

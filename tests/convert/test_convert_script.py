@@ -10,6 +10,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -17,13 +18,15 @@ import safetensors.torch
 import torch
 from diffusers import AutoencoderKL as TorchVAE
 from oracles import torch_dit
+from tiny import tiny_config
 
 from ledit_jax.config import ConfigError, model_preset
 from ledit_jax.convert import read
 from ledit_jax.convert.read import convert_to_checkpoint
 from ledit_jax.convert.write import convert_to_torch
+from ledit_jax.models.functional import init_params
 from ledit_jax.pipeline import load_model
-from ledit_jax.weights import CheckpointError, load_vae
+from ledit_jax.weights import CheckpointError, export_weights, load_vae
 
 ROOT = Path(__file__).parents[2]
 DIT = model_preset("DiT-S/2", depth=1, width=32, num_heads=4, num_classes=10)
@@ -238,6 +241,13 @@ def test_an_output_that_exists(tmp_path, dit_file, checkpoint):
     convert_to_torch(checkpoint, tmp_path / "dit.pt", overwrite=True)
     assert "pos_embed" in torch.load(tmp_path / "dit.pt")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dit.pt", "run"]
+
+
+def test_networks_that_pytorch_has_no_names_for(tmp_path):
+    config = tiny_config("FiTv2")
+    export_weights(tmp_path / "fit", init_params(config, jax.random.key(0)), config, step=1)
+    with pytest.raises(ConfigError, match="has model.block=fit and model.position=rope: only networks with DiT's"):
+        convert_to_torch(tmp_path / "fit", tmp_path / "fit.pt")
 
 
 def test_overwriting_a_converted_checkpoint(tmp_path, state, dit_file):

@@ -7,6 +7,7 @@ from PIL import Image
 from ledit_jax.config import ConfigError
 from ledit_jax.data.folder import ImageFolder
 from ledit_jax.data.records import UnreadableRecord
+from ledit_jax.data.transforms import center_crop
 
 
 def save(path, value=0, mode="RGB", size=(6, 4), **options):
@@ -74,6 +75,14 @@ def test_exif_orientation_is_obeyed(tmp_path):
     Image.fromarray(pixels).save(tmp_path / "a" / "p.png", exif=exif)
     image = ImageFolder(str(tmp_path))[0]["image"]
     assert image.shape == (6, 4, 3) and image[:3].min() == 255 and image[3:].max() == 0
+
+
+def test_pictures_are_cropped_as_they_are_read(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (37, 50, 3), np.uint8)
+    (tmp_path / "a").mkdir()
+    Image.fromarray(noise).save(tmp_path / "a" / "p.png")
+    image = ImageFolder(str(tmp_path), size=(16, 8))[0]["image"]
+    np.testing.assert_array_equal(image, np.asarray(center_crop(Image.fromarray(noise), 16, 8)))
 
 
 def test_damaged_files_are_unreadable_records(tmp_path):

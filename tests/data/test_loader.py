@@ -6,10 +6,12 @@ import logging
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
+from scipy import stats
 
 from ledit_jax.config import AutoencoderConfig, ConfigError, DataConfig
 from ledit_jax.data import make_loader
+from ledit_jax.data.batches import standard_normal
 from ledit_jax.data.digits import Digits
 from ledit_jax.data.latents import MOMENTS, LatentMetadata, LatentWriter, write_metadata
 
@@ -82,6 +84,46 @@ def test_colour_pictures_are_cropped_to_size(open_loader, tmp_path):
     assert batch["x"].shape == (40, 16, 8, 3)
     assert np.all(np.ptp(batch["x"], axis=(1, 2, 3)) == 0)  # each is still uniformly grey
     np.testing.assert_array_equal(np.sort(batch["label"]), np.repeat(range(4), 10))
+
+
+def test_jpegs_reach_the_batch_as_pil_and_adm_have_them_bit_for_bit(open_loader, tmp_path):
+    """Open, RGB, halve by boxes, bicubic, cut, perhaps mirror, x / 127.5 - 1: written here with PIL and NumPy alone."""
+    rng = np.random.default_rng(0)
+    expected = []
+    for i, (height, width) in enumerate([(90, 70), (33, 40), (17, 60), (64, 64)]):
+        (tmp_path / str(i)).mkdir()
+        file = tmp_path / str(i) / "p.jpg"
+        Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8)).save(file)
+        picture = Image.open(file).convert("RGB")
+        while min(picture.size) >= 32:
+            picture = picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.BOX)
+        scale = 16 / min(picture.size)
+        picture = picture.resize(
+            (round(picture.width * scale), round(picture.height * scale)), Image.Resampling.BICUBIC
+        )
+        left, top = (picture.width - 16) // 2, (picture.height - 16) // 2
+        picture = picture.crop((left, top, left + 16, top + 16))
+        mirrored = ImageOps.mirror(picture)
+        expected.append([np.asarray(p).astype(np.float32) / np.float32(127.5) - 1 for p in (picture, mirrored)])
+    config = DataConfig(source="image_folder", path=str(tmp_path), image_height=16, image_width=16)
+    loader = open_loader(config, batch_size=4)
+    seen = set()
+    for _ in range(8):  # epochs
+        batch = next(loader)
+        for x, label in zip(batch["x"], batch["label"], strict=True):
+            (which,) = (k for k in range(2) if np.array_equal(x, expected[label][k]))
+            seen.add((int(label), which))
+    assert len(seen) == 8  # all four, each both ways
+
+
+@pytest.mark.parametrize("count", [1, 2, 9999, 100_000])
+def test_normal_draws_are_normal(count):
+    draws = standard_normal(np.random.SFC64(count), count)
+    assert draws.shape == (count,) and draws.dtype == np.float32 and np.all(abs(draws) < 6.8)
+    if count > 2:
+        assert stats.kstest(draws, "norm").pvalue > 1e-3
+        assert stats.kstest(draws[: count // 2] + draws[-(count // 2) :], stats.norm(scale=2**0.5).cdf).pvalue > 1e-3
+        assert abs(stats.kurtosis(draws)) < 5 * (24 / count) ** 0.5
 
 
 @pytest.mark.parametrize("count", [40, 41])

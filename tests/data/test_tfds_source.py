@@ -67,6 +67,31 @@ def test_damaged_picture_is_an_unreadable_record(tmp_path):
         source[1]
 
 
+def test_pictures_without_a_label_are_unreadable_records(tmp_path):
+    picture = png(np.zeros((2, 2, 3), np.uint8))
+    write_dataset(tmp_path, [(1, picture), (-1, picture)], 3, tfds.features.ClassLabel(num_classes=2))
+    source = TFDS("tiny", "train", str(tmp_path))
+    assert source[0]["label"] == 1
+    with pytest.raises(UnreadableRecord, match=r"tiny train record 1: it has no label"):
+        source[1]
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "info"])
+def test_damaged_folders_are_refused(tmp_path, damage):
+    write_dataset(tmp_path, [(0, png(np.zeros((2, 2, 3), np.uint8)))], 3, tfds.features.ClassLabel(num_classes=1))
+    folder = tmp_path / "tiny" / "1.0.0"
+    records = folder / "tiny-train.array_record-00000-of-00001"
+    if damage == "missing":
+        records.unlink()
+    elif damage == "empty":
+        records.write_bytes(b"")
+    else:
+        (folder / "dataset_info.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"data.name='tiny'.*cannot be read.*tfds build tiny") as caught:
+        len(TFDS("tiny", "train", str(tmp_path)))
+    assert "\n" not in str(caught.value)
+
+
 def test_refusals_are_one_line(tmp_path):
     write_dataset(tmp_path, [(0, png(np.zeros((2, 2, 3), np.uint8)))], 3, tfds.features.Scalar(np.int64))
     cases = [

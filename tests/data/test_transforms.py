@@ -58,6 +58,12 @@ def test_float_range():
     np.testing.assert_allclose(x.ravel(), [-1, 1, -0.6], atol=1e-7)
 
 
+def test_floats_can_be_written_in_place():
+    image, out = np.arange(12, dtype=np.uint8).reshape(2, 2, 3), np.zeros((2, 2, 3), np.float32)
+    assert to_float(image, out=out) is out
+    np.testing.assert_array_equal(out, to_float(image))
+
+
 def test_flip_mirrors_about_half():
     image = np.asarray(picture(8, 12))
     rng = np.random.default_rng(0)

@@ -39,6 +39,19 @@ def test_diagonal_covariances_have_a_closed_form():
     np.testing.assert_allclose(distance, expected, rtol=1e-12)
 
 
+@pytest.mark.parametrize("num_samples", [(10, 25), (3, 60), (39, 200), (120, 20)])
+def test_distance_matches_scipy_where_ill_conditioned(num_samples):
+    """Fewer samples than dimensions, and scales over six decades. S1 S2 has no root that scipy could find there; with R
+    the root of S1, R S2 R has the same eigenvalues and is symmetric, which scipy bears."""
+    dim = 40
+    scales = np.logspace(0, -3, dim)
+    one, two = (gaussian_statistics(_features(s, n, dim) * scales) for s, n in zip((8, 9), num_samples, strict=True))
+    root = np.real(scipy.linalg.sqrtm(one[1]))
+    expected = np.sum((one[0] - two[0]) ** 2) + np.trace(one[1] + two[1])
+    expected -= 2 * np.trace(np.real(scipy.linalg.sqrtm(root @ two[1] @ root)))
+    np.testing.assert_allclose(frechet_distance(*one, *two), expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize("num_samples", [2, 10, 64, 500])
 def test_a_set_is_at_distance_zero_of_itself_also_with_fewer_samples_than_dimensions(num_samples):
     mean, cov = gaussian_statistics(_features(4, num_samples, 128))

@@ -90,7 +90,7 @@ def test_sample_keeps_what_is_there_and_replaces_it_when_told(tmp_path, checkpoi
 
 
 def test_help_teaches():
-    for script in ("train.py", "sample.py"):
+    for script in ("train.py", "sample.py", "evaluate.py"):
         result = run(script, "--help")
         assert result.returncode == 0
         assert f"python {script}" in result.stdout

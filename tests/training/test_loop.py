@@ -1,5 +1,6 @@
 """The loop: resumption bit for bit, metrics, non-finite steps, signals, and fine-tuning from another checkpoint."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -16,9 +17,12 @@ from tiny import tiny_config, with_train
 
 from ledit_jax.config import ConfigError
 from ledit_jax.data.latents import LatentMetadata, LatentWriter, write_metadata
+from ledit_jax.models.functional import init_params
+from ledit_jax.models.position import resize_table
+from ledit_jax.training.init_from import init_from_checkpoint
 from ledit_jax.training.loop import TrainingStopped, train
 from ledit_jax.training.step import _accumulate
-from ledit_jax.weights import CheckpointError, find_checkpoint, load_weights
+from ledit_jax.weights import CheckpointError, export_weights, find_checkpoint, load_weights
 
 
 def leaves(state):
@@ -167,6 +171,24 @@ def test_fine_tuning_from_another_shape_names_both_shapes(tmp_path):
     wider = tiny_config(model=dict(width=32))
     with pytest.raises(CheckpointError, match=r"patch_embed/kernel \(4, 16\) -> \(4, 32\)"):
         train(wider, tmp_path / "b", str(tmp_path / "a"))
+
+
+@pytest.mark.parametrize("name, value", [("num_heads", 4), ("timestep_frequency_shift", 1.0)])
+def test_fine_tuning_with_another_meaning_of_the_weights_is_refused(tmp_path, name, value):
+    config = tiny_config()
+    export_weights(tmp_path / "c", init_params(config, jax.random.key(0)), config, step=1)
+    with pytest.raises(CheckpointError, match=rf"model\.{name}={getattr(config.model, name)}, and this config has"):
+        init_from_checkpoint(tmp_path / "c", tiny_config(model={name: value}), jax.random.key(0))
+
+
+def test_fine_tuning_at_another_size_resizes_a_learned_table(tmp_path):
+    config = tiny_config("Learnable")
+    params = init_params(config, jax.random.key(0))
+    export_weights(tmp_path / "c", params, config, step=1)
+    larger = dataclasses.replace(config, data=dataclasses.replace(config.data, image_height=16, image_width=12))
+    tuned, report = init_from_checkpoint(tmp_path / "c", larger, jax.random.key(1))
+    np.testing.assert_array_equal(tuned["position_table"], resize_table(params["position_table"], (8, 6)))
+    assert "resized: position_table (4, 4, 16) -> (8, 6, 16)" in str(report)
 
 
 def test_resuming_with_a_changed_architecture_is_refused(tmp_path):

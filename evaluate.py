@@ -1,0 +1,73 @@
+"""FID, sFID, Inception Score, precision and recall of samples against a reference, as ADM's evaluation defines them.
+
+  python evaluate.py --samples=x.npz --reference=VIRTUAL_imagenet256_labeled.npz --inception=INCEPTION --json=x.json
+  python evaluate.py --reference=imagenet/val --height=512 --width=384 --inception=INCEPTION --save_reference=ref.npz
+  python evaluate.py --samples=folder --reference=ref.npz --inception=INCEPTION --features=cache
+
+INCEPTION is pt_inception-2015-12-05-6726825d.pth (reading it needs torch), classify_image_graph_def.pb, or an .npz
+that convert_torch_weights.py made of one of them. Samples and references are an .npz of ADM's (with or without
+statistics), a folder of pictures, a file of --save_reference, or a data source: digits:test, shapes, tfds:NAME:SPLIT.
+With --features=FOLDER the same command goes on after a kill. More in docs/evaluation.md.
+"""
+
+import functools
+from pathlib import Path
+
+from absl import flags
+
+from ledit_jax import cli
+from ledit_jax.config import ConfigError
+from ledit_jax.convert.inception import load_inception
+from ledit_jax.evaluation.features import FeatureExtractor
+from ledit_jax.evaluation.report import check_writable, read_recipe, report, write_json
+from ledit_jax.evaluation.statistics import measure_set, save_statistics
+from ledit_jax.evaluation.suite import evaluate, metrics_table
+
+SAMPLES = flags.DEFINE_string("samples", None, "What is judged. May be left out with --save_reference.")
+REFERENCE = flags.DEFINE_string("reference", None, "What it is judged by.")
+INCEPTION = flags.DEFINE_string("inception", None, "Weights; not needed where both sides are stored statistics.")
+SAVE_REFERENCE = flags.DEFINE_string("save_reference", None, "x.npz: keep the reference's statistics and features.")
+JSON = flags.DEFINE_string("json", None, "x.json: the figures, with the samples' recipe.")
+HEIGHT = flags.DEFINE_integer("height", None, "Crop the reference to this size (pixels), as training crops.")
+WIDTH = flags.DEFINE_integer("width", None, "Like --height.")
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Pictures at a time on each device.", lower_bound=1)
+FEATURES = flags.DEFINE_string("features", None, "Folder to keep features in, for going on and for other references.")
+flags.mark_flag_as_required("reference")
+
+
+@functools.cache
+def extractor() -> FeatureExtractor:
+    if not INCEPTION.value:
+        raise ConfigError(
+            "--inception is not given, and there are pictures to judge: see --help for the files it takes"
+        )
+    return FeatureExtractor(load_inception(INCEPTION.value), BATCH_SIZE.value)
+
+
+def features(side: str) -> Path | None:
+    return Path(FEATURES.value) / side if FEATURES.value else None
+
+
+def main() -> None:
+    if not SAMPLES.value and not SAVE_REFERENCE.value:
+        raise ConfigError("--samples is not given: name what to judge, or give --save_reference to make a reference")
+    for out in (JSON.value, SAVE_REFERENCE.value):
+        check_writable(out)
+    size = {"height": HEIGHT.value, "width": WIDTH.value}
+    reference = measure_set(REFERENCE.value, extractor, is_reference=True, folder=features("reference"), **size)
+    if SAVE_REFERENCE.value:
+        save_statistics(reference, SAVE_REFERENCE.value)
+        print(f"wrote the statistics of {reference.num_samples} pictures to {SAVE_REFERENCE.value}")
+    if not SAMPLES.value:
+        return
+    samples = measure_set(SAMPLES.value, extractor, folder=features("samples"))
+    weights = None if samples.features is None or not INCEPTION.value else extractor().class_weights
+    metrics = evaluate(samples, reference, weights, progress="precision and recall")
+    print(metrics_table({SAMPLES.value: metrics}))
+    if JSON.value:
+        network = {"path": INCEPTION.value, "digest": extractor().digest} if INCEPTION.value else None
+        write_json(JSON.value, report(metrics, samples, reference, network, read_recipe(SAMPLES.value)))
+
+
+if __name__ == "__main__":
+    cli.run(main, __doc__)

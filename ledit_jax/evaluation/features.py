@@ -1,0 +1,130 @@
+"""Pictures through the Inception network, over all local devices; in pieces that are kept, where they should be."""
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Float, UInt8
+from tqdm import tqdm
+
+from ledit_jax.config import ConfigError
+from ledit_jax.evaluation.inception import Inception
+from ledit_jax.evaluation.pictures import Pictures
+
+PIECE = 1000
+"""Pictures whose features are handed on, and kept, together."""
+
+Features = tuple[Float[np.ndarray, "B 2048"], Float[np.ndarray, "B 2023"]]
+"""pool_3, and the first channels of mixed_6/conv."""
+
+
+class FeatureExtractor:
+    """Runs the network on batches, split over the local devices, in float32 throughout."""
+
+    def __init__(self, network: Inception, batch_size: int = 64):
+        """batch_size: pictures at a time on each device."""
+        self.mesh = Mesh(np.asarray(jax.local_devices()), ("data",))
+        self.batch_size = batch_size * self.mesh.size
+        graphdef, params = nnx.split(network, nnx.Param)
+        self.class_weights = np.asarray(network.fc.kernel[...])
+        digest = hashlib.sha256()
+        for leaf in jax.tree.leaves(params):
+            digest.update(np.asarray(leaf).tobytes())
+        self.digest = digest.hexdigest()[:16]
+        self._params = jax.device_put(params, NamedSharding(self.mesh, P()))
+        self._run = jax.jit(lambda params, x: nnx.merge(graphdef, params)(x.astype(jnp.float32)))
+
+    def __call__(self, pictures: UInt8[np.ndarray, "B H W 3"]) -> Features:
+        """Features of a batch of at most `self.batch_size`; it is filled up, so that one program serves all."""
+        padded = np.resize(pictures, (self.batch_size, *pictures.shape[1:]))
+        padded = jax.device_put(padded, NamedSharding(self.mesh, P("data")))
+        # Accelerators would multiply in bfloat16 or TF32 by default, and the reference figures are float32's.
+        with jax.default_matmul_precision("highest"):
+            pool, spatial = self._run(self._params, padded)
+        return np.asarray(pool)[: len(pictures)], np.asarray(spatial)[: len(pictures)]
+
+    def pieces(self, pictures: Pictures, folder: Path | None = None, progress: str | None = None) -> Iterator[Features]:
+        """Features of a whole set, PIECE pictures at a time and in order.
+
+        folder: where each piece is kept once it is done, and read from if it is there already. progress: the caption
+        of a progress bar. Raises ConfigError for a folder that holds another set's features.
+        """
+        kept = _KeptPieces(folder, pictures, self.digest) if folder else None
+        done = kept.count() if kept else 0
+        bar = tqdm(total=pictures.count, desc=progress, unit="picture", disable=progress is None)
+        bar.mininterval = 0.1 if sys.stderr.isatty() else 10.0  # seconds; a log wants few lines
+        with bar:
+            for index in range(done):
+                features = kept.read(index)
+                bar.update(len(features[0]))
+                yield features
+            for index, features in enumerate(self._computed(pictures, done, bar), start=done):
+                if kept:
+                    kept.write(index, features)
+                yield features
+
+    def _computed(self, pictures: Pictures, first_piece: int, bar: tqdm) -> Iterator[Features]:
+        batches = pictures.batches(self.batch_size, first_piece * PIECE)
+        waiting: list[Features] = []
+        left = pictures.count - first_piece * PIECE
+        for batch in batches:
+            waiting.append(self(batch))
+            bar.update(len(batch))
+            left -= len(batch)
+            held = sum(len(pool) for pool, _ in waiting)
+            if held < PIECE and left:
+                continue
+            pool, spatial = (np.concatenate(parts) for parts in zip(*waiting, strict=True))
+            whole = held if not left else held // PIECE * PIECE
+            for start in range(0, whole, PIECE):
+                stop = min(start + PIECE, whole)
+                yield pool[start:stop], spatial[start:stop]
+            waiting = [(pool[whole:], spatial[whole:])]
+
+
+class _KeptPieces:
+    """Pieces on disk, one file each, beside a note of the set and the network that they come from."""
+
+    def __init__(self, folder: Path, pictures: Pictures, digest: str):
+        self._folder, self._total = folder, -(-pictures.count // PIECE)
+        key = pictures.fingerprint | {"inception": digest}
+        note = folder / "set.json"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not note.exists():
+                _write_aside(note, lambda file: file.write(json.dumps(key, indent=2).encode()))
+            if json.loads(note.read_text()) != key:
+                raise ConfigError(f"--features: {folder} holds features of other pictures or weights: choose another")
+        except (OSError, json.JSONDecodeError) as error:
+            raise ConfigError(f"--features: {folder} cannot be used ({error}): choose another place") from error
+
+    def _path(self, index: int) -> Path:
+        return self._folder / f"{index:06d}.npz"
+
+    def count(self) -> int:
+        """Pieces from the first on that are there."""
+        return next((i for i in range(self._total) if not self._path(i).exists()), self._total)
+
+    def read(self, index: int) -> Features:
+        with np.load(self._path(index)) as archive:
+            return archive["pool"], archive["spatial"]
+
+    def write(self, index: int, features: Features) -> None:
+        pool, spatial = features
+        _write_aside(self._path(index), lambda file: np.savez(file, pool=pool, spatial=spatial))
+
+
+def _write_aside(path: Path, write) -> None:
+    aside = path.with_name(f".{path.name}.partial")
+    with open(aside, "wb") as file:
+        write(file)
+    os.replace(aside, path)

@@ -1,0 +1,53 @@
+"""The training step laid out over a mesh: the one program that the loop runs and that `--compile_only` compiles."""
+
+import functools
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from ledit_jax.config import Config
+from ledit_jax.models.functional import Params
+from ledit_jax.sharding import batch_sharding, check_divisibility, shardings
+from ledit_jax.training.state import TrainState, init_state
+from ledit_jax.training.step import make_train_step
+
+
+class TrainProgram:
+    """State, batch and step of a config on a mesh, before anything is allocated.
+
+    `state` is an abstract TrainState whose leaves carry their shardings. Raises ConfigError if the mesh does not
+    divide the batch or the width.
+    """
+
+    def __init__(self, config: Config, mesh: Mesh):
+        check_divisibility(config, mesh)
+        self.config, self.mesh = config, mesh
+        self.batch_sharding = batch_sharding(mesh)
+        abstract = jax.eval_shape(lambda: init_state(config, jax.random.key(0)))
+        self.shardings = shardings(mesh, abstract)
+        self.state: TrainState = jax.tree.map(_placed, abstract, self.shardings)
+        # The state leaves as it came: otherwise XLA would choose, and the next step would compile once more.
+        self.step = jax.jit(
+            make_train_step(config),
+            static_argnums=3,
+            donate_argnums=0,
+            out_shardings=(self.shardings, NamedSharding(mesh, P())),
+        )
+
+    def init(self, key: jax.Array, params: Params | None = None) -> TrainState:
+        """State at step 0, made where it will live; from `params` (host arrays) if given."""
+        return jax.jit(functools.partial(init_state, self.config), out_shardings=self.shardings)(key, params)
+
+    def abstract_arguments(self) -> tuple[Any, ...]:
+        """State, batch and key as `step` takes them, in shapes; its fourth argument is the dilation."""
+        size = self.config.train.batch_size
+        x = jax.ShapeDtypeStruct((size, *self.config.latent_shape()), "float32", sharding=self.batch_sharding)
+        label = jax.ShapeDtypeStruct((size,), "int32", sharding=self.batch_sharding)
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        return self.state, {"x": x, "label": label}, _placed(key, NamedSharding(self.mesh, P()))
+
+
+def _placed(leaf: jax.ShapeDtypeStruct, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)

@@ -1,0 +1,256 @@
+"""From pictures to the five numbers: features in pieces, stored statistics, warnings, what devices may not change."""
+
+import dataclasses
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from oracles import torch_inception
+from PIL import Image
+
+from ledit_jax.config import ConfigError
+from ledit_jax.convert.inception import convert_inception, load_inception
+from ledit_jax.evaluation import features as features_module
+from ledit_jax.evaluation import statistics as statistics_module
+from ledit_jax.evaluation.features import FeatureExtractor
+from ledit_jax.evaluation.statistics import SetStatistics, measure_set, save_statistics
+from ledit_jax.evaluation.suite import Metrics, evaluate, metrics_table
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def state():
+    return torch_inception.random_state()
+
+
+@pytest.fixture(scope="module")
+def inception(state, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("inception")
+    torch.save(state, folder / "x.pth")
+    convert_inception(folder / "x.pth", folder / "inception.npz")
+    return folder / "inception.npz"
+
+
+@pytest.fixture(scope="module")
+def extractor(inception):
+    return FeatureExtractor(load_inception(inception), batch_size=4)
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory):
+    """Two npz of 11 and 9 pictures of different brightness."""
+    folder = tmp_path_factory.mktemp("sets")
+    rng = np.random.default_rng(0)
+    arrays = rng.integers(0, 200, (11, 8, 8, 3), dtype=np.uint8), rng.integers(40, 256, (9, 8, 8, 3), dtype=np.uint8)
+    for name, array in zip("ab", arrays, strict=True):
+        np.savez(folder / f"{name}.npz", array)
+    return folder / "a.npz", folder / "b.npz", arrays
+
+
+@pytest.fixture(scope="module")
+def measured(sets, extractor):
+    return [measure_set(str(path), lambda: extractor) for path in sets[:2]]
+
+
+def test_all_five_equal_adms_definitions_on_pytorchs_features(measured, sets, state, extractor):
+    """Nothing of ours but the metrics' code under test: PyTorch's forward pass, scipy, brute force."""
+    x, y = (torch.from_numpy(a).permute(0, 3, 1, 2).float() for a in sets[2])
+    with torch.no_grad():
+        (x, xs), (y, ys) = torch_inception.forward(state, x), torch_inception.forward(state, y)
+        p = torch.softmax(x.double() @ state["fc.weight"].T.double(), dim=1).numpy()
+    xs, ys = (s.permute(0, 2, 3, 1)[..., :7].reshape(len(s), -1) for s in (xs, ys))
+
+    def frechet(a, b):
+        a, b = a.double().numpy(), b.double().numpy()
+        # In the span of both sets, where covariances of so few samples are at least small.
+        basis = scipy.linalg.orth(np.concatenate([a - a.mean(0), b - b.mean(0)]).T)
+        s, t = np.cov(a @ basis, rowvar=False), np.cov(b @ basis, rowvar=False)
+        root = scipy.linalg.sqrtm(s).real
+        trace = np.trace(scipy.linalg.sqrtm(root @ t @ root).real)
+        return np.sum((a.mean(0) - b.mean(0)) ** 2) + np.trace(s) + np.trace(t) - 2 * trace
+
+    metrics = evaluate(*measured, extractor.class_weights)
+    assert metrics.fid == pytest.approx(frechet(x, y), rel=1e-3)
+    assert metrics.sfid == pytest.approx(frechet(xs, ys), rel=1e-3)
+    score = np.exp(np.mean(np.sum(p * (np.log(p) - np.log(p.mean(0))), axis=1)))
+    assert metrics.inception_score - 1 == pytest.approx(score - 1, rel=1e-3) and score > 1.01
+    distance = torch.cdist(y.double(), x.double())
+    radius_y, radius_x = (torch.cdist(s.double(), s.double()).sort(dim=1).values[:, 3] for s in (y, x))
+    assert metrics.precision == pytest.approx((distance <= radius_y[:, None]).any(0).double().mean().item())
+    assert metrics.recall == pytest.approx((distance <= radius_x[None]).any(1).double().mean().item())
+
+
+def test_a_set_against_itself(measured, extractor):
+    metrics = evaluate(measured[0], measured[0], extractor.class_weights)
+    assert metrics.fid == pytest.approx(0, abs=1e-6) and metrics.sfid == pytest.approx(0, abs=1e-6)
+    assert metrics.precision == metrics.recall == 1
+
+
+def test_batch_size_does_not_matter(measured, sets, inception, extractor):
+    other = FeatureExtractor(load_inception(inception), batch_size=5)
+    again = [measure_set(str(path), lambda: other) for path in sets[:2]]
+    assert [s.num_samples for s in again] == [11, 9]
+    for one, two in zip(measured, again, strict=True):
+        np.testing.assert_allclose(two.features, one.features, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(two.spatial[0], one.spatial[0], rtol=1e-4, atol=1e-4)
+    one, two = (dataclasses.astuple(evaluate(*s, extractor.class_weights)) for s in (measured, again))
+    np.testing.assert_allclose(two, one, rtol=1e-4)
+
+
+def test_eight_devices_give_the_same(measured, sets, inception, extractor):
+    """In a process of its own, since the number of CPU devices is fixed when jax starts."""
+    script = (
+        "import sys, dataclasses, jax\n"
+        "from ledit_jax.convert.inception import load_inception\n"
+        "from ledit_jax.evaluation.features import FeatureExtractor\n"
+        "from ledit_jax.evaluation.statistics import measure_set\n"
+        "from ledit_jax.evaluation.suite import evaluate\n"
+        "extractor = FeatureExtractor(load_inception(sys.argv[1]), batch_size=1)\n"
+        "sets = [measure_set(name, lambda: extractor) for name in sys.argv[2:]]\n"
+        "print(jax.local_device_count(), *dataclasses.astuple(evaluate(*sets, extractor.class_weights)))\n"
+    )
+    environment = os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [sys.executable, "-c", script, str(inception), str(sets[0]), str(sets[1])]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    count, *figures = map(float, result.stdout.split())
+    assert count == 8
+    one = dataclasses.astuple(evaluate(*measured, extractor.class_weights))
+    np.testing.assert_allclose(figures, one, rtol=1e-4)
+
+
+def test_features_are_kept_and_gone_on_with(sets, extractor, measured, tmp_path, monkeypatch):
+    monkeypatch.setattr(features_module, "PIECE", 3)
+    calls = []
+
+    class Counting(FeatureExtractor):
+        def __init__(self):
+            self.__dict__ = extractor.__dict__
+
+        def __call__(self, pictures):
+            calls.append(len(pictures))
+            if len(calls) == 2 and stop:
+                raise KeyboardInterrupt
+            return super().__call__(pictures)
+
+    stop = True
+    with pytest.raises(KeyboardInterrupt):
+        measure_set(str(sets[0]), Counting, folder=tmp_path / "kept")
+    stop = False
+    assert sorted(p.name for p in (tmp_path / "kept").iterdir()) == ["000000.npz", "set.json"]
+    resumed = measure_set(str(sets[0]), Counting, folder=tmp_path / "kept")
+    assert calls == [4, 4, 4, 4]  # the first batch made one piece; pictures 3 to 10 follow
+    np.testing.assert_allclose(resumed.features, measured[0].features, rtol=1e-4, atol=1e-4)
+    calls.clear()
+    again = measure_set(str(sets[0]), Counting, folder=tmp_path / "kept")
+    assert not calls, "what is there was computed again"
+    np.testing.assert_array_equal(again.pool[1], resumed.pool[1])
+    with pytest.raises(ConfigError, match="holds features of other pictures or weights"):
+        measure_set(str(sets[1]), Counting, folder=tmp_path / "kept")
+
+
+def test_saved_statistics_give_the_same_figures_and_need_no_network(measured, extractor, tmp_path):
+    save_statistics(measured[1], tmp_path / "ref.npz")
+    reference = measure_set(str(tmp_path / "ref.npz"), lambda: pytest.fail("the network was asked for"))
+    assert reference.num_samples == 9 and reference.size == (8, 8)
+    assert evaluate(measured[0], reference, extractor.class_weights) == evaluate(*measured, extractor.class_weights)
+
+
+def test_adms_reference_statistics_of_all_and_pictures_of_some(measured, sets, extractor, tmp_path):
+    """Means and covariances are the stored ones, and neighbours come from the pictures in the file."""
+    (mu, sigma), (mu_s, sigma_s) = measured[0].pool, measured[0].spatial
+    np.savez(tmp_path / "r.npz", sets[2][1], mu=mu, sigma=sigma, mu_s=mu_s, sigma_s=sigma_s)
+    reference = measure_set(str(tmp_path / "r.npz"), lambda: extractor, is_reference=True)
+    np.testing.assert_array_equal(reference.pool[0], mu)
+    np.testing.assert_array_equal(reference.spatial[1], sigma_s)
+    np.testing.assert_array_equal(reference.features, measured[1].features)
+
+
+def test_a_large_folder_of_reference_keeps_an_even_spread_of_features(extractor, tmp_path, monkeypatch):
+    monkeypatch.setattr(statistics_module, "MAX_NEIGHBOURS", 4)
+    monkeypatch.setattr(features_module, "PIECE", 4)
+    for index, picture in enumerate(np.random.default_rng(0).integers(0, 256, (10, 4, 4, 3), dtype=np.uint8)):
+        Image.fromarray(picture).save(tmp_path / f"{index}.png")
+    whole = measure_set(str(tmp_path), lambda: extractor)
+    assert len(whole.features) == whole.num_samples == 10
+    spread = measure_set(str(tmp_path), lambda: extractor, is_reference=True)
+    np.testing.assert_array_equal(spread.features, whole.features[[0, 3, 6, 9]])
+    np.testing.assert_array_equal(spread.pool[1], whole.pool[1])
+
+
+def gaussian(count, size=(8, 8), features=True):
+    rng = np.random.default_rng(0)
+    moments = [(np.zeros(d), np.eye(d)) for d in (5, 4)]
+    return SetStatistics(
+        "x", count, size, *moments, rng.normal(size=(count, 5)).astype(np.float32) if features else None
+    )
+
+
+class TestWarnings:
+    @pytest.fixture
+    def log(self, caplog):
+        caplog.set_level(logging.WARNING, "ledit_jax")
+        return caplog
+
+    def test_few_samples(self, log):
+        evaluate(gaussian(300), gaussian(10_000), None)
+        assert (
+            "the samples are 300 pictures, no more than the 2048 features: FID and sFID come out far too high"
+            in log.text
+        )
+        assert "300 pictures, less than a split (5000) of the Inception Score" in log.text
+
+    def test_far_too_few(self, log):
+        metrics = evaluate(gaussian(3), gaussian(10_000), None)
+        assert metrics.precision is None and metrics.recall is None
+        assert "the samples are 3 pictures: no precision and recall, which need 4 or more" in log.text
+
+    def test_enough(self, log):
+        evaluate(gaussian(10_000), gaussian(10_000), None)
+        assert not log.text
+
+    def test_sizes_differ(self, log):
+        evaluate(gaussian(10_000, (64, 48)), gaussian(10_000), None)
+        assert "samples are 64x48 and the reference 8x8 (height x width): both are resized to 299x299" in log.text
+
+    def test_statistics_alone(self, log):
+        metrics = evaluate(gaussian(10_000), gaussian(10_000, features=False), np.eye(5, dtype=np.float32))
+        assert metrics.precision is None and metrics.fid is not None and metrics.inception_score is not None
+        assert "statistics alone: no precision and recall" in log.text
+
+
+def test_one_picture_has_no_covariance(extractor, tmp_path):
+    np.savez(tmp_path / "x.npz", np.zeros((1, 8, 8, 3), np.uint8))
+    one = measure_set(str(tmp_path / "x.npz"), lambda: extractor)
+    assert one.pool is None and evaluate(one, gaussian(10_000), None).fid is None
+    with pytest.raises(ConfigError, match="must be two or more pictures"):
+        save_statistics(one, tmp_path / "ref.npz")
+
+
+@pytest.mark.parametrize(
+    "arrays, message",
+    [
+        (dict(mu=np.full(2048, np.nan), sigma=np.eye(2048)), "mu holds values that are not finite"),
+        (dict(mu=np.zeros(2048)), "sigma is missing"),
+        (dict(mu=np.zeros(64), sigma=np.eye(64)), r"mu is \[64\], and \[2048\] is needed"),
+    ],
+)
+def test_bad_statistics(tmp_path, arrays, message):
+    np.savez(tmp_path / "x.npz", **arrays)
+    with pytest.raises(ConfigError, match=message):
+        measure_set(str(tmp_path / "x.npz"), lambda: pytest.fail("the network was asked for"))
+
+
+def test_table_in_the_papers_order():
+    table = metrics_table({"a": Metrics(2.276, 4.6, 278.24, 0.83, 0.57), "b": Metrics(1.0, None, None, None, None)})
+    assert "2.28  | 4.60   | 278.24 | 0.8300" in table and table.count(" - ") >= 4

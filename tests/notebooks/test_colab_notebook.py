@@ -1,0 +1,181 @@
+"""The notebook as a user runs it: top to bottom in a kernel of its own, sliders pressed, PyTorch weights converted."""
+
+import base64
+import io
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import nbformat
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL as TorchVAE
+from nbclient import NotebookClient
+from oracles import torch_dit
+from PIL import Image
+from tiny import tiny_config
+
+from ledit_jax.config import model_preset
+from ledit_jax.models.functional import init_params
+from ledit_jax.weights import export_weights
+
+ROOT = Path(__file__).parents[2]
+NOTEBOOK = ROOT / "notebooks" / "ledit_colab.ipynb"
+
+# Run inside the notebook, after the cell of the sliders and after the last one.
+PRESS_THE_BUTTON = """
+values = dict(
+    label=3, count=2, height=8, width=16, cfg_scale=2.0, num_steps=5, seed=1, attention_scaling=False
+)
+for child, (name, value) in zip(sliders.children, values.items()):
+    assert child.value != value, f"{name} would not move"
+    child.value = value
+    assert child.value == value, f"{name} is {child.value}, beyond the ends of its slider"
+assert sliders.result is None, "moving a slider must not draw"
+sliders.manual_button.click()
+assert sliders.result.shape == (2, 8, 16, 1) and sliders.result.dtype == "uint8"
+size_and_rest = {name: value for name, value in values.items() if name not in ("label", "count")}
+assert (sliders.result == pipe([3, 3], sampler="dpmpp", **size_and_rest)).all()
+"""
+CHECK_THE_PICTURES = """
+assert sizes == [(8, 8), (12, 12), (16, 16), (8, 16), (16, 8)]
+for size, pictures in pictures_of.items():
+    assert pictures.shape == (10, *size, 1) and pictures.dtype == "uint8"
+    assert all(picture.std() > 1 for picture in pictures)
+assert (with_scaling == pictures_of[16, 16]).all(), "not the same seeds, or scaling is not the default"
+assert (with_scaling != without_scaling).any()
+"""
+CONVERT_AND_DRAW = """
+assert dtype is None and pipe.vae is not None
+assert checkpoint.name == "dit.pt-jax" and checkpoint.is_dir()
+pictures = pipe([1, 2], height=64, width=96, sampler="dpmpp", num_steps=2)
+assert pictures.shape == (2, 64, 96, 3) and pictures.std() > 1
+"""
+
+
+@pytest.fixture(scope="module")
+def notebook():
+    return nbformat.read(NOTEBOOK, as_version=4)
+
+
+def execute(cells, folder=NOTEBOOK.parent):
+    """Runs cells in a fresh kernel, which starts in `folder`, as Jupyter does. An error in a cell is raised here."""
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    client = NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
+    return client.execute()
+
+
+def position(notebook, name):
+    return next(index for index, cell in enumerate(notebook.cells) if cell.id == name)
+
+
+def pictures_in(outputs):
+    """The PNGs among a cell's outputs."""
+    shown = [o["data"]["image/png"] for o in outputs if "image/png" in o.get("data", {})]
+    return [np.asarray(Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")) for png in shown]
+
+
+def assert_sheet(picture, least_height, least_width):
+    """Large enough for the pictures it should hold, and with grey levels that no text has."""
+    assert picture.shape[0] >= least_height and picture.shape[1] >= least_width
+    assert len(np.unique(picture)) > 100
+
+
+def test_top_to_bottom_with_a_tiny_checkpoint(notebook, tmp_path, monkeypatch):
+    config, key = tiny_config(), jax.random.key(1)
+    params = jax.tree.map(lambda a: a + 0.1 * jax.random.normal(key, a.shape), init_params(config, jax.random.key(0)))
+    export_weights(tmp_path / "tiny", params, config, step=1)
+    monkeypatch.setenv("LEDIT_CHECKPOINT", str(tmp_path / "tiny"))
+
+    cells, press = [cell.copy() for cell in notebook.cells], nbformat.v4.new_code_cell(PRESS_THE_BUTTON)
+    after_sliders = position(notebook, "sliders") + 1
+    check = nbformat.v4.new_code_cell(CHECK_THE_PICTURES)
+    done = execute([*cells[:after_sliders], press, *cells[after_sliders:], check])
+
+    outputs = {cell.id: cell.outputs for cell in done.cells if cell.cell_type == "code"}
+    assert f"using {ROOT}" in str(outputs["install"])
+    assert "10 classes, trained at 8x8, computes in float32" in str(outputs["checkpoint"])
+    (sheet,) = pictures_in(outputs["sizes"])
+    assert_sheet(sheet, (8 + 12 + 16) * 6, 9 * 16 * 6)
+    (sheet,) = pictures_in(outputs["scaling"])
+    assert_sheet(sheet, 3 * 16 * 6, 2 * 4 * 16 * 6)
+    widgets = done.metadata["widgets"]["application/vnd.jupyter.widget-state+json"]["state"].values()
+    shown = [w["state"]["outputs"] for w in widgets if w["model_name"] == "OutputModel"]
+    (sheet,) = [picture for outputs in shown for picture in pictures_in(outputs)]
+    assert_sheet(sheet, 8 * 6, 2 * 16 * 6)
+
+
+def test_pytorch_weights_are_converted_once_and_drawn_with(notebook, tmp_path, monkeypatch):
+    # One block of DiT-S's width, from which the number of heads follows.
+    model = model_preset("DiT-S/2", depth=1, num_classes=10)
+    torch.save(torch_dit.torch_peer(model, grid=(4, 4)).state_dict(), tmp_path / "dit.pt")
+    blocks = dict(down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4)
+    vae = TorchVAE(block_out_channels=(8,) * 4, layers_per_block=1, norm_num_groups=4, **blocks)
+    vae.save_pretrained(tmp_path / "vae")
+    monkeypatch.setenv("LEDIT_CHECKPOINT", str(tmp_path / "dit.pt"))
+    monkeypatch.setenv("LEDIT_VAE", str(tmp_path / "vae"))
+
+    cells = [cell.copy() for cell in notebook.cells[: position(notebook, "checkpoint") + 1]]
+    draw, again = nbformat.v4.new_code_cell(CONVERT_AND_DRAW), nbformat.v4.new_code_cell(cells[-1].source)
+    done = execute([*cells, draw, again])
+    assert "trained at 64x64" in str(done.cells[-3].outputs) and "used again" not in str(done.cells[-3].outputs)
+    assert str(done.cells[-1].outputs).count("used again") == 2
+
+
+class TestInstallation:
+    """The first cell as a script, outside a checkout; pip is replaced by a module that writes down what it is given."""
+
+    @pytest.fixture
+    def install(self, notebook, tmp_path):
+        def run(repository="", fake=None):
+            fakes = tmp_path / "fakes"
+            fakes.mkdir()
+            (fakes / "pip.py").write_text("import sys\nopen('pip-was-given', 'w').write(' '.join(sys.argv[1:]))\n")
+            if fake:
+                (fakes / fake).touch(mode=0o755)
+            source = notebook.cells[position(notebook, "install")].source
+            assert source.count('REPOSITORY = ""') == 1
+            source = source.replace('REPOSITORY = ""', f"REPOSITORY = {str(repository)!r}")
+            path = f"{fakes}{os.pathsep}{os.environ['PATH']}"
+            environment = os.environ | {"PYTHONPATH": str(fakes), "PATH": path}
+            (tmp_path / "content").mkdir()
+            return subprocess.run(
+                [sys.executable, "-S", "-c", source],  # -S: as if nothing were installed, libtpu neither
+                cwd=tmp_path / "content",
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=60,
+            )
+
+        return run
+
+    def test_says_what_is_missing(self, install):
+        assert "REPOSITORY is empty: fill in the address" in install().stderr
+
+    @pytest.mark.skipif(shutil.which("git") is None, reason="clones a repository")
+    @pytest.mark.parametrize("fake, extra", [(None, ""), ("nvidia-smi", " jax[cuda12]"), ("libtpu.py", " jax[tpu]")])
+    def test_clones_and_installs_with_what_the_runtime_needs(self, install, tmp_path, fake, extra):
+        repository = tmp_path / "repository"
+        (repository / "ledit_jax").mkdir(parents=True)
+        (repository / "ledit_jax" / "pipeline.py").touch()
+        author = ["-c", "user.name=n", "-c", "user.email=e"]
+        for command in (["init", "-q"], ["add", "."], [*author, "commit", "-q", "-m", "first"]):
+            subprocess.run(["git", *command], cwd=repository, check=True)
+        result = install(repository, fake)
+        checkout = tmp_path / "content" / "ledit-checkout"
+        assert result.returncode == 0, result.stderr
+        assert result.stdout == f"using {checkout}\n"
+        assert (tmp_path / "content" / "pip-was-given").read_text() == f"install --quiet {checkout} ipywidgets{extra}"
+
+
+def test_it_is_stored_without_outputs_and_with_ids_that_stay(notebook):
+    nbformat.validate(notebook)
+    ids = [cell.id for cell in notebook.cells]
+    assert len(set(ids)) == len(ids) and all(name.replace("-", "").isalpha() for name in ids)
+    assert all(not cell.outputs and cell.execution_count is None for cell in notebook.cells if "outputs" in cell)
+    assert "widgets" not in notebook.metadata
