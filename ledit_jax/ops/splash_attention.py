@@ -34,11 +34,13 @@ _ROW_BITS = 16
 def obstacle(platform: str, dtype: jnp.dtype, head_dim: int) -> str | None:
     """Why the kernel cannot run there, and what can; None if it can."""
     if platform != "tpu":
-        return f"attention backend splash needs a TPU, and this is a {platform}: use xla"
+        mend = "use cudnn" if platform == "gpu" else "use xla"
+        return f"attention backend splash needs a TPU, and this is a {platform}: {mend}"
     if dtype not in (jnp.float32, jnp.bfloat16):
         return f"attention backend splash takes float32 or bfloat16, not {dtype}: use xla"
-    if head_dim > 256:
-        return f"attention backend splash takes head dims up to 256, not {head_dim}: use xla"
+    largest = 256 if dtype == jnp.bfloat16 else 128  # beyond, a block of the backward pass outgrows the chip's memory
+    if head_dim > largest:
+        return f"attention backend splash takes {dtype} head dims up to {largest}, not {head_dim}: use xla"
     return None
 
 
