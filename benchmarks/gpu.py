@@ -73,6 +73,8 @@ def measure(task: str, model: str, side: int, runner: str, batch: int, dry_run: 
         from benchmarks import gpu_jax
 
         step, peak = gpu_jax.make_step(config, task, inputs)
+    elif dry_run and task == "train" and runner == "flex":
+        return {"error": "FlexAttention trains on GPUs alone"}
     else:
         from benchmarks import gpu_torch
 
