@@ -4,19 +4,23 @@
   python sample.py --checkpoint=runs/xl2 --height=512 --width=384 --class_labels=207,360 --num_samples=8 \\
       --sampler=ddpm --num_steps=250 --cfg_scale=4.0 --out=grid.png
 
---out=x.png is a grid, --out=folder one PNG for each, --out=x.npz the layout of ADM's evaluation suite.
+  python sample.py --checkpoint=runs/xl2 --num_samples=50000 --labels=random --out=x.npz      (for evaluate.py)
+
+--out=x.png is a grid, --out=folder one PNG for each, --out=x.npz the layout of ADM's evaluation suite. The last two
+are drawn in shards: the same command goes on after a kill. x.recipe.json says how they were made.
 What is not given comes from the checkpoint's config. Picture i depends on --seed and i alone: neither on the batch
 size nor on the devices. Fewer steps: --sampler=dpmpp --num_steps=25 comes close to 250 steps of ddpm.
 """
 
-import numpy as np
+import jax
 from absl import flags
 
 from ledit_jax import cli
 from ledit_jax.config import ConfigError
 from ledit_jax.distributed import is_lead
 from ledit_jax.pipeline import LEDiTPipeline
-from ledit_jax.writers import make_writer
+from ledit_jax.sampling import Recipe, write_grid, write_samples
+from ledit_jax.weights import find_checkpoint, load_description
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Workdir of train.py, or a checkpoint folder.")
 WEIGHTS = flags.DEFINE_enum("weights", "ema", ["ema", "params"], "Averaged weights (results use these) or raw ones.")
@@ -25,7 +29,10 @@ OUT = flags.DEFINE_string("out", None, "x.png (grid), x.npz (ADM's layout) or a 
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace what --out names.")
 HEIGHT = flags.DEFINE_integer("height", None, "Pixels; a multiple of patch size x downsampling. Default: as trained.")
 WIDTH = flags.DEFINE_integer("width", None, "Like --height.")
-LABELS = flags.DEFINE_list("class_labels", None, "Classes, used in turn, for example 207,360. Default: all in turn.")
+CLASSES = flags.DEFINE_list("class_labels", None, "Classes to draw, for example 207,360. Default: all.")
+LABELS = flags.DEFINE_enum(
+    "labels", "balanced", ["balanced", "random"], "Classes in turn, equally often, or each drawn uniformly at random."
+)
 NUM_SAMPLES = flags.DEFINE_integer("num_samples", None, "Pictures to draw. Default: one for each of --class_labels.")
 SAMPLER = flags.DEFINE_string("sampler", None, "ddpm, ddim or dpmpp (DPM-Solver++ of second order).")
 NUM_STEPS = flags.DEFINE_integer("num_steps", None, "Steps, at most those of the diffusion (1000); 25 do for dpmpp.")
@@ -39,7 +46,9 @@ ROPE_METHOD = flags.DEFINE_string(
     "rope_method", None, "Rotary positions beyond the trained grid: plain, ntk, yarn, riflex."
 )
 SEED = flags.DEFINE_integer("seed", 0, "Picture i is a function of the seed and i.")
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Pictures at a time; less needs less memory.", lower_bound=1)
+BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", 64, "Pictures at a time on each device; less needs less memory.", lower_bound=1
+)
 COLUMNS = flags.DEFINE_integer("columns", 8, "Columns of the grid.", lower_bound=1)
 cli.define_process_flags()
 flags.mark_flags_as_required(["checkpoint", "out"])
@@ -47,49 +56,60 @@ flags.mark_flags_as_required(["checkpoint", "out"])
 
 def main() -> None:
     cli.start_distributed()
-    pipeline = LEDiTPipeline.from_checkpoint(CHECKPOINT.value, WEIGHTS.value, VAE.value)
-    labels = _labels(pipeline.config.model.num_classes)
-    options = pipeline.options(
-        sampler=SAMPLER.value,
-        num_steps=NUM_STEPS.value,
-        cfg_scale=CFG_SCALE.value,
-        cfg_channels=CFG_CHANNELS.value,
-        cfg_interval=_interval(),
-        attention_scaling=SCALING.value,
-        rope_method=ROPE_METHOD.value,
-    )
-    batches = pipeline.batches(
-        labels,
-        HEIGHT.value,
-        WIDTH.value,
-        options=options,
+    is_grid = OUT.value.endswith(".png")  # which all processes draw together; of shards, each draws its own
+    devices = None if is_grid else jax.local_devices()
+    pipeline = LEDiTPipeline.from_checkpoint(CHECKPOINT.value, WEIGHTS.value, VAE.value, devices=devices)
+    recipe = _recipe(pipeline)
+    if is_grid:
+        columns = COLUMNS.value
+        write_grid(OUT.value, pipeline, recipe, batch_size=BATCH_SIZE.value, columns=columns, overwrite=OVERWRITE.value)
+    else:
+        write_samples(OUT.value, pipeline, recipe, batch_size=BATCH_SIZE.value, overwrite=OVERWRITE.value)
+    if is_lead():
+        print(f"wrote {recipe.num_samples} pictures to {OUT.value}")
+
+
+def _recipe(pipeline: LEDiTPipeline) -> Recipe:
+    config = pipeline.config
+    classes = _classes(config.model.num_classes)
+    folder = find_checkpoint(CHECKPOINT.value)
+    return Recipe(
+        checkpoint=str(folder),
+        step=load_description(folder)["step"],
+        weights=WEIGHTS.value,
+        vae=VAE.value or config.autoencoder.checkpoint or None,
+        labels=LABELS.value,
+        classes=classes,
+        num_samples=_count(len(classes)),
+        height=config.data.image_height if HEIGHT.value is None else HEIGHT.value,
+        width=config.data.image_width if WIDTH.value is None else WIDTH.value,
         seed=SEED.value,
-        batch_size=BATCH_SIZE.value,
-        progress="sample",
+        options=pipeline.options(
+            sampler=SAMPLER.value,
+            num_steps=NUM_STEPS.value,
+            cfg_scale=CFG_SCALE.value,
+            cfg_channels=CFG_CHANNELS.value,
+            cfg_interval=_interval(),
+            attention_scaling=SCALING.value,
+            rope_method=ROPE_METHOD.value,
+        ),
     )
-    if not is_lead():  # all processes draw together, one writes
-        for _ in batches:
-            pass
-        return
-    writer = make_writer(OUT.value, len(labels), COLUMNS.value, OVERWRITE.value)
-    for pictures in batches:
-        writer.write(pictures)
-    writer.close()
-    print(f"wrote {len(labels)} pictures to {OUT.value}")
 
 
-def _labels(num_classes: int) -> np.ndarray:
-    """--class_labels in turn until there are --num_samples."""
+def _classes(num_classes: int) -> tuple[int, ...]:
     try:
-        classes = [int(label) for label in LABELS.value] if LABELS.value else list(range(num_classes))
+        return tuple(int(label) for label in CLASSES.value) if CLASSES.value else tuple(range(num_classes))
     except ValueError as error:
         raise ConfigError(
-            f"--class_labels={','.join(LABELS.value)}: classes are whole numbers, as in 207,360"
+            f"--class_labels={','.join(CLASSES.value)}: classes are whole numbers, as in 207,360"
         ) from error
-    count = NUM_SAMPLES.value if NUM_SAMPLES.value is not None else len(classes)
+
+
+def _count(num_classes: int) -> int:
+    count = NUM_SAMPLES.value if NUM_SAMPLES.value is not None else num_classes
     if count < 1:
         raise ConfigError(f"--num_samples={count} must be at least 1")
-    return np.resize(classes, count)
+    return count
 
 
 def _interval() -> tuple[float, float] | None:

@@ -6,9 +6,10 @@
 
 Any setting of ledit_jax/config/sections.py can be overridden: --config.train.batch_size=64 --config.model.scan=b
 
-WORKDIR/metrics.jsonl holds the metrics of every logged step, TensorBoard events lie beside it, and sample grids in
-WORKDIR/samples. Ctrl-C and SIGTERM save a checkpoint first; exit code 0 means saved, 1 that the run had to stop
-(a loss that is not finite), 2 that a setting cannot work.
+WORKDIR/metrics.jsonl holds the metrics of every logged step, TensorBoard events lie beside it, sample grids in
+WORKDIR/samples, and in WORKDIR/run.json the config, versions and source revision of every start. --profile=100:5 writes
+a trace of five steps to WORKDIR/profile. Ctrl-C and SIGTERM save a checkpoint first; exit code 0 means saved, 1 that
+the run had to stop (a loss that is not finite), 2 that a setting cannot work.
 """
 
 from pathlib import Path
@@ -20,6 +21,7 @@ from ledit_jax.config import Config
 from ledit_jax.distributed import is_lead
 from ledit_jax.pipeline import LEDiTPipeline
 from ledit_jax.training.loop import train
+from ledit_jax.training.profile import parse_profile
 from ledit_jax.weights import load_vae
 from ledit_jax.writers import make_writer
 
@@ -27,6 +29,9 @@ cli.define_config_flag("Experiment, for example configs/digits.py; an argument m
 WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints and metrics go; resumed from if it has any.")
 INIT_FROM = flags.DEFINE_string(
     "init_from", None, "Checkpoint whose weights start a new run (fine-tuning); without effect once it has resumed."
+)
+PROFILE = flags.DEFINE_string(
+    "profile", None, "START:COUNT traces so many steps from step START on (0 is the first) into WORKDIR/profile."
 )
 cli.define_process_flags()
 flags.declare_key_flag("config")
@@ -55,7 +60,8 @@ def main() -> None:
     cli.start_distributed()
     workdir = Path(WORKDIR.value)
     on_sample = sample_grids(config, workdir / "samples") if config.train.sample_every else None
-    train(config, workdir, INIT_FROM.value, on_sample)
+    profile = parse_profile(PROFILE.value, config.train.num_steps) if PROFILE.value else None
+    train(config, workdir, INIT_FROM.value, on_sample, profile)
 
 
 if __name__ == "__main__":

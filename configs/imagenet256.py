@@ -3,7 +3,7 @@
   python train.py --config=configs/imagenet256.py:LEDiT-XL/2 --workdir=runs/xl2 --config.data.path=LATENTS
 
 The argument is FAMILY-SIZE/PATCH: LEDiT, DiT or NoPE; S, B, L or XL; 2, 4 or 8. LATENTS is a folder of Stable
-Diffusion latents with both flips (ArrayRecord, described in ledit_jax/data/latents.py).
+Diffusion latents that encode_latents.py wrote (docs/data.md).
 
 Paper (arXiv 2503.04344): 400K steps, batch 256, AdamW at a constant 1e-4, EMA 0.9999, label dropout 0.1, dilation 2
 on 10% of the steps; samples by 250 steps of DDPM with guidance 1.5. Expected there: FID 15.98 / 29.84 / 56.02 at

@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, Int, UInt8
 from tqdm import tqdm
 
 from ledit_jax.config import Config, ConfigError, SampleConfig
@@ -42,10 +42,17 @@ def load_model(checkpoint: str | Path, weights: str = "ema") -> tuple[Callable[.
 class LEDiTPipeline:
     """Class-conditional sampling at any size that the model's granularity divides."""
 
-    def __init__(self, config: Config, params: Params, vae: AutoencoderKL | None = None):
+    def __init__(
+        self,
+        config: Config,
+        params: Params,
+        vae: AutoencoderKL | None = None,
+        devices: Sequence[jax.Device] | None = None,
+    ):
         """params and vae: as `load_weights` and `load_vae` return them.
 
-        Samples are spread over all devices; with several processes, each makes the same calls and gets all pictures.
+        Samples are spread over `devices`, by default all there are: with several processes, each of them then makes
+        the same calls and gets all pictures.
 
         Raises ConfigError for a model of latents without a vae, or with one of another shape of latents.
         """
@@ -57,7 +64,7 @@ class LEDiTPipeline:
         if vae is not None:
             _check_vae(vae, config)
         self.config = config
-        self.mesh = Mesh(np.asarray(jax.devices()), ("data",))
+        self.mesh = Mesh(np.asarray(devices or jax.devices()), ("data",))
         self.vae = None
         if vae is not None:
             graphdef, state = nnx.split(vae)
@@ -76,6 +83,7 @@ class LEDiTPipeline:
         weights: str = "ema",
         vae: str | Path | None = None,
         dtype: str | None = None,
+        devices: Sequence[jax.Device] | None = None,
     ) -> "LEDiTPipeline":
         """Loads a workdir, a folder of checkpoints or one step's folder. Raises CheckpointError.
 
@@ -90,7 +98,7 @@ class LEDiTPipeline:
             settings["model"]["dtype"] = dtype
             config = Config.from_dict(settings)
         vae = vae or config.autoencoder.checkpoint
-        return cls(config, params, load_vae(vae) if vae else None)
+        return cls(config, params, load_vae(vae) if vae else None, devices)
 
     def __call__(
         self,
@@ -149,10 +157,14 @@ class LEDiTPipeline:
         batch size and the number of devices. progress: the caption of a progress bar; None shows none. Raises
         ConfigError, before anything runs, for a label or a size that cannot be.
         """
-        labels = _check_labels(class_labels, self.config.model.num_classes)
-        self.config.latent_shape(height, width)
+        labels = self.check(class_labels, height, width)
         batch_size = -(-min(batch_size, len(labels)) // self.mesh.size) * self.mesh.size
         return self._generate(labels, height, width, options, seed, batch_size, progress)
+
+    def check(self, class_labels: Sequence[int], height: int | None, width: int | None) -> Int[np.ndarray, "B"]:
+        """The labels as an array. Raises ConfigError for a label or a size, in pixels, that cannot be."""
+        self.config.latent_shape(height, width)
+        return _check_labels(class_labels, self.config.model.num_classes)
 
     def _generate(self, labels, height, width, options, seed, batch_size, progress):
         steps = options.num_steps * -(-len(labels) // batch_size)

@@ -33,10 +33,7 @@ def make_writer(out: str | Path, num_samples: int, columns: int, overwrite: bool
     Raises ConfigError for another suffix, a path that exists (unless `overwrite`) or one that cannot be written.
     """
     out = Path(out)
-    if out.suffix not in ("", ".png", ".npz"):
-        raise ConfigError(f"--out={out} has an unknown ending: use .png (grid), .npz (ADM's layout) or a folder name")
-    if out.exists() and not overwrite:
-        raise ConfigError(f"--out={out} exists already: choose another name or add --overwrite")
+    check_out(out, overwrite)
     aside = out.with_name(f".{out.name}.partial")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -46,6 +43,20 @@ def make_writer(out: str | Path, num_samples: int, columns: int, overwrite: bool
         return GridWriter(out, columns) if out.suffix == ".png" else FolderWriter(out, aside)
     except OSError as error:
         raise ConfigError(f"--out={out} cannot be written ({error.strerror}): choose another place") from error
+
+
+def check_out(out: Path, overwrite: bool) -> None:
+    """Raises ConfigError for a name that `make_writer` has no writer for, or that exists, unless `overwrite`."""
+    if out.suffix not in ("", ".png", ".npz"):
+        raise ConfigError(f"--out={out} has an unknown ending: use .png (grid), .npz (ADM's layout) or a folder name")
+    if out.exists() and not overwrite:
+        raise ConfigError(f"--out={out} exists already: choose another name or add --overwrite")
+
+
+def recipe_path(out: str | Path) -> Path:
+    """Where the recipe of samples lies: x.npz and a folder x have x.recipe.json beside them."""
+    path = Path(out)
+    return path.with_name(f"{path.name.removesuffix('.npz')}.recipe.json")
 
 
 class GridWriter:

@@ -23,7 +23,7 @@ RUN = """
 import dataclasses, json, logging, os, pathlib, signal, sys, time
 sys.modules["torch"] = None  # tensorboardX would import it, which takes as long as all the rest
 import jax
-from tiny import tiny_config
+from tiny import cpu_devices, tiny_config
 from ledit_jax.config import MeshConfig
 from ledit_jax.distributed import start_processes
 from ledit_jax.training.loop import train
@@ -66,7 +66,7 @@ class Launch:
             environment = os.environ | {
                 "JAX_PLATFORMS": "cpu",
                 # Little optimised: what is compiled anew in every process runs a few steps only.
-                "XLA_FLAGS": "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0",
+                "XLA_FLAGS": cpu_devices(4),
                 "PYTHONPATH": f"{ROOT / 'tests'}{os.pathsep}{ROOT}",
             }
             if slurm:

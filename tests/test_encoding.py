@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from PIL import Image
-from tiny import tiny_config
+from tiny import cpu_devices, tiny_config
 
 from ledit_jax.config import AutoencoderConfig, Config, ConfigError, DataConfig
 from ledit_jax.data.latents import MOMENTS, Latents, read_metadata, shard_path
@@ -198,7 +198,7 @@ def test_training_takes_them_and_refuses_another_size_or_vae(whole, tmp_path, va
 
 def script(*arguments, devices=1) -> list:
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-    environment["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
+    environment["XLA_FLAGS"] = cpu_devices(devices)
     return subprocess.Popen(
         [sys.executable, "encode_latents.py", *arguments],
         cwd=ROOT,

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import Mesh
-from tiny import tiny_config, with_train
+from tiny import cpu_devices, tiny_config, with_train
 
 from ledit_jax.config import ConfigError, MeshConfig
 from ledit_jax.models.functional import abstract_params
@@ -41,7 +41,7 @@ for name, devices in [("one", [1, 1, 1]), ("data", [8, 1, 1]), ("fsdp_tensor", [
 def test_eight_devices_train_like_one(tmp_path):
     here = Path(__file__).parent
     environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "XLA_FLAGS": cpu_devices(8),
         "PYTHONPATH": f"{here}{os.pathsep}{here.parent}",
         "JAX_PLATFORMS": "cpu",
     }

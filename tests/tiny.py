@@ -1,6 +1,7 @@
-"""Small configs that tests train and sample in seconds."""
+"""Small configs that tests train and sample in seconds, and processes with several CPU devices."""
 
 import dataclasses
+import os
 
 from ledit_jax.config import Config, DataConfig, SampleConfig, TrainConfig, model_preset, validate
 
@@ -33,3 +34,8 @@ def tiny_config(family: str = "LEDiT", *, model: dict | None = None, train: dict
 def with_train(config: Config, **fields) -> Config:
     """The config with fields of its train section replaced."""
     return dataclasses.replace(config, train=dataclasses.replace(config.train, **fields))
+
+
+def cpu_devices(count: int) -> str:
+    """XLA_FLAGS for a process with so many CPU devices, beside the flags that all tests run with (conftest.py)."""
+    return f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"

@@ -20,6 +20,7 @@ from ledit_jax.config import AutoencoderConfig, ConfigError, DataConfig
 from ledit_jax.data.sources import make_source
 from ledit_jax.evaluation.classifier import PictureClassifier
 from ledit_jax.evaluation.frechet import frechet_distance, gaussian_statistics
+from ledit_jax.evaluation.neighbours import precision_recall
 
 Size = tuple[int, int]
 """Height and width in pixels."""
@@ -61,6 +62,12 @@ class Row:
     """Distance to the real training pictures rendered at this size, in the judge's features."""
     real_frechet: float
     """The same for as many held-out pictures: what a perfect model would get."""
+    precision: float
+    """Share of samples among the real training pictures of this size, by nearest neighbours in those features."""
+    real_precision: float
+    recall: float
+    """Share of real training pictures among the samples."""
+    real_recall: float
     objects: float | None
     """Mean connected components per picture (shapes only, where a real picture has exactly 1)."""
 
@@ -110,11 +117,14 @@ def measure(
 def _measure_size(samples: Samples, judge: PictureClassifier, source: str, trained_size: Size, granularity: int) -> Row:
     height, width = samples.size
     train, test = (real_pictures(source, height, width, split) for split in ("train", "test"))
-    reference = gaussian_statistics(judge.features(train.images))
+    real = judge.features(train.images).astype(np.float32)
+    reference = gaussian_statistics(real)
     # The distance grows as sets shrink, so the floor is taken on as many pictures, spread over the classes.
     count = min(len(samples.labels), len(test.labels))
     spread = np.argsort(test.labels, kind="stable")[np.linspace(0, len(test.labels) - 1, count).astype(int)]
-    drawn, held_out = (gaussian_statistics(judge.features(x)) for x in (samples.images, test.images[spread]))
+    features = [judge.features(x).astype(np.float32) for x in (samples.images, test.images[spread])]
+    drawn, held_out = (gaussian_statistics(x) for x in features)
+    (precision, recall), (real_precision, real_recall) = (precision_recall(real, x) for x in features)
     return Row(
         height=height,
         width=width,
@@ -125,6 +135,10 @@ def _measure_size(samples: Samples, judge: PictureClassifier, source: str, train
         real_accuracy=judge.accuracy(test.images, test.labels),
         frechet=frechet_distance(*drawn, *reference),
         real_frechet=frechet_distance(*held_out, *reference),
+        precision=precision,
+        real_precision=real_precision,
+        recall=recall,
+        real_recall=real_recall,
         objects=count_objects(samples.images) if source == "shapes" else None,
     )
 
@@ -145,10 +159,12 @@ def count_objects(images: UInt8[np.ndarray, "B h w C"]) -> float:
 def report_table(rows: Sequence[Row]) -> str:
     """Markdown: sizes down, figures across, each beside that of real held-out pictures."""
     header = ["height x width", "relative", "tokens", "read right", "real: read right", "Frechet", "real: Frechet"]
+    header += ["precision", "real: precision", "recall", "real: recall"]
     lines = [
         [f"{r.height}x{r.width}", r.relative, f"{r.tokens}"]
         + [f"{share:.1%}" for share in (r.accuracy, r.real_accuracy)]
         + [f"{distance:.2f}" for distance in (r.frechet, r.real_frechet)]
+        + [f"{share:.1%}" for share in (r.precision, r.real_precision, r.recall, r.real_recall)]
         for r in rows
     ]
     if any(r.objects is not None for r in rows):
@@ -195,7 +211,9 @@ def write_report(
     notes = (
         f"{rows[0].num_samples} samples per size. Read right: the share that a classifier trained on real pictures "
         "reads as the class asked for. Frechet: distance to real training pictures rendered at that size, in the "
-        "classifier's features (lower is better). Real: the same figures for real held-out pictures."
+        "classifier's features (lower is better). Precision and recall: the share of samples among real training "
+        "pictures, and of these among samples, by the third nearest neighbour. Real: the same figures for real "
+        "held-out pictures."
     )
     if rows[0].objects is not None:
         notes += " Objects: mean connected shapes per picture; a real one has exactly 1."

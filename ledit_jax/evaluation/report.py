@@ -10,12 +10,7 @@ from typing import Any
 from ledit_jax.config import ConfigError
 from ledit_jax.evaluation.statistics import SetStatistics
 from ledit_jax.evaluation.suite import Metrics
-
-
-def recipe_path(samples: str | Path) -> Path:
-    """Where the recipe of samples lies: x.npz has x.recipe.json beside it, a folder x has the same."""
-    path = Path(samples)
-    return path.with_name(f"{path.name.removesuffix('.npz')}.recipe.json")
+from ledit_jax.writers import recipe_path
 
 
 def read_recipe(samples: str | Path) -> dict[str, Any] | None:

@@ -1,5 +1,6 @@
 """The training loop: from a validated config and a workdir to a trained state. The same call again resumes."""
 
+import contextlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -9,12 +10,16 @@ import jax
 from ledit_jax.config import Config, ConfigError
 from ledit_jax.data import make_loader
 from ledit_jax.distributed import check_shared, is_lead
+from ledit_jax.flops import model_flops_utilization, train_step_flops
 from ledit_jax.models.functional import Params, count_params
 from ledit_jax.sharding import make_mesh
 from ledit_jax.training.checkpoint import TrainCheckpointer
 from ledit_jax.training.init_from import init_from_checkpoint
-from ledit_jax.training.metrics import MetricWriter, Progress
+from ledit_jax.training.inputs import check_latents_vae
+from ledit_jax.training.metrics import MetricWriter, Progress, Stopwatch
+from ledit_jax.training.profile import Profiler
 from ledit_jax.training.program import TrainProgram
+from ledit_jax.training.record import record_start
 from ledit_jax.training.state import TrainState
 from ledit_jax.training.step import draw_dilation
 from ledit_jax.training.stopping import StopRequest, stop_request
@@ -33,6 +38,7 @@ class Run:
         self.config, self.workdir = config, workdir
         self.mesh = make_mesh(config.mesh)
         self.program = TrainProgram(config, self.mesh)
+        check_latents_vae(config)
         self.loader = make_loader(
             config.data,
             config.autoencoder,
@@ -49,6 +55,7 @@ class Run:
         if jax.process_count() > 1:
             check_shared(workdir)
         self.checkpointer = TrainCheckpointer(workdir, config)
+        self.data_wait, self.flops = Stopwatch(), train_step_flops(config)
         self.key = jax.random.key(config.train.seed)
 
     def start(self, init_from: str | None) -> TrainState:
@@ -67,10 +74,23 @@ class Run:
 
     def next_batch(self) -> dict[str, jax.Array]:
         """This process's share of the next batch, as global arrays."""
+        with self.data_wait:
+            batch = next(self.loader)
         return {
             name: jax.make_array_from_process_local_data(self.program.batch_sharding, value)
-            for name, value in next(self.loader).items()
+            for name, value in batch.items()
         }
+
+    def health(self, steps_per_sec: float) -> dict[str, float]:
+        """Speed and supply since the last call; no `mfu` on a device whose peak is not known."""
+        kind = self.mesh.devices.flat[0].device_kind
+        mfu = model_flops_utilization(self.flops * steps_per_sec, kind, self.mesh.size)
+        return {
+            "steps_per_sec": steps_per_sec,
+            "images_per_sec": steps_per_sec * self.config.train.batch_size,
+            "data_wait_share": self.data_wait.share(),
+            "bad_records": self.loader.bad_records,
+        } | ({} if mfu is None else {"mfu": mfu})
 
     def save(self, state: TrainState) -> None:
         """Starts a checkpoint of the state and the data position."""
@@ -82,13 +102,14 @@ def train(
     workdir: str | Path,
     init_from: str | None = None,
     on_sample: Callable[[Params, int], None] | None = None,
+    profile: tuple[int, int] | None = None,
 ) -> TrainState:
     """Trains until `config.train.num_steps`, SIGTERM or SIGINT, and leaves a checkpoint either way.
 
     workdir: holds checkpoints, metrics.jsonl and TensorBoard events; if it has a checkpoint, the run resumes there,
     bit for bit. init_from: a checkpoint whose weights start a new run. on_sample: called with the EMA weights and the
-    step every `sample_every` steps. Raises ConfigError or CheckpointError before anything compiles, TrainingStopped
-    after too many non-finite steps.
+    step every `sample_every` steps. profile: (first step, number of steps) to trace into workdir/profile. Raises
+    ConfigError or CheckpointError before anything compiles, TrainingStopped after too many non-finite steps.
     """
     run = Run(config, Path(workdir))
     state = run.start(init_from)
@@ -99,10 +120,12 @@ def train(
     )
     writer, progress = None, None
     if is_lead():
+        record_start(run.workdir, config, step)
         writer, progress = MetricWriter(run.workdir, step), Progress(step, config.train.num_steps)
+    profiler = Profiler(run.workdir / "profile", profile, step)
     try:
-        with stop_request() as stop:
-            state = _run_steps(run, state, writer, progress, stop, on_sample)
+        with stop_request() as stop, contextlib.closing(profiler):
+            state = _run_steps(run, state, writer, progress, profiler, stop, on_sample)
         run.save(state)
     finally:
         if is_lead():
@@ -115,13 +138,15 @@ def train(
     return state
 
 
-def _run_steps(run: Run, state: TrainState, writer, progress, stop: StopRequest, on_sample) -> TrainState:
+def _run_steps(run: Run, state: TrainState, writer, progress, profiler, stop: StopRequest, on_sample) -> TrainState:
     """Steps until the end or a signal. Metrics are read one step late, so that the device never waits for Python."""
     config = run.config.train
     pending = None
     for step in range(int(state.step), config.num_steps):
         dilation = draw_dilation(config, step)
+        profiler.before(step)
         state, metrics = run.program.step(state, run.next_batch(), run.key, dilation)
+        profiler.after(step, metrics)
         if pending:
             _report(run, *pending, writer, progress)
         pending = (step + 1, metrics)
@@ -156,7 +181,7 @@ def _report(run: Run, step: int, metrics: dict[str, jax.Array], writer, progress
     progress.advance(step, values["loss"])
     if step % config.log_every == 0 or step == config.num_steps:
         rate = progress.rate(step)
-        writer.write(step, values | {"steps_per_sec": rate, "images_per_sec": rate * config.batch_size})
+        writer.write(step, values | run.health(rate))
         progress.log(step, values["loss"], rate)
 
 

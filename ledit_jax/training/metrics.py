@@ -7,6 +7,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from ledit_jax.files import write_whole
+
 logger = logging.getLogger(__name__)
 
 
@@ -18,7 +20,7 @@ class MetricWriter:
         self.path = workdir / "metrics.jsonl"
         if self.path.exists():
             rows = [line for line in self.path.read_text().splitlines() if _step_of(line) <= resumed_step]
-            self.path.write_text("".join(f"{row}\n" for row in rows))
+            write_whole(self.path, "".join(f"{row}\n" for row in rows))
         self.file = self.path.open("a", buffering=1)
         from tensorboardX import SummaryWriter  # here, because it imports PyTorch where that is installed
 
@@ -65,6 +67,26 @@ class Progress:
     def close(self) -> None:
         """Leaves the finished bar on the screen."""
         self.bar.close()
+
+
+class Stopwatch:
+    """Time spent within `with stopwatch:`, as a share of all time."""
+
+    def __init__(self) -> None:
+        self.spent, self.since = 0.0, time.perf_counter()
+
+    def __enter__(self) -> None:
+        self.entered = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.spent += time.perf_counter() - self.entered
+
+    def share(self) -> float:
+        """Share, 0..1, since the last call, or since it was made."""
+        now = time.perf_counter()
+        share = self.spent / max(now - self.since, 1e-9)
+        self.spent, self.since = 0.0, now
+        return share
 
 
 def _step_of(line: str) -> float:

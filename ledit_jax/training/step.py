@@ -31,7 +31,8 @@ def make_train_step(config: Config) -> Callable[..., tuple[TrainState, dict[str,
     """train_step(state, batch, key, dilation) -> (state, metrics), to be jitted with `dilation` static.
 
     Randomness is fold_in(key, step), so a resumed run draws what an uninterrupted one would have drawn. A step whose
-    loss or gradient is not finite changes nothing but the counters.
+    loss or gradient is not finite changes nothing but the counters. Metrics are the losses, `grad_norm`, `ema_drift`
+    (norm of ema - params over norm of params) and `nonfinite_steps`, all scalars.
     """
     apply, optimizer = make_apply(config), make_optimizer(config.train)
     diffusion = create_diffusion(
@@ -73,10 +74,15 @@ def make_train_step(config: Config) -> Callable[..., tuple[TrainState, dict[str,
             (state.params, state.ema, state.opt_state),
         )
         nonfinite_steps = state.nonfinite_steps + jnp.where(finite, 0, 1)
-        metrics |= {"grad_norm": grad_norm, "nonfinite_steps": nonfinite_steps}
+        metrics |= {"grad_norm": grad_norm, "ema_drift": _distance(ema, params), "nonfinite_steps": nonfinite_steps}
         return TrainState(state.step + 1, nonfinite_steps, params, ema, opt_state), metrics
 
     return train_step
+
+
+def _distance(tree, reference) -> jax.Array:
+    """Norm of tree - reference over the norm of reference, all leaves taken together."""
+    return optax.tree.norm(jax.tree.map(jnp.subtract, tree, reference)) / optax.tree.norm(reference)
 
 
 def _accumulate(grad_fn, num_parts: int, params, batch: Batch, key, dilation: int):

@@ -70,6 +70,7 @@ def test_real_pictures_score_high(real_rows):
         assert row.num_samples == 120 and row.objects is None
         assert row.accuracy >= 0.95 and row.real_accuracy >= 0.95
         assert 0 < row.frechet < 4 * row.real_frechet
+        assert min(row.precision, row.real_precision) > 0.6 and min(row.recall, row.real_recall) > 0.3
 
 
 def test_distances_are_to_training_pictures_and_the_floor_is_of_as_many_held_out_ones(judge, real_rows):
@@ -88,6 +89,7 @@ def test_noise_scores_low(judge, real_rows):
     for row, good in zip(_measure(_draw_noise, judge)[0], real_rows[0], strict=True):
         assert row.accuracy < 0.25
         assert row.frechet > 20 * good.frechet
+        assert row.precision == row.recall == 0.0
         assert row.real_accuracy == good.real_accuracy and row.real_frechet == good.real_frechet
 
 
@@ -163,13 +165,13 @@ def test_source_without_any_size_is_refused():
 
 
 def _row(height, width, accuracy, objects=None):
-    return Row(height, width, 64, "1x", 20, accuracy, 0.98, 1.5, 0.5, objects)
+    return Row(height, width, 64, "1x", 20, accuracy, 0.98, 1.5, 0.5, 0.7, 0.8, 0.2, 0.3, objects)
 
 
 def test_tables_hold_the_figures():
     table = report_table([_row(16, 16, 0.5), _row(32, 32, 0.25)]).splitlines()
     cells = [cell.strip() for cell in table[2].split("|")[1:-1]]
-    assert cells == ["16x16", "1x", "64", "50.0%", "98.0%", "1.50", "0.50"]
+    assert cells == ["16x16", "1x", "64", "50.0%", "98.0%", "1.50", "0.50", "70.0%", "80.0%", "20.0%", "30.0%"]
     assert len(table) == 4 and len({len(line) for line in table}) == 1 and "objects" not in table[0]
     assert report_table([_row(16, 16, 0.5, objects=1.25)]).splitlines()[2].endswith("| 1.25    |")
 

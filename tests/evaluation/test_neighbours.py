@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny import cpu_devices
 
 from ledit_jax.config import ConfigError
 from ledit_jax.evaluation.neighbours import precision_recall
@@ -85,7 +86,7 @@ def test_eight_devices_give_the_same(tmp_path):
     reference, samples = features(8, 130, 12), features(9, 90, 12, shift=0.3)
     np.savez(tmp_path / "x.npz", reference, samples)
     environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "XLA_FLAGS": cpu_devices(8),
         "PYTHONPATH": str(Path(__file__).parents[2]),
     }
     result = subprocess.run(

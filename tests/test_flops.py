@@ -1,0 +1,77 @@
+"""FLOPs by our count against XLA's own count of an unrolled network, and against published figures."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import pytest
+from tiny import tiny_config
+
+from ledit_jax.config import AutoencoderConfig, Config, DataConfig, model_preset
+from ledit_jax.flops import PEAK_BF16_FLOPS, forward_flops, model_flops_utilization, train_step_flops
+from ledit_jax.models.functional import abstract_params, make_apply
+
+BATCH = 4
+
+
+def wide(**model) -> Config:
+    """Wide enough for products to outweigh what is done element by element, which XLA counts and we do not."""
+    config = tiny_config(
+        train=dict(dilation_probability=0.0),
+        model=dict(width=384, num_heads=3, patch_size=1, attention="reference") | model,
+    )
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, batch_size=BATCH))
+
+
+def xla_flops(config: Config, gradient: bool) -> float:
+    apply = make_apply(config)
+    params = abstract_params(config)
+    x = jax.ShapeDtypeStruct((BATCH, *config.latent_shape()), jnp.float32)
+    t = jax.ShapeDtypeStruct((BATCH,), jnp.int32)
+
+    def loss(params, x, t, y):
+        return jnp.square(apply(params, x, t, y)).sum()
+
+    step = jax.grad(loss) if gradient else loss
+    return jax.jit(step).lower(params, x, t, t).compile().cost_analysis()["flops"]
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {},
+        {"conv": "none", "block_order": "sa"},
+        {"conv": "depthwise", "mlp_ratio": 2.0, "depth": 4},
+        {"patch_size": 2},
+    ],
+    ids=["ledit", "dit", "depthwise", "patches"],
+)
+def test_forward_is_what_xla_counts(model):
+    config = wide(**model)
+    assert 1 <= xla_flops(config, gradient=False) / (BATCH * forward_flops(config)) < 1.03
+
+
+def test_a_step_is_three_forwards():
+    config = wide()
+    assert 0.97 < xla_flops(config, gradient=True) / train_step_flops(config) < 1.05
+
+
+def test_published_figures():
+    """Multiply-adds at 256x256 as in table 4 of the DiT paper (arXiv 2212.09748), in units of 1e9."""
+    for name, expected in [("DiT-XL/2", 118.64), ("DiT-L/2", 80.71), ("DiT-B/4", 5.56), ("DiT-S/8", 0.36)]:
+        config = Config(model=model_preset(name), data=DataConfig(), autoencoder=AutoencoderConfig(kind="sd"))
+        assert forward_flops(config) / 2e9 == pytest.approx(expected, rel=0.01, abs=0.005)
+
+
+def test_size_matters():
+    config = Config(model=model_preset("LEDiT-XL/2"), data=DataConfig(), autoencoder=AutoencoderConfig(kind="sd"))
+    assert forward_flops(config, 256, 256) == forward_flops(config) < forward_flops(config, 512, 512) / 4
+    assert forward_flops(config, 256, 512) == forward_flops(config, 512, 256)
+
+
+def test_utilization_is_against_the_device_by_name():
+    assert model_flops_utilization(989e12, "NVIDIA H100 80GB HBM3", 2) == pytest.approx(0.5)
+    assert model_flops_utilization(197e12, "TPU v5 lite", 1) == pytest.approx(1)
+    for unknown in ("cpu", "NVIDIA H100 PCIe", "NVIDIA H200 NVL", ""):
+        assert model_flops_utilization(1e12, unknown, 1) is None
+    assert all(1e14 < peak < 2e15 for peak in PEAK_BF16_FLOPS.values())

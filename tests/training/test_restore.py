@@ -1,0 +1,56 @@
+"""Checkpoints: which are kept, and a run that goes on over another mesh."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from tiny import cpu_devices, tiny_config, with_train
+
+from ledit_jax.training.loop import train
+
+# In a process of its own, since the number of CPU devices is fixed when jax starts.
+TWO_MESHES = """
+import dataclasses, sys
+from tiny import tiny_config, with_train
+from ledit_jax.config import MeshConfig
+from ledit_jax.training.loop import train
+config = tiny_config(train=dict(num_steps=6, checkpoint_every=100, dilation_probability=0.0))
+by_data = dataclasses.replace(config, mesh=MeshConfig(data=8))
+by_model = dataclasses.replace(config, mesh=MeshConfig(data=1, fsdp=4, tensor=2))
+train(by_data, sys.argv[1] + "/whole")
+train(with_train(by_data, num_steps=3), sys.argv[1] + "/moved")
+state = train(by_model, sys.argv[1] + "/moved")
+for tree in (state.params, state.ema, state.opt_state[1][0].mu):
+    kernel = tree["blocks"]["mlp"]["fc1"]["kernel"]
+    print(kernel.shape, kernel.sharding.shard_shape(kernel.shape))
+"""
+
+
+def test_a_run_saved_over_data_goes_on_over_fsdp_and_tensor(tmp_path):
+    here = Path(__file__).parents[1]
+    environment = os.environ | {
+        "XLA_FLAGS": cpu_devices(8),
+        "PYTHONPATH": f"{here}{os.pathsep}{here.parent}",
+        "JAX_PLATFORMS": "cpu",
+    }
+    result = subprocess.run(
+        [sys.executable, "-c", TWO_MESHES, str(tmp_path)], env=environment, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split("\n")[:3] == ["(2, 16, 64) (2, 4, 32)"] * 3
+
+    def losses(name):
+        rows = [json.loads(row) for row in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+        return np.array([row["loss"] for row in rows])
+
+    np.testing.assert_allclose(losses("moved"), losses("whole"), rtol=1e-5)
+    assert [start["step"] for start in json.loads((tmp_path / "moved" / "run.json").read_text())] == [0, 3]
+
+
+def test_the_last_k_and_every_mth_are_kept(tmp_path):
+    train(with_train(tiny_config(), num_steps=12, checkpoint_every=2, keep_last=2, keep_every=4), tmp_path)
+    assert sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == [4, 8, 10, 12]
