@@ -29,9 +29,9 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from benchmarks.report import Report  # noqa: E402
-from benchmarks.roofline import forward_flops  # noqa: E402
 from configs import imagenet256  # noqa: E402
 from ledit_jax.config import Config  # noqa: E402
+from ledit_jax.flops import forward_flops  # noqa: E402
 
 SAMPLE_BATCH = 8
 NO_MEMORY = "out of memory"

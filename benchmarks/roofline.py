@@ -28,28 +28,15 @@ from configs import imagenet256  # noqa: E402
 from ledit_jax.config import Config  # noqa: E402
 from ledit_jax.diffusion.samplers import make_sampler, sample_keys  # noqa: E402
 from ledit_jax.diffusion.step import make_sample_step  # noqa: E402
+from ledit_jax.flops import PEAK_BF16_FLOPS, forward_flops  # noqa: E402
 from ledit_jax.models.functional import abstract_params, count_params, make_apply  # noqa: E402
 from ledit_jax.training.program import TrainProgram  # noqa: E402
 
-CHIPS = {  # bfloat16 FLOP/s and bytes/s of memory, from the makers' data sheets
-    "v5e": (197e12, 819e9),
-    "v5p": (459e12, 2765e9),
-    "v6e": (918e12, 1640e9),
-    "H100": (989e12, 3350e9),
-}
+BANDWIDTH = {"TPU v5e": 819e9, "TPU v5p": 2765e9, "TPU v6e": 1640e9, "NVIDIA H100 80GB HBM3": 3350e9}
+"""Bytes/s of memory, from the makers' data sheets."""
 SIDES = (256, 512, 1024)
 BATCHES = {"train": 16, "sample": 8}
 _HALF, _FULL = 2, 4  # bytes of bfloat16 and float32
-
-
-def forward_flops(config: Config, height: int, width: int) -> int:
-    """FLOPs of the network for one picture of this size in pixels, a scan counted in full."""
-    model, T = config.model, config.num_tokens(height, width)
-    D, F, L = model.width, int(model.width * model.mlp_ratio), model.depth
-    patch = model.patch_size**2 * config.in_channels
-    conv = {"dense": 18 * D * D, "depthwise": 18 * D, "none": 0}[model.conv]
-    per_token = L * (8 * D * D + 4 * D * F + 4 * T * D) + 6 * patch * D + conv
-    return T * per_token + 12 * L * D * D + 4 * D * D + 2 * D * (256 + D)
 
 
 def attention_flops(config: Config, num_tokens: int) -> int:
@@ -124,14 +111,16 @@ def tables(report: Report, name: str) -> str:
     """Markdown: the floors with each chip's limit, then the compiled counts over the floor."""
     config = Config.from_dict(imagenet256.get_config(name).to_dict())
     limits = [
-        "| step | batch | TFLOPs | GB | FLOPs/byte | " + " | ".join(f"{chip}: images/s" for chip in CHIPS) + " |",
-        "|---" * (5 + len(CHIPS)) + "|",
+        "| step | batch | TFLOPs | GB | FLOPs/byte | "
+        + " | ".join(f"{chip.split()[1]}: images/s" for chip in BANDWIDTH)
+        + " |",
+        "|---" * (5 + len(BANDWIDTH)) + "|",
     ]
     excess = ["| step | batch | attention | FLOPs over the floor | bytes over the floor |", "|---" * 5 + "|"]
     for task, batch in BATCHES.items():
         for side in SIDES:
             flops, moved = floor(config, task, side, batch)
-            rates = [_rate(batch, flops, moved, *chip) for chip in CHIPS.values()]
+            rates = [_rate(batch, flops, moved, PEAK_BF16_FLOPS[chip], speed) for chip, speed in BANDWIDTH.items()]
             head = f"| {task} at {side} | {batch} |"
             limits.append(
                 f"{head} {flops / 1e12:.1f} | {moved / 1e9:.1f} | {flops / moved:.0f} | {' | '.join(rates)} |"

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from ledit_jax.ops.dense_attention import dense_mask
 
-# With a mask cuDNN wants even lengths for gradients; rows of whole 16-byte words are also what its loads like.
+# jax refuses gradients of odd lengths; rows of whole 16-byte words are what a mask's loads like.
 _MULTIPLE = 8
 
 
@@ -34,8 +34,9 @@ def cudnn_attention(q, k, v, *, grid, scan, causal, scale) -> Float[Array, "B T 
     T = q.shape[1]
     q = (q.astype(jnp.float32) * scale).astype(q.dtype)  # cuDNN's own scale cannot be traced
     mask = dense_mask(scan, grid, causal)
-    if mask is not None:
-        padding = -T % _MULTIPLE
+    padding = 0 if mask is None and T % 2 == 0 else -T % _MULTIPLE
+    if padding:
+        mask = jnp.ones((1, 1, T, T), bool) if mask is None else mask
         q, k, v = (jnp.pad(a, ((0, 0), (0, padding), (0, 0), (0, 0))) for a in (q, k, v))
         mask = jnp.pad(mask, ((0, 0), (0, 0), (0, 0), (0, padding)))
         # Queries that are padding see keys, so that no row of the softmax is empty.
