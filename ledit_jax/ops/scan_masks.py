@@ -8,7 +8,7 @@ import functools
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
 
 from ledit_jax.config import ConfigError, nearest
 
@@ -65,24 +65,15 @@ def scan_mask(variant: str, height: int, width: int) -> Bool[np.ndarray, "T T"]:
     return SCANS[variant](row[:, None], col[:, None], row[None, :], col[None, :])
 
 
-def token_order(height: int, width: int, tile: tuple[int, int]) -> Int[np.ndarray, " T"]:
-    """Tokens of a height x width grid one tile after the other, row-major within and between tiles that divide it."""
-    index = np.arange(height * width).reshape(height // tile[0], tile[0], width // tile[1], tile[1])
-    return index.transpose(0, 2, 1, 3).ravel()
-
-
 @functools.lru_cache(maxsize=64)
-def visible_blocks(
-    variant: str, height: int, width: int, block: int, tile: tuple[int, int] | None = None
-) -> Bool[np.ndarray, "n n"]:
+def visible_blocks(variant: str, height: int, width: int, block: int) -> Bool[np.ndarray, "n n"]:
     """Which (query block, key block) pairs of `scan_mask` hold a visible pair, for blocks of consecutive tokens.
 
-    Consecutive in row-major order, or in `token_order` of a tile. n = ceil(T / block). Goes through the mask one block
-    of queries at a time, so that T x T is never stored.
+    n = ceil(T / block). Goes through the mask one block of queries at a time, so that T x T is never stored.
     """
-    index = np.arange(height * width) if tile is None else token_order(height, width, tile)
+    index = np.arange(height * width)
     row, col = index // width, index % width
-    starts = np.arange(0, len(index), block)
+    starts = index[::block]
     blocks = [
         SCANS[variant](row[s : s + block, None], col[s : s + block, None], row[None], col[None]).any(axis=0)
         for s in starts

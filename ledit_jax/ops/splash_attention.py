@@ -29,8 +29,6 @@ _MAX_BLOCK = 1024
 _MAX_BLOCKS_FUSED = 2
 # A query's cell travels as one integer, row * 2**16 + column.
 _ROW_BITS = 16
-# In the order of tiles a cell is its place there; this one is after all of them in rows and in columns.
-_BEYOND = 2**30 - 1
 
 
 def obstacle(platform: str, dtype: jnp.dtype, head_dim: int) -> str | None:
@@ -63,24 +61,22 @@ def splash_attention(
     """
     T = q.shape[1]
     block, padded = block_size(T)
-    tile = tile_size(scan, grid, block)
     q = (q.astype(jnp.float32) * scale).astype(q.dtype)
-    cells = jnp.asarray(_query_cells(grid, padded, tile))
+    cells = _query_cells(grid, padded)
     if causal is None or scan == "none":
-        visible = visible_blocks(scan, *grid, block, tile)
+        visible = visible_blocks(scan, *grid, block)
     else:
         # A query below and to the right of the whole grid sees all of it in every scan.
-        cells = jnp.where(causal[:, None], cells, _cell_code(*grid) if tile is None else _BEYOND)
+        cells = jnp.where(causal[:, None], cells, _cell_code(*grid))
         visible = np.ones((padded // block,) * 2, bool)
-    rule = _mask_rule(scan, *grid, padded, tile)
-    kernel = functools.partial(_run_kernel, visible=visible, rule=rule, interpret=interpret)
+    kernel = functools.partial(_run_kernel, visible=visible, rule=_mask_rule(scan, *grid, padded), interpret=interpret)
 
     def run(q, k, v, cells):
-        q, k, v = (_arrange(a, grid, padded, tile) for a in (q, k, v))
+        q, k, v = (jnp.pad(a.swapaxes(1, 2), ((0, 0), (0, 0), (0, padded - T), (0, 0))) for a in (q, k, v))
         out = jax.vmap(kernel, in_axes=(0, 0, 0, 0 if cells.ndim == 2 else None))(q, k, v, cells)
-        return _restore(out, grid, tile)
+        return out[:, :, :T].swapaxes(1, 2)
 
-    return _over_mesh(run, q.shape)(q, k, v, cells)
+    return _over_mesh(run, q.shape)(q, k, v, jnp.asarray(cells))
 
 
 def block_size(num_tokens: int) -> tuple[int, int]:
@@ -96,81 +92,35 @@ def block_size(num_tokens: int) -> tuple[int, int]:
     return block, _round_up(num_tokens, block)
 
 
-def tile_size(scan: str, grid: tuple[int, int], block: int) -> tuple[int, int] | None:
-    """(rows, columns) of the tile of tokens that makes a block; None for blocks of consecutive row-major tokens.
-
-    A row-major block spans the whole width, so that scan d hides none entirely, and b no more than a. Tiles it does:
-    of 16,384 tokens, 14% of the blocks of d are skipped and 61% of those of b. They need a grid whose width is a power
-    of two and whose height the tile divides. Scan a hides more of row-major blocks, and c needs true coordinates.
-    """
-    height, width = grid
-    if scan not in ("b", "d", "d_inclusive") or width & (width - 1) or block & (block - 1):
-        return None
-    columns = 1 << block.bit_length() // 2  # square, or wider than high
-    rows = block // columns
-    return (rows, columns) if height % rows == 0 and width % columns == 0 and width > columns else None
-
-
 def _round_up(number: int, multiple: int) -> int:
     return -(-number // multiple) * multiple
-
-
-def _arrange(x, grid: tuple[int, int], padded: int, tile: tuple[int, int] | None):
-    """[B, T, N, K] -> [B, N, padded, K], tile by tile if there is one."""
-    B, T, N, K = x.shape
-    if tile is None:
-        return jnp.pad(x.swapaxes(1, 2), ((0, 0), (0, 0), (0, padded - T), (0, 0)))
-    x = x.reshape(B, grid[0] // tile[0], tile[0], grid[1] // tile[1], tile[1], N, K)
-    return x.transpose(0, 5, 1, 3, 2, 4, 6).reshape(B, N, T, K)
-
-
-def _restore(x, grid: tuple[int, int], tile: tuple[int, int] | None):
-    """Inverse of `_arrange`."""
-    B, N, _, K = x.shape
-    T = grid[0] * grid[1]
-    if tile is None:
-        return x[:, :, :T].swapaxes(1, 2)
-    x = x.reshape(B, N, grid[0] // tile[0], grid[1] // tile[1], tile[0], tile[1], K)
-    return x.transpose(0, 2, 4, 3, 5, 1, 6).reshape(B, T, N, K)
 
 
 def _cell_code(row, col):
     return (row << _ROW_BITS) + col
 
 
-def _query_cells(grid: tuple[int, int], padded: int, tile: tuple[int, int] | None) -> Int[np.ndarray, " padded"]:
-    """Each query's cell as one integer: its place in the order of tiles, else row and column.
-
-    Queries that are padding get rows below the grid: they see keys, and not NaN.
-    """
+def _query_cells(grid: tuple[int, int], padded: int) -> Int[np.ndarray, " padded"]:
+    """Each query's cell as one integer. Queries that are padding get rows below the grid: they see keys, not NaN."""
     index = np.arange(padded, dtype=np.int32)
-    return _cell_code(index // grid[1], index % grid[1]) if tile is None else index
+    return _cell_code(index // grid[1], index % grid[1])
 
 
 @functools.lru_cache(maxsize=64)
-def _mask_rule(scan: str, height: int, width: int, padded: int, tile: tuple[int, int] | None) -> Callable | None:
+def _mask_rule(scan: str, height: int, width: int, padded: int) -> Callable | None:
     """rule(query cells, key indices) -> may attend, for the kernel; None where every key is seen.
 
     Cached, because jax compiles the kernel anew for each new function object.
     """
     num_tokens = height * width
 
-    def in_tiles(cells, keys):
-        # The bits of a place in the order of tiles are, from the top: tile row, tile column, row, column. Those of
-        # rows alone order tokens as their rows do, and a scan of comparisons needs no more.
-        inner, columns = tile[0] * tile[1], width // tile[1]
-        col_bits = (tile[1] - 1) | (columns - 1) * inner
-        return SCANS[scan](cells & ~col_bits, cells & col_bits, keys & ~col_bits, keys & col_bits)
-
-    def row_major(cells, keys):
+    def rule(cells, keys):
         row, col = cells >> _ROW_BITS, cells & (2**_ROW_BITS - 1)
         seen = SCANS[scan](row, col, *_key_cell(keys, width))
         return seen & (keys < num_tokens) if padded > num_tokens else seen
 
-    if tile is not None:
-        return in_tiles
     if scan != "none":
-        return row_major
+        return rule
     return (lambda cells, keys: keys < num_tokens) if padded > num_tokens else None
 
 

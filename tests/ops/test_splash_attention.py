@@ -18,7 +18,7 @@ from benchmarks.tpu_topology import tpu_mesh
 from ledit_jax.ops import splash_attention as splash
 from ledit_jax.ops.attention import attention
 from ledit_jax.ops.dense_attention import reference_attention
-from ledit_jax.ops.scan_masks import SCANS, scan_mask, token_order, visible_blocks
+from ledit_jax.ops.scan_masks import SCANS, scan_mask, visible_blocks
 
 B, N, K = 2, 2, 8
 SCALE = 1.118 / K**0.5  # with attention scaling
@@ -82,31 +82,6 @@ def test_the_scan_applies_to_the_samples_asked_for(small_blocks, scan):
     check_against_reference((12, 13), scan, causal=jnp.array([True, False]))
 
 
-@pytest.mark.parametrize("causal", [None, jnp.array([True, False])], ids=["all causal", "one causal"])
-@pytest.mark.parametrize("scan", ["b", "d", "d_inclusive"])
-def test_blocks_that_are_tiles(small_blocks, scan, causal):
-    grid, skipped = (16, 32), {"b": 7, "d": 1, "d_inclusive": 1}[scan]
-    assert splash.tile_size(scan, grid, 128) == (8, 16)
-    assert np.sum(~visible_blocks(scan, *grid, 128, (8, 16))) == skipped
-    check_against_reference(grid, scan, causal=causal)
-
-
-def test_tiles_only_where_they_fit_and_help():
-    assert splash.tile_size("d", (64, 64), 1024) == (32, 32)
-    assert splash.tile_size("d", (128, 128), 1024) == (32, 32)
-    assert splash.tile_size("b", (48, 64), 512) == (16, 32)
-    for scan, grid, block in [
-        ("a", (64, 64), 1024),
-        ("c", (64, 64), 1024),
-        ("none", (64, 64), 1024),
-        ("d", (32, 32), 1024),  # one block
-        ("d", (40, 64), 1024),
-        ("d", (96, 96), 1024),
-        ("d", (32, 64), 768),
-    ]:
-        assert splash.tile_size(scan, grid, block) is None
-
-
 def test_huge_logits_stay_finite():
     *qkv, cotangent = inputs((5, 7), size=1e3)
     for result in value_and_gradients(interpreted, qkv, cotangent, grid=(5, 7), scan="b", causal=None):
@@ -114,14 +89,13 @@ def test_huge_logits_stay_finite():
 
 
 @pytest.mark.parametrize("scan", SCANS)
-@pytest.mark.parametrize("grid, tile", [((16, 16), None), ((19, 16), None), ((24, 24), None), ((16, 32), (8, 16))])
-def test_blocks_are_those_that_splash_attention_finds_in_the_dense_mask(scan, grid, tile):
+@pytest.mark.parametrize("grid", [(16, 16), (19, 16), (24, 24)])
+def test_blocks_are_those_that_splash_attention_finds_in_the_dense_mask(scan, grid):
     T = grid[0] * grid[1]
-    order = np.arange(T) if tile is None else token_order(*grid, tile)
     padded = -(-T // 128) * 128
     dense = np.zeros((padded, padded), bool)
-    dense[:T, :T] = scan_mask(scan, *grid)[np.ix_(order, order)]
-    visible = visible_blocks(scan, *grid, 128, tile)
+    dense[:T, :T] = scan_mask(scan, *grid)
+    visible = visible_blocks(scan, *grid, 128)
     dense = masks.MultiHeadMask([masks.NumpyMask(dense)])
     for by_key in (False, True):
         process = mask_info.process_mask_dkv if by_key else mask_info.process_mask
