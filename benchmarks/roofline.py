@@ -1,6 +1,6 @@
 """How fast a step can be on a chip, and how much more than that the compiled program does.
 
-  python benchmarks/roofline.py         LEDiT-XL/2 at 256, 512 and 1024: the tables of docs/roofline.md
+  python benchmarks/roofline.py         LEDiT-XL/2 at 256, 512 and 1024: two tables
 
 The floor is counted from the config: every matrix product once, every weight and every operand of a product once
 through memory. The compiled program is counted by the TPU compiler in the package libtpu for one v5e chip; nothing is
