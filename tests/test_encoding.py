@@ -273,3 +273,11 @@ def test_a_models_checkpoint_is_no_vae(tmp_path, data):
     model = Path(ROOT / "assets" / "digits")
     with pytest.raises(CheckpointError, match="is a model's, and a VAE's is needed"):
         encode_latents(data, str(model), tmp_path / "out", **SIZES)
+
+
+def test_help_teaches():
+    process = script("--help")
+    text, _ = process.communicate()
+    assert process.returncode == 0
+    for part in ("python encode_latents.py --source=tfds", "the same command goes on", "--part=0/8", "--shard_size"):
+        assert part in text
