@@ -20,7 +20,18 @@ ALLOWED = {
     "pipeline": {"config", "ops", "models", "diffusion", "weights"},
     "writers": {"config"},
     "cli": {"config", "training", "weights"},
-    "analysis": {"config", "models", "ops", "data", "evaluation", "pipeline", "training", "weights", "cli"},
+    "analysis": {
+        "config",
+        "models",
+        "ops",
+        "diffusion",
+        "data",
+        "evaluation",
+        "pipeline",
+        "training",
+        "weights",
+        "cli",
+    },
     "__init__": {"pipeline"},
 }
 
