@@ -19,9 +19,10 @@ from ledit_jax import cli
 from ledit_jax.config import ConfigError
 from ledit_jax.convert.inception import load_inception
 from ledit_jax.evaluation.features import FeatureExtractor
-from ledit_jax.evaluation.report import check_writable, read_recipe, report, write_json
+from ledit_jax.evaluation.report import check_writable, read_recipe, report
 from ledit_jax.evaluation.statistics import measure_set, save_statistics
 from ledit_jax.evaluation.suite import evaluate, metrics_table
+from ledit_jax.files import write_json
 
 SAMPLES = flags.DEFINE_string("samples", None, "What is judged. May be left out with --save_reference.")
 REFERENCE = flags.DEFINE_string("reference", None, "What it is judged by.")
@@ -66,7 +67,7 @@ def main() -> None:
     print(metrics_table({SAMPLES.value: metrics}))
     if JSON.value:
         network = {"path": INCEPTION.value, "digest": extractor().digest} if INCEPTION.value else None
-        write_json(JSON.value, report(metrics, samples, reference, network, read_recipe(SAMPLES.value)))
+        write_json(Path(JSON.value), report(metrics, samples, reference, network, read_recipe(SAMPLES.value)))
 
 
 if __name__ == "__main__":

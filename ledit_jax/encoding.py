@@ -30,7 +30,7 @@ from ledit_jax.data.batches import PictureRange
 from ledit_jax.data.latents import MOMENTS, LatentMetadata, LatentWriter, shard_path, write_metadata
 from ledit_jax.data.loader import read_ahead
 from ledit_jax.data.records import BadRecords
-from ledit_jax.files import write_whole
+from ledit_jax.files import write_json
 from ledit_jax.weights import load_vae, vae_description
 
 logger = logging.getLogger(__name__)
@@ -134,7 +134,7 @@ def settle_plan(output: Path, plan: Plan) -> None:
         if not file.exists():
             if any(output.glob("*.array_record")):
                 raise ConfigError(f"--output={output} holds latents without a {PLAN_FILE}: choose another folder")
-            write_whole(file, json.dumps(here, indent=2) + "\n")
+            write_json(file, here)
         there = json.loads(file.read_text())
     except OSError as error:
         raise ConfigError(f"--output={output} cannot be written ({error.strerror}): choose another folder") from error

@@ -1,7 +1,6 @@
 """From a checkpoint to pictures: what sample.py, the notebook and the sample grids of a run call."""
 
 import functools
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, UInt8
-from tqdm import tqdm
 
 from ledit_jax.config import Config, ConfigError, SampleConfig
 from ledit_jax.diffusion.guidance import conditional, guidance_mask, guided
@@ -21,6 +19,7 @@ from ledit_jax.distributed import fetch, spread
 from ledit_jax.models.functional import Params, make_apply
 from ledit_jax.models.vae import AutoencoderKL
 from ledit_jax.ops.attention import attention_scale
+from ledit_jax.progress import progress_bar
 from ledit_jax.weights import load_vae, load_weights
 
 
@@ -165,8 +164,7 @@ class LEDiTPipeline:
     def _generate(self, labels, height, width, options, seed, batch_size, progress):
         steps = options.num_steps * -(-len(labels) // batch_size)
         # Seconds between updates of the bar. Somebody watches a terminal or a notebook; a log wants few lines.
-        every = 0.1 if sys.stderr.isatty() or "ipykernel" in sys.modules else 10.0
-        with tqdm(total=steps, desc=progress, unit="step", mininterval=every, disable=progress is None) as bar:
+        with progress_bar(progress, steps, "step", disable=progress is None) as bar:
             for start in range(0, len(labels), batch_size):
                 batch = labels[start : start + batch_size]
                 # The last batch is filled up, so that one compiled program serves all.

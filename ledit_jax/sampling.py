@@ -19,8 +19,10 @@ import numpy as np
 
 from ledit_jax.config import SampleConfig
 from ledit_jax.distributed import is_lead
+from ledit_jax.files import write_json
 from ledit_jax.pipeline import LEDiTPipeline
-from ledit_jax.shards import WAIT, Shards, agree, picture_bar, write_json
+from ledit_jax.progress import progress_bar
+from ledit_jax.shards import WAIT, Shards, agree
 from ledit_jax.writers import make_writer, recipe_path
 
 _log = logging.getLogger(__name__)
@@ -102,7 +104,7 @@ def write_samples(
     total, left = (sum(len(shards.range(index)) for index in indices) for indices in (mine, todo))
     if left < total:
         _log.info("%d of %d pictures are there already", total - left, total)
-    with picture_bar("sample", total, total - left, disable=not is_lead()) as bar:
+    with progress_bar("sample", total, "picture", done=total - left, disable=not is_lead()) as bar:
         for index in todo:
             shards.write(index, _draw(pipeline, recipe, labels, shards.range(index), batch_size))
             bar.update(len(shards.range(index)))
@@ -131,7 +133,7 @@ def _assemble(shards: Shards, out: Path, recipe: Recipe) -> None:
     """Streams the shards into place, one in memory at a time, and removes them."""
     versions = {name: importlib.metadata.version(name) for name in ("jax", "flax", "numpy")}
     writer = make_writer(out, shards.num_samples, columns=1, overwrite=True)
-    with picture_bar("assemble", shards.num_samples, 0) as bar:
+    with progress_bar("assemble", shards.num_samples, "picture") as bar:
         for index in range(shards.count):
             pictures = np.load(shards.path(index))
             writer.write(pictures)

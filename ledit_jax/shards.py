@@ -1,9 +1,7 @@
 """A run of pictures on disk in equal parts, each whole or not there, which several processes fill side by side."""
 
 import json
-import os
 import shutil
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +11,11 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jaxtyping import UInt8
-from tqdm import tqdm
 
 from ledit_jax.config import ConfigError
 from ledit_jax.distributed import is_lead
+from ledit_jax.files import whole_file, write_json
+from ledit_jax.progress import progress_bar
 from ledit_jax.writers import check_out
 
 WAIT = 0.2
@@ -99,15 +98,13 @@ class Shards:
 
     def write(self, index: int, pictures: UInt8[np.ndarray, "B H W C"]) -> None:
         """Stores a shard."""
-        aside = self.folder / f".{index:06d}.partial"
-        with open(aside, "wb") as file:
+        with whole_file(self.path(index)) as file:
             np.save(file, pictures)
-        os.replace(aside, self.path(index))
 
     def wait_for_all(self) -> None:
         """Until the other processes have written theirs. (One that dies takes this one with it, by jax.distributed.)"""
         missing = [index for index in range(self.count) if not self.path(index).exists()]
-        with picture_bar("wait for other processes", len(missing), 0, disable=not missing) as bar:
+        with progress_bar("wait for other processes", len(missing), "shard", disable=not missing) as bar:
             while missing:
                 time.sleep(WAIT)
                 left = [index for index in missing if not self.path(index).exists()]
@@ -119,21 +116,8 @@ def _folder(out: Path) -> Path:
     return out.with_name(f"{out.name}.shards")
 
 
-def picture_bar(caption: str, total: int, done: int, disable: bool = False) -> tqdm:
-    """A progress bar over pictures, of which `done` were there before."""
-    every = 0.1 if sys.stderr.isatty() else 10.0  # seconds; a log wants few lines
-    return tqdm(desc=caption, total=total, initial=done, unit="picture", mininterval=every, disable=disable)
-
-
 def _read_json(path: Path) -> dict[str, Any] | None:
     try:
         return json.loads(path.read_text()) if path.is_file() else None
     except ValueError:  # it is written aside, so this is none of ours
         return None
-
-
-def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Writes aside and renames."""
-    aside = path.with_name(f".{path.name}.partial")
-    aside.write_text(json.dumps(values, indent=2) + "\n")
-    os.replace(aside, path)

@@ -12,25 +12,26 @@ ALLOWED = {
     "models": {"config", "ops"},
     "diffusion": {"config"},
     "files": set(),
+    "progress": set(),
     "data": {"config", "files"},
     "sharding": {"config"},
     "distributed": {"config"},
     "flops": {"config"},
     "encoding": {"config", "data", "files", "weights"},
     "convert": {"config", "models", "weights", "evaluation"},
-    "evaluation": {"config", "data", "writers"},
+    "evaluation": {"config", "data", "files", "progress", "writers"},
     "weights": {"config", "models"},
     "training": {"config", "models", "diffusion", "data", "sharding", "distributed", "weights", "files", "flops"},
-    "pipeline": {"config", "ops", "models", "diffusion", "distributed", "weights"},
+    "pipeline": {"config", "ops", "models", "diffusion", "distributed", "progress", "weights"},
     "writers": {"config"},
-    "shards": {"config", "distributed", "writers"},
-    "sampling": {"config", "distributed", "pipeline", "shards", "writers"},
+    "shards": {"config", "distributed", "files", "progress", "writers"},
+    "sampling": {"config", "distributed", "files", "pipeline", "progress", "shards", "writers"},
     "cli": {"config", "distributed", "training", "weights"},
     "analysis": {"config", "data", "evaluation", "pipeline", "training", "weights", "cli"},
     "__init__": {"pipeline"},
 }
 COMPOSERS = {
-    "evaluation/sweep.py": {"config", "cli", "convert", "pipeline", "sampling", "weights"},
+    "evaluation/sweep.py": {"config", "cli", "convert", "files", "pipeline", "sampling", "weights"},
 }
 """Commands that live in a room and compose what lies above it; nothing imports them."""
 

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
-from tiny import tiny_config
+from tiny import noisy_params, tiny_config
 from tqdm import tqdm
 
 from ledit_jax import LEDiTPipeline, load_model
@@ -16,12 +16,6 @@ from ledit_jax.config import AutoencoderConfig, ConfigError
 from ledit_jax.models.functional import init_params, make_apply
 from ledit_jax.models.vae import AutoencoderKL, VAEConfig
 from ledit_jax.weights import CheckpointError, export_weights, find_checkpoint, load_weights
-
-
-def noisy_params(config):
-    """Initialised parameters with noise on top, so that zero-initialised layers do not hide anything."""
-    params, key = init_params(config, jax.random.key(0)), jax.random.key(1)
-    return jax.tree.map(lambda a: a + 0.1 * jax.random.normal(key, a.shape), params)
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +118,7 @@ def test_the_bar_moves_where_somebody_watches(pipeline, monkeypatch, modules, se
     intervals = []
     monkeypatch.setattr("ledit_jax.pipeline.sys", SimpleNamespace(stderr=io.StringIO(), modules=modules))
     monkeypatch.setattr(
-        "ledit_jax.pipeline.tqdm", lambda **bar: intervals.append(bar["mininterval"]) or tqdm(**bar, file=io.StringIO())
+        "ledit_jax.progress.tqdm", lambda **bar: intervals.append(bar["mininterval"]) or tqdm(**bar, file=io.StringIO())
     )
     pipeline([1], progress="sample")
     assert intervals == [seconds]

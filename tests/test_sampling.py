@@ -9,14 +9,12 @@ import sys
 import time
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
-from tiny import cpu_devices, tiny_config
+from tiny import cpu_devices, noisy_params, tiny_config
 
 from ledit_jax import sampling
 from ledit_jax.config import ConfigError, SampleConfig
-from ledit_jax.models.functional import init_params
 from ledit_jax.pipeline import LEDiTPipeline
 from ledit_jax.sampling import Recipe, write_samples
 from ledit_jax.weights import export_weights
@@ -28,11 +26,6 @@ OPTIONS = SampleConfig(sampler="ddim", num_steps=3)
 def recipe(**fields):
     values = dict(checkpoint="c", step=1, weights="ema", vae=None, labels="balanced", classes=(1, 4, 7))
     return Recipe(**(values | dict(num_samples=11, height=8, width=12, seed=0, options=OPTIONS) | fields))
-
-
-def noisy_params(config):
-    params, key = init_params(config, jax.random.key(0)), jax.random.key(1)
-    return jax.tree.map(lambda a: a + 0.1 * jax.random.normal(key, a.shape), params)
 
 
 @pytest.fixture(scope="module")

@@ -1,16 +1,12 @@
 """Sharding: bad meshes are named, every parameter has a rule that fits, and eight devices train like one."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from jax.sharding import Mesh
-from tiny import cpu_devices, tiny_config, with_train
+from tiny import run_on_eight_devices, tiny_config, with_train
 
 from ledit_jax.config import ConfigError, MeshConfig
 from ledit_jax.models.functional import abstract_params
@@ -39,17 +35,8 @@ for name, devices in [("one", [1, 1, 1]), ("data", [8, 1, 1]), ("fsdp_tensor", [
 
 
 def test_eight_devices_train_like_one(tmp_path):
-    here = Path(__file__).parent
-    environment = os.environ | {
-        "XLA_FLAGS": cpu_devices(8),
-        "PYTHONPATH": f"{here}{os.pathsep}{here.parent}",
-        "JAX_PLATFORMS": "cpu",
-    }
-    result = subprocess.run(
-        [sys.executable, "-c", EIGHT_DEVICES, str(tmp_path)], env=environment, capture_output=True, text=True
-    )
-    assert result.returncode == 0, result.stderr
-    assert "fsdp_tensor (2, 4, 32) (None, 'fsdp', 'tensor')" in result.stdout
+    out = run_on_eight_devices(EIGHT_DEVICES, tmp_path)
+    assert "fsdp_tensor (2, 4, 32) (None, 'fsdp', 'tensor')" in out
 
     def losses(name):
         rows = (tmp_path / name / "metrics.jsonl").read_text().splitlines()

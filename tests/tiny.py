@@ -2,8 +2,14 @@
 
 import dataclasses
 import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
 
 from ledit_jax.config import Config, DataConfig, SampleConfig, TrainConfig, model_preset, validate
+from ledit_jax.models.functional import Params, init_params
 
 
 def tiny_config(family: str = "LEDiT", *, model: dict | None = None, train: dict | None = None) -> Config:
@@ -36,6 +42,26 @@ def with_train(config: Config, **fields) -> Config:
     return dataclasses.replace(config, train=dataclasses.replace(config.train, **fields))
 
 
+def noisy_params(config: Config) -> Params:
+    """Initialised parameters with noise on top, so that zero-initialised layers do not hide anything."""
+    params, key = init_params(config, jax.random.key(0)), jax.random.key(1)
+    return jax.tree.map(lambda a: a + 0.1 * jax.random.normal(key, a.shape), params)
+
+
 def cpu_devices(count: int) -> str:
     """XLA_FLAGS for a process with so many CPU devices, beside the flags that all tests run with (conftest.py)."""
     return f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"
+
+
+def run_on_eight_devices(script: str, *arguments: object) -> str:
+    """Standard output of Python code run in a process of its own: the number of devices is fixed when jax starts."""
+    here = Path(__file__).parent
+    environment = os.environ | {
+        "XLA_FLAGS": cpu_devices(8),
+        "PYTHONPATH": f"{here}{os.pathsep}{here.parent}",
+        "JAX_PLATFORMS": "cpu",
+    }
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return result.stdout

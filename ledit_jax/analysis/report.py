@@ -21,6 +21,7 @@ from ledit_jax.data.sources import make_source
 from ledit_jax.evaluation.classifier import PictureClassifier
 from ledit_jax.evaluation.frechet import frechet_distance, gaussian_statistics
 from ledit_jax.evaluation.neighbours import precision_recall
+from ledit_jax.evaluation.tables import markdown
 
 Size = tuple[int, int]
 """Height and width in pixels."""
@@ -170,7 +171,7 @@ def report_table(rows: Sequence[Row]) -> str:
     if any(r.objects is not None for r in rows):
         header.append("objects")
         lines = [[*line, f"{r.objects:.2f}"] for line, r in zip(lines, rows, strict=True)]
-    return _markdown(header, lines)
+    return markdown(header, lines)
 
 
 def comparison_table(results: Sequence[tuple[str, Sequence[Row]]]) -> str:
@@ -186,7 +187,7 @@ def comparison_table(results: Sequence[tuple[str, Sequence[Row]]]) -> str:
             raise ConfigError(f"sizes={found} of {name} are not those of {first_name}, {sizes}: measure the same")
     lines = [[name] + [f"{r.accuracy:.1%} ({r.frechet:.2f})" for r in rows] for name, rows in results]
     lines.append(["real held-out pictures"] + [f"{r.real_accuracy:.1%} ({r.real_frechet:.2f})" for r in first])
-    return _markdown(["method"] + [f"{r.height}x{r.width} ({r.relative})" for r in first], lines)
+    return markdown(["method"] + [f"{r.height}x{r.width} ({r.relative})" for r in first], lines)
 
 
 def write_report(
@@ -227,11 +228,3 @@ def _panel(row: Row, images: UInt8[np.ndarray, "N h w C"], columns: int) -> Pane
     trained = ", as trained" if row.relative == "1x" else ""
     figures = f"{row.tokens} tokens   |   {row.accuracy:.1%} read right   |   Frechet {row.frechet:.2f}"
     return Panel(f"{row.height} x {row.width}   ({row.relative}{trained})", figures, images, columns)
-
-
-def _markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A Markdown table with its columns padded, so that it reads in a terminal as well."""
-    widths = [max(len(row[i]) for row in (header, *lines)) for i in range(len(header))]
-    rows = [" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (header, *lines)]
-    rows.insert(1, " | ".join("-" * width for width in widths))
-    return "\n".join(f"| {row} |" for row in rows)

@@ -10,10 +10,10 @@ from ledit_jax.config import ConfigError
 from ledit_jax.data.records import UnreadableRecord
 from ledit_jax.data.transforms import center_crop, to_array, to_mode
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 _TABLE = "labels.csv"
 # What Pillow raises for files that are missing, cut short, damaged, or no pictures at all.
-_PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 
 
 class ImageFolder:
@@ -53,7 +53,7 @@ class ImageFolder:
                 ImageOps.exif_transpose(picture, in_place=True)
                 shown = to_mode(picture, self._channels)
                 image = to_array(center_crop(shown, *self._size) if self._size else shown, self._channels)
-        except _PILLOW_ERRORS as error:
+        except PILLOW_ERRORS as error:
             raise UnreadableRecord(f"{path}: {error}") from error
         return {"image": image, "label": self._labels[index]}
 
@@ -95,6 +95,6 @@ def _find_pictures(root: Path, name: str) -> list[str]:
         found += [
             os.path.relpath(os.path.join(folder, file), root)
             for file in files
-            if not file.startswith(".") and file.lower().endswith(_SUFFIXES)
+            if not file.startswith(".") and file.lower().endswith(PICTURE_SUFFIXES)
         ]
     return sorted(found)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ledit_jax.config import AutoencoderConfig, ConfigError
-from ledit_jax.files import write_whole
+from ledit_jax.files import write_json
 
 MOMENTS = ("mean", "logvar", "mean_flip", "logvar_flip")
 METADATA_FILE = "metadata.json"
@@ -149,7 +149,7 @@ def write_metadata(folder: str | Path, metadata: LatentMetadata, num_shards: int
         raise ConfigError(f"{str(folder)!r} lacks {missing[0]}, one of {len(missing)} files: encode them first")
     count = len(_open(paths))
     metadata = dataclasses.replace(metadata, count=count, skipped=max(metadata.count - count, 0))
-    write_whole(Path(folder) / METADATA_FILE, json.dumps(dataclasses.asdict(metadata), indent=2) + "\n")
+    write_json(Path(folder) / METADATA_FILE, dataclasses.asdict(metadata))
     return metadata
 
 

@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +17,8 @@ from tqdm import tqdm
 from ledit_jax.config import ConfigError
 from ledit_jax.evaluation.inception import Inception
 from ledit_jax.evaluation.pictures import Pictures
+from ledit_jax.files import whole_file, write_json
+from ledit_jax.progress import progress_bar
 
 PIECE = 1000
 """Pictures whose features are handed on, and kept, together."""
@@ -60,9 +60,7 @@ class FeatureExtractor:
         """
         kept = _KeptPieces(folder, pictures, self.digest) if folder else None
         done = kept.count() if kept else 0
-        bar = tqdm(total=pictures.count, desc=progress, unit="picture", disable=progress is None)
-        bar.mininterval = 0.1 if sys.stderr.isatty() else 10.0  # seconds; a log wants few lines
-        with bar:
+        with progress_bar(progress, pictures.count, "picture", disable=progress is None) as bar:
             for index in range(done):
                 features = kept.read(index)
                 bar.update(len(features[0]))
@@ -101,7 +99,7 @@ class _KeptPieces:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if not note.exists():
-                _write_aside(note, lambda file: file.write(json.dumps(key, indent=2).encode()))
+                write_json(note, key)
             if json.loads(note.read_text()) != key:
                 raise ConfigError(f"--features: {folder} holds features of other pictures or weights: choose another")
         except (OSError, json.JSONDecodeError) as error:
@@ -120,11 +118,5 @@ class _KeptPieces:
 
     def write(self, index: int, features: Features) -> None:
         pool, spatial = features
-        _write_aside(self._path(index), lambda file: np.savez(file, pool=pool, spatial=spatial))
-
-
-def _write_aside(path: Path, write) -> None:
-    aside = path.with_name(f".{path.name}.partial")
-    with open(aside, "wb") as file:
-        write(file)
-    os.replace(aside, path)
+        with whole_file(self._path(index)) as file:
+            np.savez(file, pool=pool, spatial=spatial)

@@ -13,14 +13,13 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
 from ledit_jax.config import AutoencoderConfig, ConfigError, DataConfig
+from ledit_jax.data.folder import PICTURE_SUFFIXES, PILLOW_ERRORS
 from ledit_jax.data.records import UnreadableRecord
 from ledit_jax.data.sources import make_source
 from ledit_jax.data.transforms import center_crop, to_array, to_picture
 
 Size = tuple[int, int]
 """Height and width in pixels."""
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-_PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 _NPZ_ERRORS = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
 _LOOKED_AT = 16
 """Pictures of a folder that are opened first, to see whether it has any colour."""
@@ -79,7 +78,7 @@ class NpzPictures(Pictures):
 
     def __init__(self, path: Path):
         self.path = path
-        with _reading(path), zipfile.ZipFile(path) as archive:
+        with reading_npz(path), zipfile.ZipFile(path) as archive:
             if "arr_0.npy" not in archive.namelist():
                 held = ", ".join(n.removesuffix(".npy") for n in archive.namelist()[:8])
                 raise ConfigError(f"{path} holds no pictures (arr_0), only {held}: ADM's layout has them in arr_0")
@@ -93,7 +92,7 @@ class NpzPictures(Pictures):
         if self._fortran:
             raise ConfigError(f"{self.path}: arr_0 is stored in Fortran order: save numpy.ascontiguousarray of it")
         with zipfile.ZipFile(self.path) as archive, archive.open("arr_0.npy") as member:
-            with _reading(self.path):
+            with reading_npz(self.path):
                 _read_header(member)
                 self._skip(member, start)
             self._member = member
@@ -108,7 +107,7 @@ class NpzPictures(Pictures):
 
     def _read(self, start: int, stop: int) -> UInt8[np.ndarray, "B H W 3"]:
         wanted = (stop - start) * self._picture_bytes
-        with _reading(self.path):
+        with reading_npz(self.path):
             data = self._member.read(wanted)
         if len(data) < wanted:
             raise ConfigError(
@@ -129,7 +128,7 @@ def _read_header(member) -> tuple[tuple[int, ...], bool, np.dtype]:
 
 
 @contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def reading_npz(path: Path) -> Iterator[None]:
     """Names a file that the zip or npy format does not recognise."""
     try:
         yield
@@ -159,9 +158,9 @@ class FolderPictures(Pictures):
 
     def __init__(self, root: Path, size: Size | None):
         found = (Path(folder) / file for folder, _, files in os.walk(root, followlinks=True) for file in files)
-        self._files = sorted(p for p in found if p.suffix.lower() in _SUFFIXES and not p.name.startswith("."))
+        self._files = sorted(p for p in found if p.suffix.lower() in PICTURE_SUFFIXES and not p.name.startswith("."))
         if not self._files:
-            raise ConfigError(f"{root} holds no pictures ({', '.join(_SUFFIXES[:3])} and the like)")
+            raise ConfigError(f"{root} holds no pictures ({', '.join(PICTURE_SUFFIXES[:3])} and the like)")
         self._crop, self._root = size, root
         self._check_colour()
         super().__init__(str(root), len(self._files), size or self._load(self._files[0]).shape[:2])
@@ -180,7 +179,7 @@ class FolderPictures(Pictures):
             with Image.open(path) as picture:
                 picture.load()
                 return picture
-        except _PILLOW_ERRORS as error:
+        except PILLOW_ERRORS as error:
             raise ConfigError(f"{path} cannot be read ({error}): mend or remove it") from error
 
     def _load(self, path: Path) -> UInt8[np.ndarray, "H W 3"]:

@@ -53,14 +53,6 @@ def check_writable(path: str | None) -> None:
         raise ConfigError(f"{path} cannot be written ({error.strerror}): choose another place") from error
 
 
-def write_json(path: str | Path, values: dict[str, Any]) -> None:
-    """Writes aside and renames."""
-    path = Path(path)
-    aside = path.with_name(f".{path.name}.partial")
-    aside.write_text(json.dumps(values, indent=2) + "\n")
-    os.replace(aside, path)
-
-
 def _describe(statistics: SetStatistics) -> dict[str, Any]:
     size = statistics.size
     return {

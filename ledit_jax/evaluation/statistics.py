@@ -2,9 +2,7 @@
 
 import dataclasses
 import logging
-import os
 import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +14,8 @@ from ledit_jax.config import ConfigError
 from ledit_jax.evaluation.features import FeatureExtractor
 from ledit_jax.evaluation.frechet import GaussianStatistics, Moments
 from ledit_jax.evaluation.inception import NUM_FEATURES, NUM_SPATIAL
-from ledit_jax.evaluation.pictures import NpzPictures, Pictures, Size, open_pictures
+from ledit_jax.evaluation.pictures import NpzPictures, Pictures, Size, open_pictures, reading_npz
+from ledit_jax.files import whole_file
 
 _log = logging.getLogger(__name__)
 MAX_NEIGHBOURS = 10_000
@@ -81,12 +80,10 @@ def save_statistics(statistics: SetStatistics, path: str | Path) -> None:
     arrays = {"mu": statistics.pool[0], "sigma": statistics.pool[1]}
     arrays |= {"mu_s": statistics.spatial[0], "sigma_s": statistics.spatial[1]}
     arrays |= {"features": statistics.features, "num_samples": statistics.num_samples, "size": statistics.size}
-    aside = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(aside, "wb") as file:
+        with whole_file(path) as file:
             np.savez(file, **arrays)
-        os.replace(aside, path)
     except OSError as error:
         raise ConfigError(
             f"--save_reference={path} cannot be written ({error.strerror}): choose another place"
@@ -115,11 +112,8 @@ def _has_pictures(path: Path) -> bool:
 
 def _read_stored(path: Path) -> SetStatistics:
     """What an npz holds beside pictures; moments are None if there are none."""
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            held = {name: archive[name] for name in archive.files if name != "arr_0"}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ConfigError(f"{path} is damaged or cut short ({type(error).__name__}): write it again") from error
+    with reading_npz(path), open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+        held = {name: archive[name] for name in archive.files if name != "arr_0"}
     moments = {kind: _stored_moments(path, held, *names) for kind, names in _MOMENTS.items()}
     features = held.get("features") if moments["pool"] else None
     if features is not None and (features.shape[1:] != (NUM_FEATURES,) or not np.isfinite(features).all()):

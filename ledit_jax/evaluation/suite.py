@@ -11,6 +11,7 @@ from ledit_jax.evaluation.inception import NUM_FEATURES
 from ledit_jax.evaluation.inception_score import SPLIT, inception_score
 from ledit_jax.evaluation.neighbours import NUM_NEIGHBOURS, precision_recall
 from ledit_jax.evaluation.statistics import SetStatistics
+from ledit_jax.evaluation.tables import markdown
 
 _log = logging.getLogger(__name__)
 
@@ -107,11 +108,3 @@ def metrics_table(rows: dict[str, Metrics]) -> str:
 def format_metric(name: str, value: float | None) -> str:
     """Two digits for distances and the score, four for shares, as ADM prints them; "-" for None."""
     return "-" if value is None else f"{value:.4f}" if name in ("precision", "recall") else f"{value:.2f}"
-
-
-def markdown(header: list[str], lines: list[list[str]]) -> str:
-    """A Markdown table with its columns padded, so that it reads in a terminal as well."""
-    widths = [max(len(row[i]) for row in (header, *lines)) for i in range(len(header))]
-    rows = [" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (header, *lines)]
-    rows.insert(1, " | ".join("-" * width for width in widths))
-    return "\n".join(f"| {row} |" for row in rows)

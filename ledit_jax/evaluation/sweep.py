@@ -10,7 +10,6 @@ its recipe and its figures; WORKDIR/sweep.md and sweep.json hold the tables.
 
 import functools
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,11 @@ from ledit_jax.config import ConfigError
 from ledit_jax.convert.inception import load_inception
 from ledit_jax.evaluation.features import FeatureExtractor
 from ledit_jax.evaluation.paper import FID, Size
-from ledit_jax.evaluation.report import report, write_json
+from ledit_jax.evaluation.report import report
 from ledit_jax.evaluation.statistics import SetStatistics, measure_set
-from ledit_jax.evaluation.suite import COLUMNS, Metrics, evaluate, format_metric, markdown, metrics_table
+from ledit_jax.evaluation.suite import COLUMNS, Metrics, evaluate, format_metric, metrics_table
+from ledit_jax.evaluation.tables import markdown
+from ledit_jax.files import write_json, write_whole
 from ledit_jax.pipeline import LEDiTPipeline
 from ledit_jax.sampling import Recipe, write_samples
 from ledit_jax.weights import find_checkpoint, load_description
@@ -156,9 +157,7 @@ def main() -> None:
         results[case] = run_case(case, workdir, sampler, extractor, reference)
     side = sampler.pipeline.config.data.image_height
     text = make_report(f"{Path(values.checkpoint).name}", results, side, values.num_samples)
-    aside = workdir / ".sweep.md.partial"
-    aside.write_text(text)
-    os.replace(aside, workdir / "sweep.md")
+    write_whole(workdir / "sweep.md", text)
     write_json(workdir / "sweep.json", {case_name(c): {n: getattr(m, n) for n in COLUMNS} for c, m in results.items()})
     print(f"{text}\nwrote sweep.md and sweep.json to {workdir}")
 

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -10,8 +9,11 @@ from jaxtyping import Array, Bool, Float
 
 from ledit_jax.config import ModelConfig
 from ledit_jax.models.linear import Linear
+from ledit_jax.models.norm import layer_norm
 from ledit_jax.models.rotary import rotate
 from ledit_jax.ops.attention import attention
+
+_QK_EPS = 1e-6  # of FiTv2's normalised queries and keys
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Attention(nnx.Module):
         # Split before the heads are separated: the gradient is then one concatenation.
         q, k, v = (a.reshape(B, T, self.num_heads, -1) for a in jnp.split(self.qkv(x), 3, axis=-1))
         if self.normalise:
-            q, k = _standardise(q), _standardise(k)
+            q, k = (layer_norm(a, _QK_EPS).astype(a.dtype) for a in (q, k))
         if grid.rotary is not None:
             q, k = rotate(q, *grid.rotary), rotate(k, *grid.rotary)
         out = attention(
@@ -64,10 +66,3 @@ class Attention(nnx.Module):
             backend=self.backend,
         )
         return self.proj(out.reshape(B, T, D))
-
-
-def _standardise(x: Float[Array, "B T N K"]) -> Float[Array, "B T N K"]:
-    """LayerNorm of each head's vector in float32, without learned scale and shift (FiTv2's QK-norm)."""
-    wide = x.astype(jnp.float32)
-    wide = wide - wide.mean(axis=-1, keepdims=True)
-    return (wide * jax.lax.rsqrt(jnp.square(wide).mean(axis=-1, keepdims=True) + 1e-6)).astype(x.dtype)

@@ -18,6 +18,7 @@ from ledit_jax.models.fit import LowRankModulation, SwiGLU
 from ledit_jax.models.linear import Linear
 from ledit_jax.models.locality import MultiDilationConv
 from ledit_jax.models.lookhere import layer_slopes, lookhere_bias
+from ledit_jax.models.norm import layer_norm
 from ledit_jax.models.position import resize_table, sincos_table
 from ledit_jax.models.rotary import rotary_tables
 
@@ -29,13 +30,6 @@ _REMAT_POLICIES = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "full": jax.checkpoint_policies.nothing_saveable,
 }
-
-
-def layer_norm(x: Float[Array, "B T D"], eps: float) -> Float[Array, "B T D"]:
-    """Normalises each token in float32, without learned scale and shift (adaLN brings those)."""
-    x = x.astype(jnp.float32)
-    x = x - x.mean(axis=-1, keepdims=True)
-    return x * jax.lax.rsqrt(jnp.square(x).mean(axis=-1, keepdims=True) + eps)
 
 
 def modulate(x: Float[Array, "B T D"], shift: Float[Array, "B D"], scale: Float[Array, "B D"]):

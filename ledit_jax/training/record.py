@@ -12,7 +12,7 @@ import jax
 
 import ledit_jax
 from ledit_jax.config import Config
-from ledit_jax.files import write_whole
+from ledit_jax.files import write_json
 from ledit_jax.weights import describe
 
 RECORD_FILE = "run.json"
@@ -37,7 +37,7 @@ def record_start(workdir: Path, config: Config, step: int) -> None:
         },
     }
     entry["versions"]["python"] = platform.python_version()
-    write_whole(path, json.dumps([*starts, entry], indent=2) + "\n")
+    write_json(path, [*starts, entry])
 
 
 def git_revision(package: Path) -> dict[str, Any] | None:

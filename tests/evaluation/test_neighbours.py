@@ -1,13 +1,8 @@
 """Precision and recall against brute force in float64, whatever the blocks; and known answers."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
-from tiny import cpu_devices
+from tiny import run_on_eight_devices
 
 from ledit_jax.config import ConfigError
 from ledit_jax.evaluation.neighbours import precision_recall
@@ -85,13 +80,5 @@ def test_eight_devices_give_the_same(tmp_path):
     )
     reference, samples = features(8, 130, 12), features(9, 90, 12, shift=0.3)
     np.savez(tmp_path / "x.npz", reference, samples)
-    environment = os.environ | {
-        "XLA_FLAGS": cpu_devices(8),
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-    }
-    result = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path / "x.npz")], env=environment, capture_output=True, text=True
-    )
-    assert result.returncode == 0, result.stderr
-    count, *shares = result.stdout.split()
+    count, *shares = run_on_eight_devices(script, tmp_path / "x.npz").split()
     assert count == "8" and tuple(map(float, shares)) == precision_recall(reference, samples, 20)

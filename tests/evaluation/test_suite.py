@@ -2,9 +2,6 @@
 
 import dataclasses
 import logging
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +10,7 @@ import scipy.linalg
 import torch
 from oracles import torch_inception
 from PIL import Image
-from tiny import cpu_devices
+from tiny import run_on_eight_devices
 
 from ledit_jax.config import ConfigError
 from ledit_jax.convert.inception import convert_inception, load_inception
@@ -117,14 +114,7 @@ def test_eight_devices_give_the_same(measured, sets, inception, extractor):
         "sets = [measure_set(name, lambda: extractor) for name in sys.argv[2:]]\n"
         "print(jax.local_device_count(), *dataclasses.astuple(evaluate(*sets, extractor.class_weights)))\n"
     )
-    environment = os.environ | {
-        "XLA_FLAGS": cpu_devices(8),
-        "PYTHONPATH": str(ROOT),
-    }
-    command = [sys.executable, "-c", script, str(inception), str(sets[0]), str(sets[1])]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    count, *figures = map(float, result.stdout.split())
+    count, *figures = map(float, run_on_eight_devices(script, inception, *sets[:2]).split())
     assert count == 8
     one = dataclasses.astuple(evaluate(*measured, extractor.class_weights))
     np.testing.assert_allclose(figures, one, rtol=1e-4)

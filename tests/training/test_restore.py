@@ -1,13 +1,9 @@
 """Checkpoints: which are kept, and a run that goes on over another mesh."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
-from tiny import cpu_devices, tiny_config, with_train
+from tiny import run_on_eight_devices, tiny_config, with_train
 
 from ledit_jax.training.loop import train
 
@@ -30,17 +26,8 @@ for tree in (state.params, state.ema, state.opt_state[1][0].mu):
 
 
 def test_a_run_saved_over_data_goes_on_over_fsdp_and_tensor(tmp_path):
-    here = Path(__file__).parents[1]
-    environment = os.environ | {
-        "XLA_FLAGS": cpu_devices(8),
-        "PYTHONPATH": f"{here}{os.pathsep}{here.parent}",
-        "JAX_PLATFORMS": "cpu",
-    }
-    result = subprocess.run(
-        [sys.executable, "-c", TWO_MESHES, str(tmp_path)], env=environment, capture_output=True, text=True
-    )
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.split("\n")[:3] == ["(2, 16, 64) (2, 4, 32)"] * 3
+    out = run_on_eight_devices(TWO_MESHES, tmp_path)
+    assert out.split("\n")[:3] == ["(2, 16, 64) (2, 4, 32)"] * 3
 
     def losses(name):
         rows = [json.loads(row) for row in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]

@@ -1,0 +1,12 @@
+"""The normalisation of blocks, of the last layer and of FiTv2's queries and keys."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def layer_norm(x: Float[Array, "*leading D"], eps: float) -> Float[Array, "*leading D"]:
+    """Normalises the last axis in float32, without learned scale and shift (in blocks, adaLN brings those)."""
+    x = x.astype(jnp.float32)
+    x = x - x.mean(axis=-1, keepdims=True)
+    return x * jax.lax.rsqrt(jnp.square(x).mean(axis=-1, keepdims=True) + eps)
