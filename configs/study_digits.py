@@ -27,7 +27,7 @@ def study() -> StudyConfig:
         steps=digits.NUM_STEPS["ledit"],
         base_steps=digits.NUM_STEPS["base"],
         base_learning_rate=1e-3,
-        per_class=20,
+        per_class=10,
     )
 
 

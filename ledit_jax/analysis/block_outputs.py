@@ -23,9 +23,8 @@ from ledit_jax.ops.attention import attention_scale
 
 @dataclass(frozen=True)
 class BlockOutput:
-    """One block. `kind` is "sa" or "ca"; `mixed` is attention's weighted sum of values, heads side by side."""
+    """One block. `mixed` is attention's weighted sum of values, heads side by side."""
 
-    kind: str
     mixed: Float[Array, "B T D"]
     output: Float[Array, "B T D"]
 
@@ -63,7 +62,7 @@ def block_outputs(
         z = block(z, condition, grid, *place, shared)
         # With the identity for a projection, attention returns what it mixed.
         block.attn.proj.kernel[...], block.attn.proj.bias[...] = jnp.eye(D), jnp.zeros(D)
-        outputs.append(BlockOutput(kind, block.attn(normed, grid, *place), z))
+        outputs.append(BlockOutput(block.attn(normed, grid, *place), z))
     return outputs
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from ledit_jax.config import ConfigError
 from ledit_jax.data.folder import ImageFolder
+from ledit_jax.progress import progress_bar
 
 HELD_OUT_EVERY = 6
+_MANY = 1_000
 
 
 def split_pictures(source: Path, folder: Path) -> Path:
@@ -40,7 +42,11 @@ def split_pictures(source: Path, folder: Path) -> Path:
 def _unpack(archive: Path, folder: Path) -> None:
     try:
         with zipfile.ZipFile(archive) as pictures:
-            pictures.extractall(folder)  # zipfile keeps names that would lead out of the folder inside it
+            members = pictures.infolist()
+            with progress_bar("unpack", len(members), "file", disable=len(members) < _MANY) as bar:
+                for member in members:
+                    pictures.extract(member, folder)  # zipfile keeps names that would lead out of the folder inside it
+                    bar.update()
     except (zipfile.BadZipFile, OSError) as error:
         raise ConfigError(f"pictures={archive} cannot be unpacked ({error}): give a zip of class folders") from error
 

@@ -17,6 +17,7 @@ from ledit_jax.data.transforms import center_crop, to_array, to_picture
 from ledit_jax.evaluation.classifier import PictureClassifier
 from ledit_jax.evaluation.frechet import frechet_distance, gaussian_statistics
 from ledit_jax.evaluation.photo_classifier import PhotoClassifier
+from ledit_jax.progress import progress_bar
 
 
 @dataclass(frozen=True)
@@ -110,12 +111,17 @@ def _real_photographs(
     """Pictures of a split, evenly over its classes, cut and reduced to a size as training does it."""
     source = ImageFolder(str(folder / split), channels)
     count = len(source) if most is None else min(len(source), most)
-    records = [source[int(i)] for i in np.linspace(0, len(source) - 1, count)]
-    smallest = min(min(r["image"].shape[:2]) for r in records)
-    if max(height, width) > smallest:
-        raise ConfigError(
-            f"size {height}x{width} is larger than the real pictures ({smallest} pixels a side): there is nothing to "
-            "compare with, leave it out"
-        )
-    images = [to_array(center_crop(to_picture(r["image"]), height, width), channels) for r in records]
-    return Samples(np.stack(images), np.array([r["label"] for r in records]))
+    images, labels = [], []
+    with progress_bar(f"read {split} {height}x{width}", count, "picture", disable=count <= MAX_REAL) as bar:
+        for index in np.linspace(0, len(source) - 1, count).astype(int).tolist():
+            record = source[index]
+            smallest = min(record["image"].shape[:2])
+            if max(height, width) > smallest:
+                raise ConfigError(
+                    f"size {height}x{width} is larger than the real pictures ({smallest} pixels a side): there is "
+                    "nothing to compare with, leave it out"
+                )
+            images.append(to_array(center_crop(to_picture(record["image"]), height, width), channels))
+            labels.append(record["label"])
+            bar.update()
+    return Samples(np.stack(images), np.array(labels))

@@ -19,7 +19,8 @@ from ledit_jax.pipeline import LEDiTPipeline
 
 logger = logging.getLogger(__name__)
 
-_BATCH = 100
+_BATCH = {"cpu": 25, "gpu": 250, "tpu": 250}
+"""Pictures drawn at once: on CPU as many as its caches hold. What is drawn does not depend on it."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,9 @@ def _measure_cell(
     options = pipeline.options(**sampling_options(config, METHODS[name]))
 
     def draw(height: int, width: int, labels: np.ndarray, seed: int, label: str) -> np.ndarray:
+        size = _BATCH[jax.default_backend()]
         batches = pipeline.batches(
-            labels.tolist(), height, width, options=options, seed=seed, batch_size=_BATCH, progress=f"{name} {label}"
+            labels.tolist(), height, width, options=options, seed=seed, batch_size=size, progress=f"{name} {label}"
         )
         return np.concatenate(list(batches))
 

@@ -97,7 +97,7 @@ def variance_figure(results: Sequence[LayerVariance], counts: Integer[np.ndarray
     timesteps = list(dict.fromkeys(r.timestep for r in results))
     figure = Figure(figsize=(4.5 * len(timesteps), 4.2), dpi=120, layout="constrained")
     panels = figure.subplots(1, len(timesteps), sharey=True, squeeze=False)[0]
-    grid = np.unique(counts)
+    grid = np.geomspace(counts.min(), counts.max(), 100)
     for axes, timestep in zip(panels, timesteps, strict=True):
         for index, r in enumerate(r for r in results if r.timestep == timestep):
             color = f"C{index}"

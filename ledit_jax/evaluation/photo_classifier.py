@@ -35,7 +35,7 @@ class _Network(nnx.Module):
             channels = width
         self.head = nnx.Linear(channels, num_classes, rngs=rngs)
 
-    def features(self, x: Float[Array, "B 32 32 C"]) -> Float[Array, "B 192"]:
+    def features(self, x: Float[Array, "B 32 32 C"]) -> Float[Array, "B D"]:
         for index, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             x = jax.nn.relu(norm(conv(x)))
             if index % 2:
@@ -79,8 +79,8 @@ class PhotoClassifier:
                 bar.update()
         return cls(nnx.merge(graphdef, params))
 
-    def features(self, images: UInt8[np.ndarray, "B h w C"]) -> Float[np.ndarray, "B 192"]:
-        """Mean activations of the last stage, for Frechet distances."""
+    def features(self, images: UInt8[np.ndarray, "B h w C"]) -> Float[np.ndarray, "B D"]:
+        """Mean activations of the last stage (D = 192), for Frechet distances."""
         return self._run(self._features, images)
 
     def accuracy(self, images: UInt8[np.ndarray, "B h w C"], labels: Integer[np.ndarray, "B"]) -> float:
