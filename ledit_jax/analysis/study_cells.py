@@ -19,7 +19,7 @@ from ledit_jax.pipeline import LEDiTPipeline
 
 logger = logging.getLogger(__name__)
 
-_BATCH = {"cpu": 25, "gpu": 250, "tpu": 250}
+_BATCH_ON_CPU, _BATCH = 25, 250
 """Pictures drawn at once: on CPU as many as its caches hold. What is drawn does not depend on it."""
 
 
@@ -65,7 +65,7 @@ def _measure_cell(
     options = pipeline.options(**sampling_options(config, METHODS[name]))
 
     def draw(height: int, width: int, labels: np.ndarray, seed: int, label: str) -> np.ndarray:
-        size = _BATCH[jax.default_backend()]
+        size = _BATCH_ON_CPU if jax.default_backend() == "cpu" else _BATCH
         batches = pipeline.batches(
             labels.tolist(), height, width, options=options, seed=seed, batch_size=size, progress=f"{name} {label}"
         )

@@ -92,7 +92,7 @@ def metric_figure(
     for index, name in enumerate(config.methods):
         values = [_values(_of(cells, name, size), metric) for size in config.picture_sizes]
         means = [np.mean(v) if v else np.nan for v in values]
-        spreads = [np.std(v, ddof=1) if len(v) > 1 else 0.0 for v in values]
+        spreads = [np.std(v, ddof=1) if len(v) > 1 else 0.0 for v in values] if len(config.seeds) > 1 else None
         style = {"color": f"C{index % 10}", "linestyle": ("-", "--", ":", "-.")[index // 10 % 4]}
         axes.errorbar(places, means, spreads, marker="o", markersize=4, capsize=3, label=METHODS[name].label, **style)
     floor = [getattr(real[size], metric) for size in config.picture_sizes]

@@ -76,6 +76,7 @@ class PhotoClassifier:
                 chosen = rng.integers(len(labels), size=min(_BATCH, len(labels)))
                 batch = _augment(inputs[chosen], rng)
                 params, opt_state = step(params, opt_state, batch.astype(np.float32) / 127.5 - 1, labels[chosen])
+                jax.block_until_ready(params)  # keeps the bar honest
                 bar.update()
         return cls(nnx.merge(graphdef, params))
 
