@@ -4,7 +4,7 @@ The perceptron of classifier.py reads outlines on black, and photographs have no
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -42,8 +42,10 @@ class _Network(nnx.Module):
                 x = nnx.avg_pool(x, (2, 2), (2, 2))
         return x.mean(axis=(1, 2))
 
-    def __call__(self, x: Float[Array, "B 32 32 C"]) -> Float[Array, "B classes"]:
-        return self.head(self.features(x))
+    def __call__(self, x: Float[Array, "B 32 32 C"]) -> tuple[Float[Array, "B D"], Float[Array, "B classes"]]:
+        """(features, logits)."""
+        features = self.features(x)
+        return features, self.head(features)
 
 
 class PhotoClassifier:
@@ -51,8 +53,7 @@ class PhotoClassifier:
 
     def __init__(self, network: _Network):
         graphdef, self._params = nnx.split(network)
-        self._features = jax.jit(lambda params, x: nnx.merge(graphdef, params).features(x))
-        self._logits = jax.jit(lambda params, x: nnx.merge(graphdef, params)(x))
+        self._apply = jax.jit(lambda params, x: nnx.merge(graphdef, params)(x))
 
     @classmethod
     def train(cls, pictures: Sequence[PictureSet], num_classes: int, num_steps: int, seed: int) -> "PhotoClassifier":
@@ -82,27 +83,31 @@ class PhotoClassifier:
 
     def features(self, images: UInt8[np.ndarray, "B h w C"]) -> Float[np.ndarray, "B D"]:
         """Mean activations of the last stage (D = 192), for Frechet distances."""
-        return self._run(self._features, images)
+        return self._run(images)[0]
 
     def accuracy(self, images: UInt8[np.ndarray, "B h w C"], labels: Integer[np.ndarray, "B"]) -> float:
         """Share, 0 to 1, of pictures that are read as their label."""
-        return float(np.mean(self._run(self._logits, images).argmax(axis=1) == labels))
+        return float(np.mean(self._run(images)[1].argmax(axis=1) == labels))
 
-    def _run(self, function: Callable, images: UInt8[np.ndarray, "B h w C"]) -> Float[np.ndarray, "B D"]:
+    def _run(
+        self, images: UInt8[np.ndarray, "B h w C"]
+    ) -> tuple[Float[np.ndarray, "B D"], Float[np.ndarray, "B classes"]]:
+        """(features, logits)."""
         inputs = _inputs(images)
         size = min(_BATCH, len(inputs))
-        results = []
+        features, logits = [], []
         for start in range(0, len(inputs), size):
             batch = inputs[start : start + size]
             # Filled up, so that one compiled program serves all.
             x = np.resize(batch, (size, *batch.shape[1:])).astype(np.float32) / 127.5 - 1
-            results.append(np.asarray(function(self._params, x))[: len(batch)])
-        return np.concatenate(results)
+            for results, part in zip((features, logits), self._apply(self._params, x), strict=True):
+                results.append(np.asarray(part)[: len(batch)])
+        return np.concatenate(features), np.concatenate(logits)
 
 
 def _train_step(graphdef, optimizer, params, opt_state, x, y):
     def loss(params):
-        logits = nnx.merge(graphdef, params)(x)
+        _, logits = nnx.merge(graphdef, params)(x)
         return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
 
     updates, opt_state = optimizer.update(jax.grad(loss)(params), opt_state, params)

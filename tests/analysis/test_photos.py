@@ -96,11 +96,11 @@ def test_the_judge_reads_classes_at_sizes_it_has_not_seen(small_judge):
         colors = rng.uniform(60, 120, (count, 1, 1, 3))
         return (127 + np.stack(waves)[..., None] * colors).astype(np.uint8), labels
 
-    judge = PhotoClassifier.train([pictures(120, 16, 16), pictures(120, 24, 24)], num_classes=2, num_steps=25, seed=0)
-    images, labels = pictures(60, 20, 28)
+    judge = PhotoClassifier.train([pictures(40, 16, 16), pictures(40, 24, 24)], num_classes=2, num_steps=20, seed=0)
+    images, labels = pictures(40, 20, 28)
     assert judge.accuracy(images, labels) > 0.9
     assert judge.accuracy(images, 1 - labels) < 0.1
-    assert judge.features(images).shape == (60, 16)
+    assert judge.features(images).shape == (40, 16)
     with pytest.raises(ConfigError, match="num_classes=1 is too few"):
         PhotoClassifier.train([(images, labels)], num_classes=1, num_steps=1, seed=0)
 
