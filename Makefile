@@ -3,6 +3,8 @@
 PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 python3.11,$(if $(shell $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo ok),$(p))))
 VENV := .venv
 BIN := $(VENV)/bin
+# Prints the TPU compiler that the installed jax asks for.
+LIBTPU := import importlib.metadata as m; print(*[r.split(";")[0] for r in m.requires("jax") if r.startswith("libtpu")])
 
 .PHONY: help demo test lint digits digits-compare bench clean
 
@@ -43,4 +45,7 @@ $(VENV)/.run: requirements.txt | $(VENV)/bin/python
 
 $(VENV)/.dev: requirements-dev.txt requirements.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --progress-bar=on -r requirements-dev.txt
+	# Apart: where libtpu can be imported, jax looks for a TPU.
+	$(BIN)/python -m pip install --quiet --progress-bar=on --no-deps --upgrade --target=$(VENV)/tpu \
+	  "$$($(BIN)/python -c '$(LIBTPU)')" || echo "no libtpu for this platform: tests that compile for TPUs are skipped"
 	touch $@ $(VENV)/.run

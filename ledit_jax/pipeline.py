@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from ledit_jax.config import Config, ConfigError, SampleConfig
 from ledit_jax.diffusion.guidance import conditional, guidance_mask, guided
-from ledit_jax.diffusion.samplers import make_sampler, sample_keys, sample_noise
+from ledit_jax.diffusion.samplers import Sampler, make_sampler, sample_keys, sample_noise
 from ledit_jax.distributed import fetch, spread
 from ledit_jax.models.functional import Params, make_apply
 from ledit_jax.models.vae import AutoencoderKL
@@ -65,7 +65,6 @@ class LEDiTPipeline:
         if vae is not None:
             graphdef, state = nnx.split(vae)
             self.vae = graphdef, spread(state, NamedSharding(self.mesh, P()))
-        self.apply = make_apply(config)
         self.set_params(params)
 
     def set_params(self, params: Params) -> None:
@@ -131,9 +130,7 @@ class LEDiTPipeline:
 
     def options(self, **overrides: object) -> SampleConfig:
         """The checkpoint's sampling settings with the given SampleConfig fields replaced; None replaces nothing."""
-        settings = self.config.to_dict()
-        settings["sample"] |= {name: value for name, value in overrides.items() if value is not None}
-        return Config.from_dict(settings).sample
+        return sample_options(self.config, **overrides)
 
     def batches(
         self,
@@ -210,22 +207,38 @@ class LEDiTPipeline:
 
     @functools.cache  # noqa: B019  the pipeline lives as long as its programs are wanted
     def _program(self, name: str, num_steps: int, channels: str, rope_method: str):
-        """(sampler, jitted step) for a sampler's settings; jit itself keeps one program for each size."""
-        config = self.config
-        is_pixels = config.autoencoder.kind == "none"
-        sampler = make_sampler(name, num_steps, diffusion=config.diffusion, clip_denoised=is_pixels)
+        return make_denoising_step(self.config, name, num_steps, channels, rope_method)
 
-        def step_fn(params, state, step, keys, labels, cfg_scale, logit_scale, is_guided):
-            def denoise(x, t, y):
-                return self.apply(params, x, t, y, logit_scale=logit_scale, rope_method=rope_method)
 
-            if is_guided:
-                denoiser = guided(denoise, labels, config.model.num_classes, cfg_scale, channels)
-            else:
-                denoiser = conditional(denoise, labels)
-            return sampler.step(denoiser, state, step, keys)
+def sample_options(config: Config, **overrides: object) -> SampleConfig:
+    """A config's sampling settings with the given SampleConfig fields replaced; None replaces nothing."""
+    settings = config.to_dict()
+    settings["sample"] |= {name: value for name, value in overrides.items() if value is not None}
+    return Config.from_dict(settings).sample
 
-        return sampler, jax.jit(step_fn, static_argnums=7)
+
+def make_denoising_step(
+    config: Config, name: str, num_steps: int, channels: str, rope_method: str
+) -> tuple[Sampler, Callable]:
+    """(sampler, jitted step) for a sampler's settings; jit itself keeps one program for each size.
+
+    step(params, state, step, keys, labels, cfg_scale, logit_scale, is_guided) -> state. Raises ConfigError for an
+    unknown sampler.
+    """
+    apply, is_pixels = make_apply(config), config.autoencoder.kind == "none"
+    sampler = make_sampler(name, num_steps, diffusion=config.diffusion, clip_denoised=is_pixels)
+
+    def step_fn(params, state, step, keys, labels, cfg_scale, logit_scale, is_guided):
+        def denoise(x, t, y):
+            return apply(params, x, t, y, logit_scale=logit_scale, rope_method=rope_method)
+
+        if is_guided:
+            denoiser = guided(denoise, labels, config.model.num_classes, cfg_scale, channels)
+        else:
+            denoiser = conditional(denoise, labels)
+        return sampler.step(denoiser, state, step, keys)
+
+    return sampler, jax.jit(step_fn, static_argnums=7)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -55,9 +55,10 @@ def test_guidance_interval_and_channels_change_the_result(pipeline):
 
 def test_unguided_steps_run_without_the_second_half(pipeline, monkeypatch):
     batches = []
-    apply = pipeline.apply
+    apply = make_apply(pipeline.config)
+    spy = lambda p, x, *args, **kwargs: batches.append(x.shape[0]) or apply(p, x, *args, **kwargs)  # noqa: E731
+    monkeypatch.setattr("ledit_jax.pipeline.make_apply", lambda config: spy)
     fresh = LEDiTPipeline(pipeline.config, pipeline.params)
-    monkeypatch.setattr(fresh, "apply", lambda p, x, *a, **k: batches.append(x.shape[0]) or apply(p, x, *a, **k))
     fresh([1, 2, 3, 4], cfg_scale=4.0, cfg_interval=(0.0, 0.5))
     assert sorted(set(batches)) == [4, 8]  # one trace of each kind
     batches.clear()
@@ -103,7 +104,7 @@ def test_dtype_is_what_the_network_computes_in(pipeline, tmp_path):
     coarse = LEDiTPipeline.from_checkpoint(tmp_path / "c", dtype="bfloat16")
     x, t = np.ones((1, 8, 8, 1), np.float32), np.array([3])
     products = {
-        name: str(jax.make_jaxpr(pipe.apply)(pipe.params, x, t, t)).count("bf16[")
+        name: str(jax.make_jaxpr(make_apply(pipe.config))(pipe.params, x, t, t)).count("bf16[")
         for name, pipe in (("float32", pipeline), ("bfloat16", coarse))
     }
     assert products["float32"] == 0 < products["bfloat16"]

@@ -28,9 +28,15 @@ class TrainProgram:
         abstract = jax.eval_shape(lambda: init_state(config, jax.random.key(0)))
         self.shardings = shardings(mesh, abstract)
         self.state: TrainState = jax.tree.map(_placed, abstract, self.shardings)
+        train_step = make_train_step(config)
+
+        def step(state, batch, key, dilation):
+            with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+                return train_step(state, batch, key, dilation)
+
         # The state leaves as it came: otherwise XLA would choose, and the next step would compile once more.
         self.step = jax.jit(
-            make_train_step(config),
+            step,
             static_argnums=3,
             donate_argnums=0,
             out_shardings=(self.shardings, NamedSharding(mesh, P())),
