@@ -1,5 +1,6 @@
 """From a checkpoint to pictures: what sample.py, the notebook and the sample grids of a run call."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,8 +14,9 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, UInt8
 
 from ledit_jax.config import Config, ConfigError, SampleConfig
-from ledit_jax.diffusion.guidance import conditional, guidance_mask, guided
+from ledit_jax.diffusion.guidance import guidance_mask
 from ledit_jax.diffusion.samplers import make_sampler, sample_keys, sample_noise
+from ledit_jax.diffusion.step import make_sample_step
 from ledit_jax.distributed import fetch, spread
 from ledit_jax.models.functional import Params, make_apply
 from ledit_jax.models.vae import AutoencoderKL
@@ -31,6 +33,7 @@ def load_model(checkpoint: str | Path, weights: str = "ema") -> tuple[Callable[.
     Raises CheckpointError for a folder that is missing, half-written or damaged.
     """
     params, config, _ = load_weights(checkpoint, weights)
+    config = _for_this_machine(config)
     apply = jax.jit(make_apply(config), static_argnames=("dilation", "rope_method"))
     return functools.partial(apply, params), config
 
@@ -88,6 +91,7 @@ class LEDiTPipeline:
         ConfigError for another one.
         """
         params, config, _ = load_weights(checkpoint, weights)
+        config = _for_this_machine(config)
         if dtype is not None:
             settings = config.to_dict()
             settings["model"]["dtype"] = dtype
@@ -214,24 +218,24 @@ class LEDiTPipeline:
         config = self.config
         is_pixels = config.autoencoder.kind == "none"
         sampler = make_sampler(name, num_steps, diffusion=config.diffusion, clip_denoised=is_pixels)
+        step_fn = make_sample_step(self.apply, sampler, config.model.num_classes, channels, rope_method)
 
-        def step_fn(params, state, step, keys, labels, cfg_scale, logit_scale, is_guided):
-            def denoise(x, t, y):
-                return self.apply(params, x, t, y, logit_scale=logit_scale, rope_method=rope_method)
+        def step_on_mesh(*args):
+            with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):
+                return step_fn(*args)
 
-            if is_guided:
-                denoiser = guided(denoise, labels, config.model.num_classes, cfg_scale, channels)
-            else:
-                denoiser = conditional(denoise, labels)
-            return sampler.step(denoiser, state, step, keys)
-
-        return sampler, jax.jit(step_fn, static_argnums=7)
+        return sampler, jax.jit(step_on_mesh, static_argnums=7)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _decode_latents(graphdef, state, latents):
     # One picture at a time: at 1024x1024 the decoder takes gigabytes for each.
     return nnx.merge(graphdef, state).decode_sliced(latents)
+
+
+def _for_this_machine(config: Config) -> Config:
+    """The config with the attention backend left open: a model trained with a TPU's kernel samples anywhere."""
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, attention="auto"))
 
 
 def _check_vae(vae: AutoencoderKL, config: Config) -> None:

@@ -116,7 +116,7 @@ def test_dtype_is_what_the_network_computes_in(pipeline, tmp_path):
 @pytest.mark.parametrize("modules, seconds", [({}, 10.0), ({"ipykernel": None}, 0.1)], ids=["log", "notebook"])
 def test_the_bar_moves_where_somebody_watches(pipeline, monkeypatch, modules, seconds):
     intervals = []
-    monkeypatch.setattr("ledit_jax.pipeline.sys", SimpleNamespace(stderr=io.StringIO(), modules=modules))
+    monkeypatch.setattr("ledit_jax.progress.sys", SimpleNamespace(stderr=io.StringIO(), modules=modules))
     monkeypatch.setattr(
         "ledit_jax.progress.tqdm", lambda **bar: intervals.append(bar["mininterval"]) or tqdm(**bar, file=io.StringIO())
     )
