@@ -58,7 +58,7 @@ def compile_step(model: str, chip: str, num_tokens: int, backend: str) -> dict[s
         with jax.set_mesh(mesh):
             memory = step.lower(*arguments, True).compile().memory_analysis()
     except jax.errors.JaxRuntimeError as error:
-        needs = re.search(r"Used ([\d.]+)([GM]) of", str(error))
+        needs = re.search(r"(?:Used|temporaries) \(?([\d.]+)([GM])\)? (?:of|exceeds)", str(error))
         if not needs:
             raise
         return {"needs": float(needs[1]) * (2**30 if needs[2] == "G" else 2**20) / 1e9}

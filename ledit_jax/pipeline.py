@@ -14,9 +14,9 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, UInt8
 
 from ledit_jax.config import Config, ConfigError, SampleConfig
+from ledit_jax.denoising import make_denoising_step
 from ledit_jax.diffusion.guidance import guidance_mask
-from ledit_jax.diffusion.samplers import make_sampler, sample_keys, sample_noise
-from ledit_jax.diffusion.step import make_sample_step
+from ledit_jax.diffusion.samplers import sample_keys, sample_noise
 from ledit_jax.distributed import fetch, spread
 from ledit_jax.models.functional import Params, make_apply
 from ledit_jax.models.vae import AutoencoderKL
@@ -68,7 +68,6 @@ class LEDiTPipeline:
         if vae is not None:
             graphdef, state = nnx.split(vae)
             self.vae = graphdef, spread(state, NamedSharding(self.mesh, P()))
-        self.apply = make_apply(config)
         self.set_params(params)
 
     def set_params(self, params: Params) -> None:
@@ -190,7 +189,9 @@ class LEDiTPipeline:
         shape = self.config.latent_shape(height, width)
         tokens = self.config.num_tokens(height, width), self.config.num_tokens()
         logit_scale = attention_scale(*tokens) if options.attention_scaling else 1.0
-        sampler, step_fn = self._program(options.sampler, options.num_steps, options.cfg_channels, options.rope_method)
+        sampler, step_fn = make_denoising_step(
+            self.config, self.mesh, options.sampler, options.num_steps, options.cfg_channels, options.rope_method
+        )
         is_guided = guidance_mask(sampler.timesteps, options.cfg_interval, self.config.diffusion.num_timesteps)
         is_guided &= options.cfg_scale != 1.0
 
@@ -211,20 +212,6 @@ class LEDiTPipeline:
         if self.vae is not None:
             latents = _decode_latents(*self.vae, latents / self.config.autoencoder.scale)
         return fetch(jnp.clip(127.5 * latents + 128.0, 0, 255).astype(jnp.uint8))
-
-    @functools.cache  # noqa: B019  the pipeline lives as long as its programs are wanted
-    def _program(self, name: str, num_steps: int, channels: str, rope_method: str):
-        """(sampler, jitted step) for a sampler's settings; jit itself keeps one program for each size."""
-        config = self.config
-        is_pixels = config.autoencoder.kind == "none"
-        sampler = make_sampler(name, num_steps, diffusion=config.diffusion, clip_denoised=is_pixels)
-        step_fn = make_sample_step(self.apply, sampler, config.model.num_classes, channels, rope_method)
-
-        def step_on_mesh(*args):
-            with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):
-                return step_fn(*args)
-
-        return sampler, jax.jit(step_on_mesh, static_argnums=7)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -103,3 +103,5 @@ def test_nothing_is_compiled_again_for_a_size_seen_before(compilations):
     pipeline.set_params(jax.tree.map(lambda a: a + np.float32(0.1), pipeline.params))
     assert run([1, 2], 8, 8, **half) <= 1  # the addition just above
     assert run([1, 2, 3], 8, 8, batch_size=2, **half) == 0  # the last batch is filled up
+    pipeline = LEDiTPipeline(tiny_config(), pipeline.params)
+    assert run([1, 2], 8, 8, **half) == run([1, 2], 8, 12, **half) == 0

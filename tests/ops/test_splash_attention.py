@@ -82,6 +82,12 @@ def test_the_scan_applies_to_the_samples_asked_for(small_blocks, scan):
     check_against_reference((12, 13), scan, causal=jnp.array([True, False]))
 
 
+@pytest.mark.parametrize("grid", [(24, 24), (28, 28), (32, 48)], ids=str)
+def test_lengths_of_real_pictures_that_few_blocks_divide(grid):
+    """384x384, 448x448 and 512x768 pixels, in the blocks that the kernel takes for them."""
+    check_against_reference(grid, "d")
+
+
 def test_huge_logits_stay_finite():
     *qkv, cotangent = inputs((5, 7), size=1e3)
     for result in value_and_gradients(interpreted, qkv, cotangent, grid=(5, 7), scan="b", causal=None):
