@@ -5,8 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Prints the TPU compiler that the installed jax asks for.
 LIBTPU := import importlib.metadata as m; print(*[r.split(";")[0] for r in m.requires("jax") if r.startswith("libtpu")])
+GPU_PYTHON ?= python3
 
-.PHONY: help demo test lint digits digits-compare bench clean
+.PHONY: help demo test lint digits digits-compare bench bench-gpu clean
 
 help:  ## Lists the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -29,6 +30,9 @@ digits-compare: $(VENV)/.run  ## The same budget for DiT with sin/cos positions 
 
 bench: $(VENV)/.dev  ## Timings against PyTorch on this machine.
 	$(BIN)/python benchmarks/train_step.py
+
+bench-gpu:  ## Ours against compiled PyTorch on an NVIDIA GPU, under GPU_PYTHON, which has jax[cuda12] and torch.
+	$(GPU_PYTHON) benchmarks/gpu.py
 
 clean:  ## Removes the virtual environment and the caches, not the runs.
 	rm -rf $(VENV) .pytest_cache .ruff_cache build *.egg-info

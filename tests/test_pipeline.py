@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
-from tiny import noisy_params, tiny_config
+from tiny import noisy_params, tiny_config, with_train
 from tqdm import tqdm
 
 from ledit_jax import LEDiTPipeline, load_model
@@ -55,10 +55,11 @@ def test_guidance_interval_and_channels_change_the_result(pipeline):
 
 def test_unguided_steps_run_without_the_second_half(pipeline, monkeypatch):
     batches = []
-    apply = make_apply(pipeline.config)
+    config = with_train(pipeline.config, log_every=7)  # none that has programs already
+    apply = make_apply(config)
     spy = lambda p, x, *args, **kwargs: batches.append(x.shape[0]) or apply(p, x, *args, **kwargs)  # noqa: E731
-    monkeypatch.setattr("ledit_jax.pipeline.make_apply", lambda config: spy)
-    fresh = LEDiTPipeline(pipeline.config, pipeline.params)
+    monkeypatch.setattr("ledit_jax.denoising.make_apply", lambda config: spy)
+    fresh = LEDiTPipeline(config, pipeline.params)
     fresh([1, 2, 3, 4], cfg_scale=4.0, cfg_interval=(0.0, 0.5))
     assert sorted(set(batches)) == [4, 8]  # one trace of each kind
     batches.clear()

@@ -10,9 +10,9 @@ from jax.sharding import PartitionSpec as P
 from ledit_jax.compile_only.report import Report, compile_for
 from ledit_jax.compile_only.topology import Topology, describe_devices, parse_topology
 from ledit_jax.config import Config, SampleConfig
+from ledit_jax.denoising import make_denoising_step
 from ledit_jax.flops import forward_flops, train_step_flops
 from ledit_jax.models.functional import abstract_params
-from ledit_jax.pipeline import make_denoising_step
 from ledit_jax.sharding import make_mesh
 from ledit_jax.training.program import TrainProgram
 
@@ -57,7 +57,7 @@ def report_denoising_step(
         return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), tree)
 
     sampler, step = make_denoising_step(
-        config, options.sampler, options.num_steps, options.cfg_channels, options.rope_method
+        config, mesh, options.sampler, options.num_steps, options.cfg_channels, options.rope_method
     )
     noise = jax.ShapeDtypeStruct((batch_size, *shape), np.float32)
     state = place(jax.eval_shape(sampler.init, noise), split)
