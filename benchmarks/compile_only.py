@@ -21,7 +21,7 @@ PAPER_BATCH = 256
 CONFIGURED = {256: "none", 512: "full"}
 SLICES = ("v5e:4x4", "v5e:16x16", "v5p:4x4x4", "v6e:16x16")
 # As many pictures on every chip, on 16 to 1,024 chips.
-GROWTH, PICTURES_PER_CHIP = {"v5e:4x4": 16, "v5e:8x8": 64, "v5e:16x16": 256, "v5e:32x32": 1024}, 16
+GROWTH, PICTURES_PER_CHIP = {"v5p:2x2x4": 16, "v5p:4x4x4": 64, "v5p:4x8x8": 256, "v5p:8x8x16": 1024}, 16
 
 
 def cases() -> list[tuple[str, int, str, int]]:
