@@ -78,7 +78,7 @@ class Program:
                 if match := _COMPUTATION.match(line):
                     current = self.computations[match[2]] = Computation(match[2], {})
                     self.entry = match[2] if match[1] else self.entry
-            elif line.startswith("}"):
+            elif re.match(r"}(?!})", line):  # not "}}", which ends a kernel's metadata on lines of their own
                 current = None
             elif match := _INSTRUCTION.match(line):
                 current.instructions[match[2]] = _parse_instruction(match[2], line[match.end() :])

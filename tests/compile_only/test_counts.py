@@ -44,6 +44,9 @@ HAND_WRITTEN = """HloModule step, is_scheduled=true, num_partitions=4
   %gradient = f32[64]{0} get-tuple-element(%state), index=2
   %part = f32[16]{0} fusion(%gradient), kind=kCustom, calls=%all-reduce-scatter.1
   %permute = (bf16[8,16], bf16[8,16], u32[], u32[]) collective-permute-start(%shard), channel_id=3
+  %kernel = f32[] custom-call(%shard), custom_call_target="tpu_custom_call", frontend_attributes={kernel_metadata={
+"xprof_metadata":"{\\"block_q\\": 256}"
+}}, metadata={op_name="splash"}
   %square = f32[8,8]{1,0} dot(%shard, %shard), lhs_contracting_dims={1}, rhs_contracting_dims={1}
   ROOT %out = (s32[], bf16[8,16]{1,0}, /*index=2*/f32[64]{0}) tuple(%next, %shard, %gradient)
 }
