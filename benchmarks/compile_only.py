@@ -18,16 +18,16 @@ from tqdm import tqdm
 
 ROOT = Path(__file__).parents[1]
 PAPER_BATCH = 256
-CONFIGURED = {256: "none", 512: "full"}
+CONFIGURED = {256: "none", 512: "dots"}
 SLICES = ("v5e:4x4", "v5e:16x16", "v5p:4x4x4", "v6e:16x16")
 # As many pictures on every chip, on 16 to 1,024 chips.
-GROWTH, PICTURES_PER_CHIP = {"v5e:4x4": 16, "v5e:8x8": 64, "v5e:16x16": 256, "v5e:32x32": 1024}, 16
+GROWTH, PICTURES_PER_CHIP = {"v5p:2x2x4": 16, "v5p:4x4x4": 64, "v5p:4x8x8": 256, "v5p:8x8x16": 1024}, 16
 
 
 def cases() -> list[tuple[str, int, str, int]]:
     """(slice, picture size, remat, global batch) of every program; an empty remat is the config's own."""
     remat = [("v5e:4x4", 256, policy, PAPER_BATCH) for policy in ("", "dots", "full")]
-    remat += [("v5e:4x4", 512, policy, PAPER_BATCH) for policy in ("", "dots", "none")]
+    remat += [("v5e:4x4", 512, policy, PAPER_BATCH) for policy in ("", "full", "none")]
     table = [(name, size, "", PAPER_BATCH) for size in (256, 512) for name in SLICES]
     growth = [(name, 256, "", chips * PICTURES_PER_CHIP) for name, chips in GROWTH.items()]
     return remat + table + growth

@@ -11,9 +11,9 @@ on 10% of the steps; samples by 250 steps of DDPM with guidance 1.5. Expected th
 12.07 / 20.91 / 34.29. We have not repeated that run.
 
 Devices: parameters split over 16 (fsdp), what is left of the devices shares out the batch (data); for fewer than 16,
---config.mesh.fsdp=8 or 1. bfloat16 products over float32 parameters. LEDiT-XL/2 at batch 256 takes 15.3 of the 15.75
+--config.mesh.fsdp=8 or 1. bfloat16 products over float32 parameters. LEDiT-XL/2 at batch 256 takes 13.9 of the 15.75
 GiB of a v5e chip on v5e:4x4 with nothing recomputed, the least work. Where less memory is free,
---config.model.remat=dots (4.6 GiB) or full (2.2 GiB). docs/compile_only.md has more, --compile_only=SLICE any setting.
+--config.model.remat=dots (4.5 GiB) or full (2.2 GiB). docs/compile_only.md has more, --compile_only=SLICE any setting.
 """
 
 import dataclasses

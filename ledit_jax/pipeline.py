@@ -111,6 +111,7 @@ class LEDiTPipeline:
         cfg_channels: str | None = None,
         cfg_interval: tuple[float, float] | None = None,
         attention_scaling: bool | None = None,
+        rope_method: str | None = None,
         batch_size: int = 64,
         progress: str | None = None,
     ) -> UInt8[np.ndarray, "B H W C"]:
@@ -126,6 +127,7 @@ class LEDiTPipeline:
             cfg_channels=cfg_channels,
             cfg_interval=cfg_interval,
             attention_scaling=attention_scaling,
+            rope_method=rope_method,
         )
         batches = self.batches(
             class_labels, height, width, options=options, seed=seed, batch_size=batch_size, progress=progress

@@ -67,6 +67,13 @@ def test_unguided_steps_run_without_the_second_half(pipeline, monkeypatch):
     assert not batches, "a size and a sampler seen before were compiled again"
 
 
+def test_rope_methods_are_a_choice_at_sampling():
+    config = tiny_config(model=dict(position="rope"))
+    rotary = LEDiTPipeline(config, noisy_params(config))
+    plain, stretched = (rotary([1, 2], 16, 16, rope_method=method, cfg_scale=1.0) for method in (None, "ntk"))
+    assert (plain != stretched).any()
+
+
 def test_attention_scaling_acts_beyond_the_training_size_only(pipeline):
     assert near(pipeline([1], attention_scaling=True), pipeline([1], attention_scaling=False), levels=0)
     scaled, plain = (pipeline([1, 2], 16, 16, attention_scaling=on, cfg_scale=1.0) for on in (True, False))

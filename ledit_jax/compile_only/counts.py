@@ -52,14 +52,21 @@ def _sent_bytes(kind: str, place: Occurrence, num_partitions: int) -> int:
 
 
 def _group_size(attributes: str, num_partitions: int) -> int:
-    """Devices that take part: of groups listed, of a grid [groups,size], or of the named axes of a mesh."""
-    if mesh := re.search(r"replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}", attributes):
+    """Devices that take part: of groups listed, of a grid [groups,size], or of the named axes of a mesh.
+
+    Raises ValueError for groups written in another way: a guess would be wrong by orders of magnitude.
+    """
+    if mesh := re.search(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}", attributes):
         sides = dict(re.findall(r"'(\w+)'=(\d+)", mesh[1]))
-        return math.prod(int(sides[axis]) for axis in re.findall(r"'(\w+)'", mesh[2]))
+        # 'x', or 'x':(2)4 for a part of an axis: the 4 that come after a factor of 2.
+        axes = re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", mesh[2])
+        return math.prod(int(part or sides[axis]) for axis, part in axes)
     if grid := re.search(r"replica_groups=\[(\d+),(\d+)\]", attributes):
         return int(grid[2])
     if listed := re.search(r"replica_groups=\{\{([\d,]+)\}", attributes):
         return len(listed[1].split(","))
+    if re.search(r"replica_groups=(?!\{\})", attributes):
+        raise ValueError(f"replica groups of a form that is not known: {attributes[:200]}")
     return num_partitions
 
 

@@ -24,6 +24,8 @@ class Generation:
     """Of its interconnect: a slice is XxY or XxYxZ chips."""
     hbm_gib: float
     """What a program may use of the HBM, as the compiler says when it refuses one."""
+    largest_side: int | None = None
+    """In chips; beyond it the compiler aborts."""
     devices_per_chip: int = 1
     options: tuple[tuple[str, Any], ...] = ()
     """What libtpu needs beside the name."""
@@ -32,9 +34,9 @@ class Generation:
 GENERATIONS = {
     # Two cores that jax drives as one device.
     "v4": Generation("v4", 3, 30.75, options=(("chip_config_name", "megacore"),)),
-    "v5e": Generation("v5litepod", 2, 15.75),
+    "v5e": Generation("v5litepod", 2, 15.75, largest_side=16),
     "v5p": Generation("v5p", 3, 95.74),
-    "v6e": Generation("v6e", 2, 31.25),
+    "v6e": Generation("v6e", 2, 31.25, largest_side=16),
     # Two chiplets, and jax sees each as a device.
     "tpu7x": Generation("tpu7x", 3, 189.5, devices_per_chip=2),
 }
@@ -72,6 +74,9 @@ def parse_topology(name: str) -> Topology:
         raise ConfigError(
             f"--compile_only={name}: a slice of {match[1]} has {generation.dimensions} sides, as in {example}"
         )
+    if generation.largest_side and max(sides) > generation.largest_side:
+        whole = f"{match[1]}:{'x'.join([str(generation.largest_side)] * generation.dimensions)}"
+        raise ConfigError(f"--compile_only={name}: a pod of {match[1]} is {whole} at most; for more chips v5p, or v4")
     if math.prod(sides) > 1 and any(side % 2 for side in sides[:2]):
         raise ConfigError(
             f"--compile_only={name}: hosts hold 2x2 chips, so that the first two sides are even (or all of them 1)"

@@ -84,6 +84,30 @@ def test_collectives_of_a_program_written_by_hand():
     }
 
 
+@pytest.mark.parametrize(
+    "groups, others",
+    [
+        ("mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'a'}", 3),
+        ("mesh['a'=4,'b'=2] {'a','b'}", 7),
+        ("mesh['a'=8] {'a':(2)4}", 3),
+        ("[2,4]<=[8]", 3),
+        ("{{0,1},{2,3}}", 1),
+        ("{}", 7),
+    ],
+)
+def test_every_way_of_writing_groups(groups, others):
+    text = f"""HloModule gather, num_partitions=8
+
+ENTRY %main (x: f32[16]) -> f32[64] {{
+  %x = f32[16]{{0}} parameter(0)
+  ROOT %all = f32[64]{{0}} all-gather(%x), channel_id=1, replica_groups={groups}, dimensions={{0}}
+}}
+"""
+    assert count_collectives(Program(text))["all-gather"].sent_bytes == others * 16 * 4
+    with pytest.raises(ValueError, match="groups of a form that is not known"):
+        count_collectives(Program(text.replace(f"replica_groups={groups}", "replica_groups=<new>")))
+
+
 def test_products_in_loops_count_as_often_as_they_run():
     assert count_flops(Program(HAND_WRITTEN)) == 6 * 2 * 8 * 8 * 16
 

@@ -14,7 +14,7 @@ from ledit_jax.config import ConfigError
         ("v4:2x2x1", 4, 30.75),
         ("v5e:1x1", 1, 15.75),
         ("v5e:4x4", 16, 15.75),
-        ("v5e:32x32", 1024, 15.75),
+        ("v5p:8x8x16", 1024, 95.74),
         ("v5p:4x4x4", 64, 95.74),
         ("v6e:16x16", 256, 31.25),
         ("tpu7x:2x2x1", 4, 189.5),
@@ -35,6 +35,7 @@ def test_known_slices(name, chips, gib):
         ("v5e:4x4x4", "a slice of v5e has 2 sides, as in v5e:4x4"),
         ("v5p:4x4", "a slice of v5p has 3 sides, as in v5p:4x4x4"),
         ("v5e:3x4", "the first two sides are even"),
+        ("v5e:32x32", "a pod of v5e is v5e:16x16 at most"),
         ("v5e:0x4", "a slice of v5e has 2 sides"),
     ],
 )
