@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 
 
@@ -35,7 +35,6 @@ class Report:
 
 
 def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "none"
+    """Of an installed package; libtpu may lie apart, where TPU_LIBRARY_PATH says."""
+    apart = [str(folder) for folder in Path(os.environ.get("TPU_LIBRARY_PATH", "")).parents]
+    return next((found.version for found in distributions(name=name, path=sys.path + apart)), "none")

@@ -1,6 +1,8 @@
 """The two programs that `--compile_only` compiles: the training step, and a sampler's guided denoising step."""
 
 import logging
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -48,9 +50,24 @@ def report_denoising_step(
     ConfigError as `report_train_step` does.
     """
     topology = parse_topology(name)
-    shape = config.latent_shape(height, width)
     mesh = Mesh(np.asarray(describe_devices(topology)), ("data",))
     batch_size *= mesh.size
+    step, arguments = denoising_program(config, mesh, options, height, width, batch_size)
+    _announce("denoising step", topology)
+    return compile_for(
+        topology,
+        f"{options.sampler} step of {batch_size} pictures, guided",
+        mesh,
+        2 * batch_size * forward_flops(config, height, width),
+        step,
+        arguments,
+    )
+
+
+def denoising_program(
+    config: Config, mesh: Mesh, options: SampleConfig, height: int | None, width: int | None, batch_size: int
+) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """(jitted step, abstract arguments) of a guided step, the pictures split over the mesh's axis `data`."""
     whole, split = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
 
     def place(tree, sharding):
@@ -59,20 +76,12 @@ def report_denoising_step(
     sampler, step = make_denoising_step(
         config, mesh, options.sampler, options.num_steps, options.cfg_channels, options.rope_method
     )
-    noise = jax.ShapeDtypeStruct((batch_size, *shape), np.float32)
+    noise = jax.ShapeDtypeStruct((batch_size, *config.latent_shape(height, width)), np.float32)
     state = place(jax.eval_shape(sampler.init, noise), split)
     keys = place(jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch_size)), split)
     labels = jax.ShapeDtypeStruct((batch_size,), np.int32, sharding=split)
     params, logit_scale, is_guided = place(abstract_params(config), whole), 1.0, True
-    _announce("denoising step", topology)
-    return compile_for(
-        topology,
-        f"{options.sampler} step of {batch_size} pictures, guided",
-        mesh,
-        2 * batch_size * forward_flops(config, height, width),
-        step,
-        (params, state, 0, keys, labels, options.cfg_scale, logit_scale, is_guided),
-    )
+    return step, (params, state, 0, keys, labels, options.cfg_scale, logit_scale, is_guided)
 
 
 def _announce(program: str, topology: Topology) -> None:

@@ -43,19 +43,24 @@ def attention(
     and TPUs, which do not; "auto" is `choose_backend`. Raises ConfigError for a backend that cannot run here, naming
     one that can. "Here" is the platform of the mesh in context (`jax.set_mesh`), else jax's default one.
     """
-    platform, K = _platform(), q.shape[-1]
+    platform, K, has_bias = _platform(), q.shape[-1], bias is not None
     if backend == "auto":
-        backend = choose_backend(platform, q.shape[1], q.dtype, K, has_bias=bias is not None)
+        backend = choose_backend(platform, q.shape[1], q.dtype, K, has_bias)
+    check_backend(backend, platform, q.dtype, K, has_bias)
     kwargs = dict(grid=grid, scan=scan, causal=causal, scale=logit_scale / math.sqrt(K))
     if backend in _DENSE:
         return _DENSE[backend](q, k, v, bias=bias, **kwargs)
-    if backend not in _FUSED:
-        raise ConfigError(f"attention backend {backend!r} is unknown: {nearest(backend, ('auto', *_DENSE, *_FUSED))}")
-    if reason := _OBSTACLES[backend](platform, q.dtype, K):
-        raise ConfigError(reason)
-    if bias is not None:
-        raise ConfigError(f"attention backend {backend} takes no bias, which LookHere has: use xla")
     return _FUSED[backend](q, k, v, **kwargs)
+
+
+def check_backend(backend: str, platform: str, dtype: np.dtype, head_dim: int, has_bias: bool = False) -> None:
+    """Raises ConfigError, naming one that can, for a backend that cannot run on the platform (cpu, gpu or tpu)."""
+    if backend not in ("auto", *_DENSE, *_FUSED):
+        raise ConfigError(f"attention backend {backend!r} is unknown: {nearest(backend, ('auto', *_DENSE, *_FUSED))}")
+    if backend in _FUSED and (reason := _OBSTACLES[backend](platform, dtype, head_dim)):
+        raise ConfigError(reason)
+    if backend in _FUSED and has_bias:
+        raise ConfigError(f"attention backend {backend} takes no bias, which LookHere has: use xla")
 
 
 def choose_backend(platform: str, num_tokens: int, dtype: np.dtype, head_dim: int, has_bias: bool = False) -> str:

@@ -14,11 +14,13 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ma
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from benchmarks.tpu_topology import tpu_mesh
+from ledit_jax.compile_only.topology import describe_devices, has_tpu_compiler, parse_topology
+from ledit_jax.config import MeshConfig
 from ledit_jax.ops import splash_attention as splash
 from ledit_jax.ops.attention import attention
 from ledit_jax.ops.dense_attention import reference_attention
 from ledit_jax.ops.scan_masks import SCANS, scan_mask, visible_blocks
+from ledit_jax.sharding import make_mesh
 
 B, N, K = 2, 2, 8
 SCALE = 1.118 / K**0.5  # with attention scaling
@@ -135,7 +137,7 @@ from test_splash_attention import inputs, interpreted, value_and_gradients
 kwargs = dict(grid=(5, 7), scan="c", causal=jnp.array([True, False]))
 want = value_and_gradients(interpreted, qkv, cotangent, **kwargs)
 mesh = jax.make_mesh((2, 1, 2), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
-with jax.set_mesh(mesh):
+with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
     spread = jax.device_put((*qkv, cotangent), jax.NamedSharding(mesh, P(("data", "fsdp"), None, "tensor")))
     got = value_and_gradients(interpreted, spread[:3], spread[3], **kwargs)
 for a, b in zip(got, want, strict=True):
@@ -153,34 +155,32 @@ def test_each_device_takes_its_share_of_batch_and_heads():
     subprocess.run([sys.executable, "-c", FOUR_DEVICES], env=environment, check=True, timeout=300)
 
 
+@pytest.mark.skipif(not has_tpu_compiler(), reason="there is no libtpu for this platform")
 class TestCompiledForTPU:
-    @pytest.fixture(autouse=True)
-    def libtpu(self):
-        pytest.importorskip("libtpu", reason="the TPU compiler is in the package libtpu, which is not installed")
-
-    def compile(self, topology, mesh_shape, backend, dtype="bfloat16", spec=None):
-        mesh = tpu_mesh(topology, mesh_shape)
+    def compile(self, topology, mesh_config, backend, dtype="bfloat16", spec=None):
+        mesh = make_mesh(mesh_config, describe_devices(parse_topology(topology)))
         array = jax.ShapeDtypeStruct((4, 576, 4, 72), dtype, sharding=NamedSharding(mesh, spec or P()))
 
         def loss(q, k, v):
             return attention(q, k, v, grid=(24, 24), scan="d", backend=backend).astype(jnp.float32).sum()
 
-        with jax.set_mesh(mesh):
+        # As the training and the sampling programs have it.
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
             return jax.jit(jax.grad(loss, argnums=(0, 1, 2))).lower(array, array, array).compile()
 
     @pytest.mark.parametrize("dtype", TOLERANCE)
     def test_auto_puts_the_kernel_into_the_program(self, dtype):
-        program = self.compile("v5e:1x1", (1, 1, 1), "auto", dtype).as_text()
+        program = self.compile("v5e:1x1", MeshConfig(), "auto", dtype).as_text()
         for kernel in ("splash_mha_fwd", "splash_mha_dkv"):
             assert kernel in program
         assert "576,576" not in program and "640,640" not in program  # no logits, no mask
 
     def test_dense_attention_has_no_kernel_and_all_logits(self):
-        program = self.compile("v5e:1x1", (1, 1, 1), "xla").as_text()
+        program = self.compile("v5e:1x1", MeshConfig(), "xla").as_text()
         assert "splash_mha" not in program and "576,576" in program
 
     def test_a_mesh_splits_the_kernel_and_gathers_nothing(self):
         spec = P(("data", "fsdp"), None, "tensor")
-        program = self.compile("v5e:2x2", (2, 1, 2), "splash", spec=spec).as_text()
+        program = self.compile("v5e:2x2", MeshConfig(data=2, tensor=2), "splash", spec=spec).as_text()
         assert "splash_mha_fwd" in program
         assert not any(name in program for name in ("all-gather", "all-to-all", "collective-permute"))

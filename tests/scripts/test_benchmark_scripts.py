@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks import attention_memory, roofline
 from benchmarks.report import Report
+from ledit_jax.compile_only.topology import has_tpu_compiler
 from ledit_jax.config import Config
 
 ROOT = Path(__file__).parents[2]
@@ -59,11 +60,8 @@ def test_report_keeps_results_and_tries_failures_again(tmp_path):
     assert report.get("c", pytest.fail, final=("out of memory",)) == {"error": "out of memory"}
 
 
+@pytest.mark.skipif(not has_tpu_compiler(), reason="there is no libtpu for this platform")
 class TestWithTheTPUCompiler:
-    @pytest.fixture(autouse=True)
-    def libtpu(self):
-        pytest.importorskip("libtpu", reason="the TPU compiler is in the package libtpu, which is not installed")
-
     def test_memory_of_splash_grows_less_than_that_of_dense_attention(self):
         scratch = {
             backend: [attention_memory.compile_step("LEDiT-S/2", "v5e", T, backend)["scratch"] for T in (256, 1024)]
