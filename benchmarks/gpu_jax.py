@@ -1,6 +1,5 @@
 """Our side of benchmarks/gpu.py: the very programs that train.py and sample.py run, on random inputs."""
 
-import dataclasses
 import functools
 import time
 from collections.abc import Callable
@@ -64,8 +63,3 @@ def matmul_rate(size: int = 8192, repeats: int = 20) -> float:
         jax.block_until_ready(chain(a))
         times.append(time.perf_counter() - start)
     return repeats * 2 * size**3 / min(times)
-
-
-def with_model(config: Config, **fields) -> Config:
-    """The config with fields of its model replaced."""
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, **fields))
