@@ -3,8 +3,11 @@
 PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 python3.11,$(if $(shell $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo ok),$(p))))
 VENV := .venv
 BIN := $(VENV)/bin
+# Prints the TPU compiler that the installed jax asks for.
+LIBTPU := import importlib.metadata as m; print(*[r.split(";")[0] for r in m.requires("jax") if r.startswith("libtpu")])
+GPU_PYTHON ?= python3
 
-.PHONY: help demo test lint digits digits-compare bench clean
+.PHONY: help demo test lint digits digits-compare bench bench-gpu clean
 
 help:  ## Lists the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -28,6 +31,9 @@ digits-compare: $(VENV)/.run  ## The same budget for DiT with sin/cos positions 
 bench: $(VENV)/.dev  ## Timings against PyTorch on this machine.
 	$(BIN)/python benchmarks/train_step.py
 
+bench-gpu:  ## Ours against compiled PyTorch on an NVIDIA GPU, under GPU_PYTHON, which has jax[cuda12] and torch.
+	$(GPU_PYTHON) benchmarks/gpu.py
+
 clean:  ## Removes the virtual environment and the caches, not the runs.
 	rm -rf $(VENV) .pytest_cache .ruff_cache build *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -43,4 +49,7 @@ $(VENV)/.run: requirements.txt | $(VENV)/bin/python
 
 $(VENV)/.dev: requirements-dev.txt requirements.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --progress-bar=on -r requirements-dev.txt
+	# Apart: where libtpu can be imported, jax looks for a TPU.
+	$(BIN)/python -m pip install --quiet --progress-bar=on --no-deps --upgrade --target=$(VENV)/tpu \
+	  "$$($(BIN)/python -c '$(LIBTPU)')" || echo "no libtpu for this platform: tests that compile for TPUs are skipped"
 	touch $@ $(VENV)/.run

@@ -6,6 +6,10 @@
 
   python sample.py --checkpoint=runs/xl2 --num_samples=50000 --labels=random --out=x.npz      (for evaluate.py)
 
+  python sample.py --config=configs/imagenet256.py:LEDiT-XL/2 --height=512 --width=512 --compile_only=v5e:4x4
+
+compiles one denoising step for a TPU slice with no TPU there, and says whether it fits (docs/compile_only.md).
+
 --out=x.png is a grid, --out=folder one PNG for each, --out=x.npz the layout of ADM's evaluation suite. The last two
 are drawn in shards: the same command goes on after a kill. x.recipe.json says how they were made.
 What is not given comes from the checkpoint's config. Picture i depends on --seed and i alone: neither on the batch
@@ -16,9 +20,10 @@ import jax
 from absl import flags
 
 from ledit_jax import cli
-from ledit_jax.config import ConfigError
+from ledit_jax.compile_only.programs import report_denoising_step
+from ledit_jax.config import Config, ConfigError, SampleConfig
 from ledit_jax.distributed import is_lead
-from ledit_jax.pipeline import LEDiTPipeline
+from ledit_jax.pipeline import LEDiTPipeline, sample_options
 from ledit_jax.sampling import Recipe, write_grid, write_samples
 from ledit_jax.weights import find_checkpoint, load_description
 
@@ -51,10 +56,13 @@ BATCH_SIZE = flags.DEFINE_integer(
 )
 COLUMNS = flags.DEFINE_integer("columns", 8, "Columns of the grid.", lower_bound=1)
 cli.define_process_flags()
-flags.mark_flags_as_required(["checkpoint", "out"])
+cli.define_config_flag("In place of --checkpoint, for --compile_only: the experiment whose model is compiled.")
+cli.define_compile_only_flag({"checkpoint": "what to draw from", "out": "where pictures go"})
 
 
 def main() -> None:
+    if flags.FLAGS.compile_only:
+        compile_only(flags.FLAGS.compile_only)
     cli.start_distributed()
     is_grid = OUT.value.endswith(".png")  # which all processes draw together; of shards, each draws its own
     devices = None if is_grid else jax.local_devices()
@@ -84,15 +92,39 @@ def _recipe(pipeline: LEDiTPipeline) -> Recipe:
         height=config.data.image_height if HEIGHT.value is None else HEIGHT.value,
         width=config.data.image_width if WIDTH.value is None else WIDTH.value,
         seed=SEED.value,
-        options=pipeline.options(
-            sampler=SAMPLER.value,
-            num_steps=NUM_STEPS.value,
-            cfg_scale=CFG_SCALE.value,
-            cfg_channels=CFG_CHANNELS.value,
-            cfg_interval=_interval(),
-            attention_scaling=SCALING.value,
-            rope_method=ROPE_METHOD.value,
-        ),
+        options=_options(config),
+    )
+
+
+def compile_only(topology: str) -> None:
+    """Prints what a denoising step needs on a TPU slice, and leaves."""
+    if CHECKPOINT.value:
+        config = Config.from_dict(load_description(find_checkpoint(CHECKPOINT.value))["config"])
+    elif flags.FLAGS.config is not None:
+        config = cli.load_config()
+    else:
+        raise ConfigError("--compile_only needs a model: give --checkpoint or --config")
+    report = report_denoising_step(
+        config,
+        topology,
+        options=_options(config),
+        height=HEIGHT.value,
+        width=WIDTH.value,
+        batch_size=BATCH_SIZE.value,
+    )
+    cli.finish_compile_only(str(report), report.to_json(), report.fits)
+
+
+def _options(config: Config) -> SampleConfig:
+    return sample_options(
+        config,
+        sampler=SAMPLER.value,
+        num_steps=NUM_STEPS.value,
+        cfg_scale=CFG_SCALE.value,
+        cfg_channels=CFG_CHANNELS.value,
+        cfg_interval=_interval(),
+        attention_scaling=SCALING.value,
+        rope_method=ROPE_METHOD.value,
     )
 
 

@@ -6,6 +6,10 @@
 
 Any setting of ledit_jax/config/sections.py can be overridden: --config.train.batch_size=64 --config.model.scan=b
 
+  python train.py --config=configs/imagenet256.py:LEDiT-XL/2 --compile_only=v5e:4x4
+
+compiles the step for a TPU slice with no TPU there, and says whether it fits (docs/compile_only.md).
+
 WORKDIR/metrics.jsonl holds the metrics of every logged step, TensorBoard events lie beside it, sample grids in
 WORKDIR/samples, and in WORKDIR/run.json the config, versions and source revision of every start. --profile=100:5 writes
 a trace of five steps to WORKDIR/profile. Ctrl-C and SIGTERM save a checkpoint first; exit code 0 means saved, 1 that
@@ -17,6 +21,7 @@ from pathlib import Path
 from absl import flags
 
 from ledit_jax import cli
+from ledit_jax.compile_only.programs import report_train_step
 from ledit_jax.config import Config
 from ledit_jax.distributed import is_lead
 from ledit_jax.pipeline import LEDiTPipeline
@@ -34,8 +39,9 @@ PROFILE = flags.DEFINE_string(
     "profile", None, "START:COUNT traces so many steps from step START on (0 is the first) into WORKDIR/profile."
 )
 cli.define_process_flags()
+cli.define_compile_only_flag({"workdir": "where checkpoints and metrics go"})
 flags.declare_key_flag("config")
-flags.mark_flags_as_required(["config", "workdir"])
+flags.mark_flags_as_required(["config"])
 
 
 def sample_grids(config: Config, folder: Path, rows: int = 4, columns: int = 10):
@@ -57,6 +63,9 @@ def sample_grids(config: Config, folder: Path, rows: int = 4, columns: int = 10)
 
 def main() -> None:
     config = cli.load_config()
+    if flags.FLAGS.compile_only:
+        report = report_train_step(config, flags.FLAGS.compile_only)
+        cli.finish_compile_only(str(report), report.to_json(), report.fits)
     cli.start_distributed()
     workdir = Path(WORKDIR.value)
     on_sample = sample_grids(config, workdir / "samples") if config.train.sample_every else None

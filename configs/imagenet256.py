@@ -9,19 +9,24 @@ Paper (arXiv 2503.04344): 400K steps, batch 256, AdamW at a constant 1e-4, EMA 0
 on 10% of the steps; samples by 250 steps of DDPM with guidance 1.5. Expected there: FID 15.98 / 29.84 / 56.02 at
 384 / 448 / 512 from scratch; with the refinements of v3 (post_norm, a single causal layer, causal_from_timestep)
 12.07 / 20.91 / 34.29. We have not repeated that run.
+
+Devices: parameters split over 16 (fsdp), what is left of the devices shares out the batch (data); for fewer than 16,
+--config.mesh.fsdp=8 or 1. bfloat16 products over float32 parameters. LEDiT-XL/2 at batch 256 takes 13.9 of the 15.75
+GiB of a v5e chip on v5e:4x4 with nothing recomputed, the least work. Where less memory is free,
+--config.model.remat=dots (4.5 GiB) or full (2.2 GiB). docs/compile_only.md has more, --compile_only=SLICE any setting.
 """
 
 import dataclasses
 
-from ledit_jax.config import AutoencoderConfig, Config, DataConfig, TrainConfig, model_preset
+from ledit_jax.config import AutoencoderConfig, Config, DataConfig, MeshConfig, TrainConfig, model_preset
 
 
 def get_config(name: str = "LEDiT-XL/2"):
     """name: FAMILY-SIZE/PATCH, see `ledit_jax.config.model_preset`."""
-    model = model_preset(name, dtype="bfloat16", remat="dots", conv_init="xavier")
+    model = model_preset(name, dtype="bfloat16", remat="none", conv_init="xavier")
     data = DataConfig(source="latents", image_height=256, image_width=256, num_workers=8)
     dilation = 0.1 if model.conv != "none" else 0.0
     # Decoding sample grids needs a VAE: give autoencoder.checkpoint as well when turning sample_every on.
     train = TrainConfig(num_steps=400_000, dilation_probability=dilation, sample_every=0)
-    config = dataclasses.replace(Config(), model=model, data=data, train=train)
+    config = dataclasses.replace(Config(), model=model, data=data, train=train, mesh=MeshConfig(data=-1, fsdp=16))
     return dataclasses.replace(config, autoencoder=AutoencoderConfig(kind="sd")).to_config_dict()

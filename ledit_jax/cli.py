@@ -82,6 +82,27 @@ def define_process_flags() -> None:
         flags.declare_key_flag(name)
 
 
+def define_compile_only_flag(required: dict[str, str]) -> None:
+    """Defines --compile_only=TOPOLOGY; the flags `required` (with what to say of them) are so without it only."""
+    flags.DEFINE_string(
+        "compile_only",
+        None,
+        "TPU slice, such as v5e:4x4 or v5p:4x4x4: compile for it with no TPU present, print what it needs as a table "
+        "and, on the last line, as JSON, and end with 1 if it does not fit. Needs libtpu.",
+    )
+    flags.declare_key_flag("compile_only")
+    for name, message in required.items():
+        flags.register_multi_flags_validator(
+            [name, "compile_only"], lambda values, name=name: any(values.values()), f"--{name} is missing: {message}"
+        )
+
+
+def finish_compile_only(table: str, as_json: str, fits: bool) -> None:
+    """Prints both and leaves, with 1 if the program does not fit."""
+    print(f"{table}\n{as_json}")
+    sys.exit(0 if fits else 1)
+
+
 def start_distributed() -> None:
     """Joins this process to its run, as the flags or the environment say. Before anything touches a device."""
     values = flags.FLAGS

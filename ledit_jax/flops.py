@@ -7,7 +7,7 @@ change with either.
 T tokens, h w token grid, H W latent cells, D width, F MLP width, L depth, P patch size, C channels of the input.
 """
 
-from ledit_jax.config import Config
+from ledit_jax.config import Config, ModelConfig
 
 PEAK_BF16_FLOPS = {
     "TPU v4": 275e12,
@@ -43,17 +43,26 @@ def forward_flops(config: Config, height: int | None = None, width: int | None =
     2 D^2 (3 h - 2)(3 w - 2) for a dense convolution over a grid of h x w, its padding not counted, and a D-th of that
     for a depthwise one. In a block: 6 D^2 for queries, keys and values, 2 D^2 for the projection, 4 D F for the MLP,
     4 T D for scores and their use; a causal scan counts in full, because what it masks is computed. For a picture:
-    adaLN of the blocks and of the last layer, the timestep's MLP.
+    adaLN of the blocks and of the last layer, the timestep's MLP. FiTv2's blocks have others, see `_block_flops`.
     """
     model, (H, W, C) = config.model, config.latent_shape(height, width)
     h, w = H // model.patch_size, W // model.patch_size
-    T, D, F, L = h * w, model.width, int(model.width * model.mlp_ratio), model.depth
+    T, D, L = h * w, model.width, model.depth
+    mlp, adaln = _block_flops(model)
     patch = model.patch_size**2 * C
     taps = (3 * h - 2) * (3 * w - 2)
     conv = {"dense": 2 * D * D * taps, "depthwise": 2 * D * taps, "none": 0}[model.conv]
-    per_token = L * (8 * D * D + 4 * D * F + 4 * T * D) + 2 * patch * D + 2 * D * 2 * patch
-    per_picture = 12 * L * D * D + 4 * D * D + 2 * D * (_FREQUENCIES + D)
+    per_token = L * (8 * D * D + mlp + 4 * T * D) + 2 * patch * D + 2 * D * 2 * patch
+    per_picture = adaln + 4 * D * D + 2 * D * (_FREQUENCIES + D)
     return T * per_token + conv + per_picture
+
+
+def _block_flops(model: ModelConfig) -> tuple[int, int]:
+    """(one MLP by token, all adaLN by picture); FiTv2 has SwiGLU, and adaLN of rank D / 4 beside a shared one."""
+    D, F, L = model.width, int(model.width * model.mlp_ratio), model.depth
+    if model.block == "fit":
+        return 6 * D * (F * 2 // 3), (L * 14 * (D // 4) + 12 * D) * D
+    return 4 * D * F, 12 * L * D * D
 
 
 def train_step_flops(config: Config) -> int:

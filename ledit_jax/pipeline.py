@@ -1,5 +1,6 @@
 """From a checkpoint to pictures: what sample.py, the notebook and the sample grids of a run call."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,8 +14,9 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, UInt8
 
 from ledit_jax.config import Config, ConfigError, SampleConfig
-from ledit_jax.diffusion.guidance import conditional, guidance_mask, guided
-from ledit_jax.diffusion.samplers import make_sampler, sample_keys, sample_noise
+from ledit_jax.denoising import make_denoising_step
+from ledit_jax.diffusion.guidance import guidance_mask
+from ledit_jax.diffusion.samplers import sample_keys, sample_noise
 from ledit_jax.distributed import fetch, spread
 from ledit_jax.models.functional import Params, make_apply
 from ledit_jax.models.vae import AutoencoderKL
@@ -31,6 +33,7 @@ def load_model(checkpoint: str | Path, weights: str = "ema") -> tuple[Callable[.
     Raises CheckpointError for a folder that is missing, half-written or damaged.
     """
     params, config, _ = load_weights(checkpoint, weights)
+    config = _for_this_machine(config)
     apply = jax.jit(make_apply(config), static_argnames=("dilation", "rope_method"))
     return functools.partial(apply, params), config
 
@@ -65,7 +68,6 @@ class LEDiTPipeline:
         if vae is not None:
             graphdef, state = nnx.split(vae)
             self.vae = graphdef, spread(state, NamedSharding(self.mesh, P()))
-        self.apply = make_apply(config)
         self.set_params(params)
 
     def set_params(self, params: Params) -> None:
@@ -88,6 +90,7 @@ class LEDiTPipeline:
         ConfigError for another one.
         """
         params, config, _ = load_weights(checkpoint, weights)
+        config = _for_this_machine(config)
         if dtype is not None:
             settings = config.to_dict()
             settings["model"]["dtype"] = dtype
@@ -108,6 +111,7 @@ class LEDiTPipeline:
         cfg_channels: str | None = None,
         cfg_interval: tuple[float, float] | None = None,
         attention_scaling: bool | None = None,
+        rope_method: str | None = None,
         batch_size: int = 64,
         progress: str | None = None,
     ) -> UInt8[np.ndarray, "B H W C"]:
@@ -123,6 +127,7 @@ class LEDiTPipeline:
             cfg_channels=cfg_channels,
             cfg_interval=cfg_interval,
             attention_scaling=attention_scaling,
+            rope_method=rope_method,
         )
         batches = self.batches(
             class_labels, height, width, options=options, seed=seed, batch_size=batch_size, progress=progress
@@ -131,9 +136,7 @@ class LEDiTPipeline:
 
     def options(self, **overrides: object) -> SampleConfig:
         """The checkpoint's sampling settings with the given SampleConfig fields replaced; None replaces nothing."""
-        settings = self.config.to_dict()
-        settings["sample"] |= {name: value for name, value in overrides.items() if value is not None}
-        return Config.from_dict(settings).sample
+        return sample_options(self.config, **overrides)
 
     def batches(
         self,
@@ -156,7 +159,7 @@ class LEDiTPipeline:
         batch_size = -(-min(batch_size, len(labels)) // self.mesh.size) * self.mesh.size
         return self._generate(labels, height, width, options, seed, batch_size, progress)
 
-    def check(self, class_labels: Sequence[int], height: int | None, width: int | None) -> Int[np.ndarray, "B"]:
+    def check(self, class_labels: Sequence[int], height: int | None, width: int | None) -> Int[np.ndarray, " B"]:
         """The labels as an array. Raises ConfigError for a label or a size, in pixels, that cannot be."""
         self.config.latent_shape(height, width)
         return _check_labels(class_labels, self.config.model.num_classes)
@@ -186,7 +189,9 @@ class LEDiTPipeline:
         shape = self.config.latent_shape(height, width)
         tokens = self.config.num_tokens(height, width), self.config.num_tokens()
         logit_scale = attention_scale(*tokens) if options.attention_scaling else 1.0
-        sampler, step_fn = self._program(options.sampler, options.num_steps, options.cfg_channels, options.rope_method)
+        sampler, step_fn = make_denoising_step(
+            self.config, self.mesh, options.sampler, options.num_steps, options.cfg_channels, options.rope_method
+        )
         is_guided = guidance_mask(sampler.timesteps, options.cfg_interval, self.config.diffusion.num_timesteps)
         is_guided &= options.cfg_scale != 1.0
 
@@ -208,30 +213,23 @@ class LEDiTPipeline:
             latents = _decode_latents(*self.vae, latents / self.config.autoencoder.scale)
         return fetch(jnp.clip(127.5 * latents + 128.0, 0, 255).astype(jnp.uint8))
 
-    @functools.cache  # noqa: B019  the pipeline lives as long as its programs are wanted
-    def _program(self, name: str, num_steps: int, channels: str, rope_method: str):
-        """(sampler, jitted step) for a sampler's settings; jit itself keeps one program for each size."""
-        config = self.config
-        is_pixels = config.autoencoder.kind == "none"
-        sampler = make_sampler(name, num_steps, diffusion=config.diffusion, clip_denoised=is_pixels)
 
-        def step_fn(params, state, step, keys, labels, cfg_scale, logit_scale, is_guided):
-            def denoise(x, t, y):
-                return self.apply(params, x, t, y, logit_scale=logit_scale, rope_method=rope_method)
-
-            if is_guided:
-                denoiser = guided(denoise, labels, config.model.num_classes, cfg_scale, channels)
-            else:
-                denoiser = conditional(denoise, labels)
-            return sampler.step(denoiser, state, step, keys)
-
-        return sampler, jax.jit(step_fn, static_argnums=7)
+def sample_options(config: Config, **overrides: object) -> SampleConfig:
+    """A config's sampling settings with the given SampleConfig fields replaced; None replaces nothing."""
+    settings = config.to_dict()
+    settings["sample"] |= {name: value for name, value in overrides.items() if value is not None}
+    return Config.from_dict(settings).sample
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _decode_latents(graphdef, state, latents):
     # One picture at a time: at 1024x1024 the decoder takes gigabytes for each.
     return nnx.merge(graphdef, state).decode_sliced(latents)
+
+
+def _for_this_machine(config: Config) -> Config:
+    """The config with the attention backend left open: a model trained with a TPU's kernel samples anywhere."""
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, attention="auto"))
 
 
 def _check_vae(vae: AutoencoderKL, config: Config) -> None:

@@ -12,18 +12,18 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ledit_jax.config import Config, ConfigError, MeshConfig
+from ledit_jax.ops.placement import BATCH_AXES
 
 AXES = ("data", "fsdp", "tensor")
-_BATCH = P(("data", "fsdp"))
 
 # First match wins; a parameter of the stacked blocks has the layers as its leading axis. Kernels are split over
 # fsdp on one side and over tensor on the other, columns first and rows next, so that a pair of them needs one
 # reduction. What is small stays whole.
 _RULES: tuple[tuple[str, P], ...] = (
-    (r"blocks/(attn/qkv|mlp/fc1|adaln)/kernel", P(None, "fsdp", "tensor")),
-    (r"blocks/(attn/proj|mlp/fc2)/kernel", P(None, "tensor", "fsdp")),
-    (r"blocks/(attn/qkv|mlp/fc1|adaln)/bias", P(None, "tensor")),
-    (r"final_layer/adaln/kernel|timestep_embed/fc2/kernel", P("fsdp", "tensor")),
+    (r"blocks/(attn/qkv|mlp/fc1|mlp/gate|adaln|adaln/down)/kernel", P(None, "fsdp", "tensor")),
+    (r"blocks/(attn/proj|mlp/fc2|adaln/up)/kernel", P(None, "tensor", "fsdp")),
+    (r"blocks/(attn/qkv|mlp/fc1|mlp/gate|adaln|adaln/down)/bias", P(None, "tensor")),
+    (r"(final_layer/adaln|shared_adaln|timestep_embed/fc2)/kernel", P("fsdp", "tensor")),
     (r"(patch_embed|timestep_embed/fc1)/kernel|label_embed/embedding", P(None, "fsdp")),
     (r"conv/kernel", P(None, None, None, "fsdp")),
     (r"", P()),
@@ -60,11 +60,20 @@ def check_divisibility(config: Config, mesh: Mesh) -> None:
 
 
 def shardings(mesh: Mesh, tree: Any) -> Any:
-    """NamedSharding for each leaf of a tree of (abstract) arrays: parameters, or a train state that holds some."""
+    """NamedSharding for each leaf of a tree of (abstract) arrays: parameters, or a train state that holds some.
+
+    Raises ConfigError for an array that the mesh does not divide.
+    """
 
     def rule(path, leaf) -> NamedSharding:
         name = "/".join(str(getattr(key, "key", getattr(key, "name", key))) for key in path)
         spec = next(spec for pattern, spec in _RULES if re.search(pattern, name))
+        for side, axis in zip(leaf.shape, spec, strict=False):
+            if axis is not None and side % mesh.shape[axis]:
+                raise ConfigError(
+                    f"mesh.{axis}={mesh.shape[axis]} does not divide {side}, a side of {name} {leaf.shape}: "
+                    f"use a mesh.{axis} that does"
+                )
         # Counters beside the parameters (an optimiser's step) match no pattern but the last.
         return NamedSharding(mesh, spec if len(spec) <= len(leaf.shape) else P())
 
@@ -73,4 +82,4 @@ def shardings(mesh: Mesh, tree: Any) -> Any:
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Batches are split over data and fsdp along their first axis."""
-    return NamedSharding(mesh, _BATCH)
+    return NamedSharding(mesh, P(BATCH_AXES))

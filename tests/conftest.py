@@ -3,7 +3,9 @@
 import atexit
 import os
 import shutil
+import sys
 import tempfile
+from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Programs run once or twice here, on a few numbers: not optimising their machine code saves a third of the time.
@@ -15,6 +17,10 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     atexit.register(shutil.rmtree, cache, ignore_errors=True)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = cache
     os.environ["JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
+
+# The TPU compiler, where `make test` puts it.
+if (libtpu := Path(sys.prefix) / "tpu" / "libtpu" / "libtpu.so").is_file():
+    os.environ.setdefault("TPU_LIBRARY_PATH", str(libtpu))
 
 from jaxtyping import install_import_hook
 

@@ -43,8 +43,9 @@ def xla_flops(config: Config, gradient: bool) -> float:
         {"conv": "none", "block_order": "sa"},
         {"conv": "depthwise", "mlp_ratio": 2.0, "depth": 4},
         {"patch_size": 2},
+        {"block": "fit", "position": "rope", "conv": "none", "block_order": "sa"},
     ],
-    ids=["ledit", "dit", "depthwise", "patches"],
+    ids=["ledit", "dit", "depthwise", "patches", "fit"],
 )
 def test_forward_is_what_xla_counts(model):
     config = wide(**model)

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
-from tiny import noisy_params, tiny_config
+from tiny import noisy_params, tiny_config, with_train
 from tqdm import tqdm
 
 from ledit_jax import LEDiTPipeline, load_model
@@ -55,14 +55,23 @@ def test_guidance_interval_and_channels_change_the_result(pipeline):
 
 def test_unguided_steps_run_without_the_second_half(pipeline, monkeypatch):
     batches = []
-    apply = pipeline.apply
-    fresh = LEDiTPipeline(pipeline.config, pipeline.params)
-    monkeypatch.setattr(fresh, "apply", lambda p, x, *a, **k: batches.append(x.shape[0]) or apply(p, x, *a, **k))
+    config = with_train(pipeline.config, log_every=7)  # none that has programs already
+    apply = make_apply(config)
+    spy = lambda p, x, *args, **kwargs: batches.append(x.shape[0]) or apply(p, x, *args, **kwargs)  # noqa: E731
+    monkeypatch.setattr("ledit_jax.denoising.make_apply", lambda config: spy)
+    fresh = LEDiTPipeline(config, pipeline.params)
     fresh([1, 2, 3, 4], cfg_scale=4.0, cfg_interval=(0.0, 0.5))
     assert sorted(set(batches)) == [4, 8]  # one trace of each kind
     batches.clear()
     fresh([1, 2, 3, 4], cfg_scale=3.0, cfg_interval=(0.0, 0.5))
     assert not batches, "a size and a sampler seen before were compiled again"
+
+
+def test_rope_methods_are_a_choice_at_sampling():
+    config = tiny_config(model=dict(position="rope"))
+    rotary = LEDiTPipeline(config, noisy_params(config))
+    plain, stretched = (rotary([1, 2], 16, 16, rope_method=method, cfg_scale=1.0) for method in (None, "ntk"))
+    assert (plain != stretched).any()
 
 
 def test_attention_scaling_acts_beyond_the_training_size_only(pipeline):
@@ -103,7 +112,7 @@ def test_dtype_is_what_the_network_computes_in(pipeline, tmp_path):
     coarse = LEDiTPipeline.from_checkpoint(tmp_path / "c", dtype="bfloat16")
     x, t = np.ones((1, 8, 8, 1), np.float32), np.array([3])
     products = {
-        name: str(jax.make_jaxpr(pipe.apply)(pipe.params, x, t, t)).count("bf16[")
+        name: str(jax.make_jaxpr(make_apply(pipe.config))(pipe.params, x, t, t)).count("bf16[")
         for name, pipe in (("float32", pipeline), ("bfloat16", coarse))
     }
     assert products["float32"] == 0 < products["bfloat16"]
@@ -116,7 +125,7 @@ def test_dtype_is_what_the_network_computes_in(pipeline, tmp_path):
 @pytest.mark.parametrize("modules, seconds", [({}, 10.0), ({"ipykernel": None}, 0.1)], ids=["log", "notebook"])
 def test_the_bar_moves_where_somebody_watches(pipeline, monkeypatch, modules, seconds):
     intervals = []
-    monkeypatch.setattr("ledit_jax.pipeline.sys", SimpleNamespace(stderr=io.StringIO(), modules=modules))
+    monkeypatch.setattr("ledit_jax.progress.sys", SimpleNamespace(stderr=io.StringIO(), modules=modules))
     monkeypatch.setattr(
         "ledit_jax.progress.tqdm", lambda **bar: intervals.append(bar["mininterval"]) or tqdm(**bar, file=io.StringIO())
     )

@@ -70,8 +70,9 @@ def test_batch_and_width_must_divide():
         check_divisibility(tiny_config(), mesh)
 
 
-def test_every_large_parameter_is_split():
-    params = abstract_params(tiny_config(model=dict(post_norm=True)))
+@pytest.mark.parametrize("model", [dict(post_norm=True), dict(block="fit")], ids=["dit", "fit"])
+def test_every_large_parameter_is_split(model):
+    params = abstract_params(tiny_config(model=model))
     shapes = dict(jax.tree_util.tree_leaves_with_path(params))
     for path, sharding in jax.tree_util.tree_leaves_with_path(shardings(make_mesh(MeshConfig()), params)):
         name = "/".join(key.key for key in path)
@@ -79,3 +80,11 @@ def test_every_large_parameter_is_split():
         is_matrix = name.endswith(("kernel", "embedding")) and name != "final_layer/linear/kernel"
         if is_matrix:
             assert any(axis is not None for axis in sharding.spec), name
+
+
+def test_an_array_that_the_mesh_does_not_divide_is_named():
+    # SwiGLU makes it two thirds of 16.
+    params = abstract_params(tiny_config(model=dict(block="fit", mlp_ratio=1.0)))
+    mesh = Mesh(np.array(jax.devices()[:1] * 4).reshape(1, 1, 4), AXES)
+    with pytest.raises(ConfigError, match=r"mesh.tensor=4 does not divide 10, a side of blocks/mlp/fc1/"):
+        shardings(mesh, params)

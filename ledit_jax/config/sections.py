@@ -42,8 +42,8 @@ class ModelConfig:
     """Compile one repeating unit and scan over it; unrolled (false) compiles longer and runs faster on CPU."""
     remat: Literal["none", "dots", "full"] = "none"
     """What the backward pass recomputes: nothing, all but matrix products, or every block."""
-    attention: Literal["auto", "reference", "xla"] = "auto"
-    """Attention backend, see `ledit_jax.ops.attention`."""
+    attention: Literal["auto", "reference", "xla", "cudnn", "splash"] = "auto"
+    """Backend: `cudnn` on NVIDIA GPUs, `splash` on TPUs, `xla` anywhere; auto picks one. See docs/attention.md."""
 
 
 @dataclass(frozen=True)

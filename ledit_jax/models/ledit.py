@@ -21,6 +21,7 @@ from ledit_jax.models.lookhere import layer_slopes, lookhere_bias
 from ledit_jax.models.norm import layer_norm
 from ledit_jax.models.position import resize_table, sincos_table
 from ledit_jax.models.rotary import rotary_tables
+from ledit_jax.ops.placement import split_batch
 
 _xavier = nnx.initializers.xavier_uniform()
 _zeros = nnx.initializers.zeros_init()
@@ -138,14 +139,14 @@ class LEDiT(nnx.Module):
         what is done to rotary positions beyond the training grid, see `models.rotary`.
         """
         config = self.config
-        x = self.add_positions(self.patch_embed(patchify(x, config.patch_size)))  # B h w D
+        x = self.add_positions(split_batch(self.patch_embed(patchify(x, config.patch_size))))  # B h w D
         if config.conv != "none":
-            x = self.conv(x, dilation)
+            x = split_batch(self.conv(x, dilation))
         if config.post_norm:
             x = self.conv_norm(x).astype(x.dtype)
         B, h, w, D = x.shape
 
-        condition = jax.nn.silu(self.timestep_embed(timesteps) + self.label_embed(labels))  # B D
+        condition = split_batch(jax.nn.silu(self.timestep_embed(timesteps) + self.label_embed(labels)))  # B D
         grid = self.token_grid(h, w, timesteps, logit_scale, rope_method)
         x = self.run_blocks(x.reshape(B, h * w, D), condition, grid)  # B T D
 
@@ -194,7 +195,7 @@ class LEDiT(nnx.Module):
 
             def run_unit(x, layers, unit=unit):
                 for i, kind in enumerate(unit):
-                    x = run_block(kind, _slice(layers, i), x, condition, shared)
+                    x = split_batch(run_block(kind, _slice(layers, i), x, condition, shared))
                 return x, None
 
             stop = start + len(unit) * repeats

@@ -6,14 +6,18 @@ B batch, T tokens (row-major over an h x w grid), N heads, K head dim.
 import math
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from ledit_jax.ops.scan_masks import scan_mask
+from ledit_jax.config import ConfigError, nearest
+from ledit_jax.ops import cudnn_attention, splash_attention
+from ledit_jax.ops.dense_attention import reference_attention, xla_attention
 
-# Large enough to vanish in a float32 softmax, small enough that no sum overflows.
-_HIDDEN = -1e30
+_DENSE = {"reference": reference_attention, "xla": xla_attention}
+_FUSED = {"cudnn": cudnn_attention.cudnn_attention, "splash": splash_attention.splash_attention}
+_OBSTACLES = {"cudnn": cudnn_attention.obstacle, "splash": splash_attention.obstacle}
+# Below it XLA's own program moves fewer bytes; docs/attention.md has the counts.
+_SPLASH_FROM_TOKENS = 256
 
 
 def attention(
@@ -33,14 +37,41 @@ def attention(
     grid: (h, w) with h * w = T. causal: samples for which the scan applies; the others see every token (the
     timestep threshold of the paper's v3); None applies it to all. logit_scale: attention scaling at sampling
     (see `attention_scale`). bias: added to the logits of each head. The softmax is float32 whatever the inputs are.
+
     backend: "reference" is a float32 einsum at highest precision, the oracle of the others; "xla" computes
-    products in the inputs' dtype; "auto" chooses.
+    products in the inputs' dtype and stores the T x T logits; "cudnn" and "splash" are fused kernels for NVIDIA GPUs
+    and TPUs, which do not; "auto" is `choose_backend`. Raises ConfigError for a backend that cannot run here, naming
+    one that can. "Here" is the platform of the mesh in context (`jax.set_mesh`), else jax's default one.
     """
-    mask = None if scan == "none" else jnp.asarray(scan_mask(scan, *grid))
-    if mask is not None:
-        mask = mask[None, None] if causal is None else mask | ~causal[:, None, None, None]
-    compute = _reference if backend == "reference" else _xla
-    return compute(q, k, v, mask, logit_scale / math.sqrt(q.shape[-1]), bias)
+    platform, K, has_bias = _platform(), q.shape[-1], bias is not None
+    if backend == "auto":
+        backend = choose_backend(platform, q.shape[1], q.dtype, K, has_bias)
+    check_backend(backend, platform, q.dtype, K, has_bias)
+    kwargs = dict(grid=grid, scan=scan, causal=causal, scale=logit_scale / math.sqrt(K))
+    if backend in _DENSE:
+        return _DENSE[backend](q, k, v, bias=bias, **kwargs)
+    return _FUSED[backend](q, k, v, **kwargs)
+
+
+def check_backend(backend: str, platform: str, dtype: np.dtype, head_dim: int, has_bias: bool = False) -> None:
+    """Raises ConfigError, naming one that can, for a backend that cannot run on the platform (cpu, gpu or tpu)."""
+    if backend not in ("auto", *_DENSE, *_FUSED):
+        raise ConfigError(f"attention backend {backend!r} is unknown: {nearest(backend, ('auto', *_DENSE, *_FUSED))}")
+    if backend in _FUSED and (reason := _OBSTACLES[backend](platform, dtype, head_dim)):
+        raise ConfigError(reason)
+    if backend in _FUSED and has_bias:
+        raise ConfigError(f"attention backend {backend} takes no bias, which LookHere has: use xla")
+
+
+def choose_backend(platform: str, num_tokens: int, dtype: np.dtype, head_dim: int, has_bias: bool = False) -> str:
+    """What "auto" is: the platform's fused kernel where it takes the inputs, splash from 256 tokens up; else xla."""
+    if has_bias:
+        return "xla"
+    if platform == "gpu" and not cudnn_attention.obstacle(platform, dtype, head_dim):
+        return "cudnn"
+    if num_tokens >= _SPLASH_FROM_TOKENS and not splash_attention.obstacle(platform, dtype, head_dim):
+        return "splash"
+    return "xla"
 
 
 def attention_scale(num_tokens: int, trained_tokens: int) -> float:
@@ -53,25 +84,7 @@ def attention_scale(num_tokens: int, trained_tokens: int) -> float:
     return float(np.sqrt(np.log(num_tokens) / np.log(trained_tokens)))
 
 
-def _reference(q, k, v, mask, scale, bias):
-    f32 = jnp.float32
-    logits = jnp.einsum("btnk,bsnk->bnts", q.astype(f32), k.astype(f32), precision="highest") * scale
-    if bias is not None:
-        logits = logits + bias
-    if mask is not None:
-        logits = jnp.where(mask, logits, _HIDDEN)
-    weights = jax.nn.softmax(logits, axis=-1)
-    return jnp.einsum("bnts,bsnk->btnk", weights, v.astype(f32), precision="highest").astype(q.dtype)
-
-
-def _xla(q, k, v, mask, scale, bias):
-    # Scaling q touches T x K numbers, scaling the logits T x T; batch dimensions lead so that no product transposes.
-    q = (q.astype(jnp.float32) * scale).astype(q.dtype).swapaxes(1, 2)
-    k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
-    logits = jnp.einsum("bntk,bnsk->bnts", q, k, preferred_element_type=jnp.float32)
-    if bias is not None:
-        logits = logits + bias
-    if mask is not None:
-        logits = jnp.where(mask, logits, _HIDDEN)
-    weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
-    return jnp.einsum("bnts,bnsk->bntk", weights, v).swapaxes(1, 2)
+def _platform() -> str:
+    """cpu, gpu or tpu. A mesh may be of devices that are not there, to compile for them."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return device.platform if device is not None else jax.default_backend()

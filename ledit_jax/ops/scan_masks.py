@@ -4,6 +4,7 @@ Each scan is a pure function of the query's and the key's (row, column). It uses
 alone, so the same code serves NumPy masks, traced masks and kernels that compute the mask block by block.
 """
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -62,3 +63,19 @@ def scan_mask(variant: str, height: int, width: int) -> Bool[np.ndarray, "T T"]:
     index = np.arange(height * width)
     row, col = index // width, index % width
     return SCANS[variant](row[:, None], col[:, None], row[None, :], col[None, :])
+
+
+@functools.lru_cache(maxsize=64)
+def visible_blocks(variant: str, height: int, width: int, block: int) -> Bool[np.ndarray, "n n"]:
+    """Which (query block, key block) pairs of `scan_mask` hold a visible pair, for blocks of consecutive tokens.
+
+    n = ceil(T / block). Goes through the mask one block of queries at a time, so that T x T is never stored.
+    """
+    index = np.arange(height * width)
+    row, col = index // width, index % width
+    starts = index[::block]
+    blocks = [
+        SCANS[variant](row[s : s + block, None], col[s : s + block, None], row[None], col[None]).any(axis=0)
+        for s in starts
+    ]
+    return np.logical_or.reduceat(np.stack(blocks), starts, axis=1)

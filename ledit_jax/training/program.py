@@ -4,11 +4,13 @@ import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from ledit_jax.config import Config
+from ledit_jax.config import Config, ModelConfig
 from ledit_jax.models.functional import Params
+from ledit_jax.ops.attention import check_backend
 from ledit_jax.sharding import batch_sharding, check_divisibility, shardings
 from ledit_jax.training.state import TrainState, init_state
 from ledit_jax.training.step import make_train_step
@@ -18,19 +20,26 @@ class TrainProgram:
     """State, batch and step of a config on a mesh, before anything is allocated.
 
     `state` is an abstract TrainState whose leaves carry their shardings. Raises ConfigError if the mesh does not
-    divide the batch or the width.
+    divide the batch or the width, or if its devices cannot run the attention backend that the config names.
     """
 
     def __init__(self, config: Config, mesh: Mesh):
         check_divisibility(config, mesh)
+        _check_attention(config.model, mesh)
         self.config, self.mesh = config, mesh
         self.batch_sharding = batch_sharding(mesh)
         abstract = jax.eval_shape(lambda: init_state(config, jax.random.key(0)))
         self.shardings = shardings(mesh, abstract)
         self.state: TrainState = jax.tree.map(_placed, abstract, self.shardings)
+        train_step = make_train_step(config)
+
+        def step(state, batch, key, dilation):
+            with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+                return train_step(state, batch, key, dilation)
+
         # The state leaves as it came: otherwise XLA would choose, and the next step would compile once more.
         self.step = jax.jit(
-            make_train_step(config),
+            step,
             static_argnums=3,
             donate_argnums=0,
             out_shardings=(self.shardings, NamedSharding(mesh, P())),
@@ -47,6 +56,11 @@ class TrainProgram:
         label = jax.ShapeDtypeStruct((size,), "int32", sharding=self.batch_sharding)
         key = jax.eval_shape(lambda: jax.random.key(0))
         return self.state, {"x": x, "label": label}, _placed(key, NamedSharding(self.mesh, P()))
+
+
+def _check_attention(model: ModelConfig, mesh: Mesh) -> None:
+    platform, head_dim = mesh.devices.flat[0].platform, model.width // model.num_heads
+    check_backend(model.attention, platform, jnp.dtype(model.dtype), head_dim, model.position == "lookhere")
 
 
 def _placed(leaf: jax.ShapeDtypeStruct, sharding: NamedSharding) -> jax.ShapeDtypeStruct:

@@ -37,12 +37,13 @@ def assert_one_line(result: subprocess.CompletedProcess, *parts: str) -> None:
         ([DIGITS, "--config.model.widht=3"], ["config key widht is unknown: did you mean width?"]),
         ([DIGITS, "--config.model.num_heads=7"], ["model.num_heads=7 does not divide model.width=96"]),
         ([DIGITS, "--config.model.scan=e"], ["model.scan='e' is unknown"]),
+        ([DIGITS, "--config.model.attention=splash"], ["splash needs a TPU, and this is a cpu: use xla"]),
         (["--config=configs/imagenet256.py:LEDiT-Q/2"], ["model name 'LEDiT-Q/2' is unknown", "LEDiT-XL/2"]),
         (["--config=configs/nothing.py"], ["configs/nothing.py does not exist"]),
         ([DIGITS, "--steps=3"], ["Unknown command line flag 'steps'"]),
         ([DIGITS, "--init_from=/nothing"], ["checkpoint /nothing does not exist"]),
     ],
-    ids=["key", "heads", "scan", "preset", "file", "flag", "init_from"],
+    ids=["key", "heads", "scan", "attention", "preset", "file", "flag", "init_from"],
 )
 def test_train(tmp_path, arguments, parts):
     result = run("train.py", *arguments, f"--workdir={tmp_path / 'run'}")

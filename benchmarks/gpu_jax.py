@@ -1,0 +1,65 @@
+"""Our side of benchmarks/gpu.py: the very programs that train.py and sample.py run, on random inputs."""
+
+import functools
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from oracles import torch_dit
+
+from ledit_jax.config import Config
+from ledit_jax.diffusion.samplers import make_sampler, sample_keys
+from ledit_jax.diffusion.step import make_sample_step
+from ledit_jax.models.functional import init_params, make_apply
+from ledit_jax.training.state import init_state
+from ledit_jax.training.step import make_train_step
+
+
+def make_step(config: Config, task: str, inputs: dict[str, np.ndarray]) -> tuple[Callable[[], float], Callable]:
+    """(step, peak memory in bytes) for "train" or "sample"; a step returns when its work is done."""
+    make = _train if task == "train" else _sample
+    device = jax.devices()[0]
+    return make(config, jax.device_put(inputs)), lambda: (device.memory_stats() or {}).get("peak_bytes_in_use", 0)
+
+
+def _train(config: Config, inputs: dict[str, jax.Array]) -> Callable[[], float]:
+    key = jax.random.key(0)
+    step = jax.jit(make_train_step(config), static_argnums=3, donate_argnums=0)
+    held = [jax.jit(functools.partial(init_state, config))(key)]
+    batch = {"x": inputs["x"], "label": inputs["y"]}
+
+    def run() -> float:
+        held[0], metrics = step(held[0], batch, key, 1)
+        return float(metrics["loss"])
+
+    return run
+
+
+def _sample(config: Config, inputs: dict[str, jax.Array]) -> Callable[[], float]:
+    sampler = make_sampler("ddpm", 250, diffusion=config.diffusion, clip_denoised=False)
+    step_fn = make_sample_step(make_apply(config), sampler, config.model.num_classes, "3", "plain")
+    step = jax.jit(step_fn, static_argnums=7)
+    params = jax.jit(lambda: init_params(config, jax.random.key(0)))()
+    keys = sample_keys(0, np.arange(len(inputs["x"])))
+    return lambda: float(step(params, inputs["x"], 100, keys, inputs["y"], 4.0, 1.0, True).sum())
+
+
+def output(config: Config, peer: torch_dit.LEDiT, inputs: dict[str, np.ndarray]) -> np.ndarray:
+    """The network's output NHWC with the peer's weights."""
+    model = torch_dit.ledit_peer(peer, config.model, config.in_channels)
+    x, t, y = (jnp.asarray(inputs[name]) for name in ("x", "t", "y"))
+    return np.asarray(jax.jit(lambda x, t, y: model(x, t, y))(x, t, y))
+
+
+def matmul_rate(size: int = 8192, repeats: int = 20) -> float:
+    """FLOP/s of a chain of bfloat16 products: what the card really gives."""
+    a = jax.random.normal(jax.random.key(0), (size, size), jnp.bfloat16) / size**0.5
+    chain = jax.jit(lambda a: jax.lax.fori_loop(0, repeats, lambda i, x: x @ a, a))
+    times = []
+    for _ in range(4):
+        start = time.perf_counter()
+        jax.block_until_ready(chain(a))
+        times.append(time.perf_counter() - start)
+    return repeats * 2 * size**3 / min(times)

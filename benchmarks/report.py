@@ -1,0 +1,40 @@
+"""Results that are kept one by one, so that a command which was stopped goes on where it was."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import distributions
+from pathlib import Path
+
+
+class Report:
+    """Results by name, on disk as JSON as soon as each is there."""
+
+    def __init__(self, path: Path, packages: tuple[str, ...]):
+        self.path = path
+        self.results = json.loads(path.read_text()) if path.exists() else {}
+        self.results |= {"date": time.strftime("%Y-%m-%d"), "versions": {name: _version(name) for name in packages}}
+
+    def get(self, name: str, compute: Callable[[], dict], final: tuple[str, ...] = ()) -> dict:
+        """The result of that name; computed if it is missing, or has an `error` that is none of `final`."""
+        error = self.results.get(name, {"error": "missing"}).get("error")
+        if error is not None and error not in final:
+            print(f"{time.strftime('%H:%M:%S')} {name} ...", file=sys.stderr, flush=True)
+            self.results[name] = compute()
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            aside = self.path.with_suffix(".tmp")
+            aside.write_text(json.dumps(self.results, indent=1) + "\n")
+            os.replace(aside, self.path)
+        return self.results[name]
+
+    def heading(self) -> str:
+        """Date and versions, as the last line of a table."""
+        return ", ".join([self.results["date"], *(f"{name} {v}" for name, v in self.results["versions"].items())])
+
+
+def _version(name: str) -> str:
+    """Of an installed package; libtpu may lie apart, where TPU_LIBRARY_PATH says."""
+    apart = [str(folder) for folder in Path(os.environ.get("TPU_LIBRARY_PATH", "")).parents]
+    return next((found.version for found in distributions(name=name, path=sys.path + apart)), "none")

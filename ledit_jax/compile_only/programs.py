@@ -1,0 +1,88 @@
+"""The two programs that `--compile_only` compiles: the training step, and a sampler's guided denoising step."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from ledit_jax.compile_only.report import Report, compile_for
+from ledit_jax.compile_only.topology import Topology, describe_devices, parse_topology
+from ledit_jax.config import Config, SampleConfig
+from ledit_jax.denoising import make_denoising_step
+from ledit_jax.flops import forward_flops, train_step_flops
+from ledit_jax.models.functional import abstract_params
+from ledit_jax.sharding import make_mesh
+from ledit_jax.training.program import TrainProgram
+
+logger = logging.getLogger(__name__)
+
+
+def report_train_step(config: Config, name: str) -> Report:
+    """Compiles the step that train.py would run on the slice called `name`, with the shardings it would have.
+
+    Dilated steps are a second program of the same size. Raises ConfigError, before anything compiles, for a slice
+    that is unknown, a mesh that does not multiply to its devices or a batch that it does not divide.
+    """
+    topology = parse_topology(name)
+    mesh = make_mesh(config.mesh, describe_devices(topology))
+    program, dilation = TrainProgram(config, mesh), 1
+    _announce("training step", topology)
+    return compile_for(
+        topology,
+        f"training step of {config.train.batch_size}",
+        mesh,
+        train_step_flops(config),
+        program.step,
+        (*program.abstract_arguments(), dilation),
+    )
+
+
+def report_denoising_step(
+    config: Config, name: str, *, options: SampleConfig, height: int | None, width: int | None, batch_size: int
+) -> Report:
+    """Compiles one guided step of the sampler that sample.py would run on the slice, pictures split over its devices.
+
+    Sizes in pixels, by default the training size. batch_size: pictures on each device, as in sample.py. Raises
+    ConfigError as `report_train_step` does.
+    """
+    topology = parse_topology(name)
+    mesh = Mesh(np.asarray(describe_devices(topology)), ("data",))
+    batch_size *= mesh.size
+    step, arguments = denoising_program(config, mesh, options, height, width, batch_size)
+    _announce("denoising step", topology)
+    return compile_for(
+        topology,
+        f"{options.sampler} step of {batch_size} pictures, guided",
+        mesh,
+        2 * batch_size * forward_flops(config, height, width),
+        step,
+        arguments,
+    )
+
+
+def denoising_program(
+    config: Config, mesh: Mesh, options: SampleConfig, height: int | None, width: int | None, batch_size: int
+) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """(jitted step, abstract arguments) of a guided step, the pictures split over the mesh's axis `data`."""
+    whole, split = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
+
+    def place(tree, sharding):
+        return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), tree)
+
+    sampler, step = make_denoising_step(
+        config, mesh, options.sampler, options.num_steps, options.cfg_channels, options.rope_method
+    )
+    noise = jax.ShapeDtypeStruct((batch_size, *config.latent_shape(height, width)), np.float32)
+    state = place(jax.eval_shape(sampler.init, noise), split)
+    keys = place(jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch_size)), split)
+    labels = jax.ShapeDtypeStruct((batch_size,), np.int32, sharding=split)
+    params, logit_scale, is_guided = place(abstract_params(config), whole), 1.0, True
+    return step, (params, state, 0, keys, labels, options.cfg_scale, logit_scale, is_guided)
+
+
+def _announce(program: str, topology: Topology) -> None:
+    logger.info(f"compiling the {program} for {topology.name}, {topology.chips} chips; for XL/2 this takes minutes")

@@ -1,0 +1,22 @@
+"""Where activations live on a device mesh: each device keeps its samples, and weights come to them.
+
+Without this XLA is free to split activations by their features instead, as the weights are, and does: for XL/2 over
+16 chips it then sends the activations of the whole batch around at every layer.
+"""
+
+import jax
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Shaped
+
+BATCH_AXES = ("data", "fsdp")
+"""Mesh axes that the batch is split over."""
+
+
+def split_batch(x: Shaped[Array, " B *rest"]) -> Shaped[Array, " B *rest"]:
+    """x, its first axis split over BATCH_AXES and the others whole, under a mesh (`jax.sharding.use_abstract_mesh`).
+
+    Without a mesh, or under one that lacks an axis, x as it is.
+    """
+    if not set(BATCH_AXES) <= set(jax.sharding.get_abstract_mesh().axis_names):
+        return x
+    return jax.lax.with_sharding_constraint(x, P(BATCH_AXES))

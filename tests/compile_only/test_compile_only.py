@@ -1,0 +1,114 @@
+"""train.py and sample.py compile for TPUs that are not there, with libtpu; bad requests are one line each."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ledit_jax.compile_only.topology import has_tpu_compiler
+
+ROOT = Path(__file__).parents[2]
+needs_libtpu = pytest.mark.skipif(not has_tpu_compiler(), reason="there is no libtpu for this platform")
+
+CONFIG = """
+import dataclasses
+from tiny import tiny_config
+from ledit_jax.config import MeshConfig
+
+def get_config():
+    # Wide enough that the partitioner does not think weights too small to matter.
+    config = tiny_config(model=dict(width=64, depth=4, scan_layers=True), train=dict(batch_size=16))
+    return dataclasses.replace(config, mesh=MeshConfig(data=1, fsdp=-1)).to_config_dict()
+"""
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "tiny_tpu.py"
+    path.write_text(CONFIG)
+    return path
+
+
+def run(script: str, *arguments: str) -> subprocess.CompletedProcess:
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": f"{ROOT / 'tests'}{os.pathsep}{ROOT}"}
+    return subprocess.run(
+        [sys.executable, script, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+    )
+
+
+def report_of(result: subprocess.CompletedProcess) -> dict:
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+@needs_libtpu
+def test_a_step_for_one_chip(config):
+    result = run("train.py", f"--config={config}", "--compile_only=v5e:1x1")
+    assert result.returncode == 0, result.stderr
+    report = report_of(result)
+    assert report["fits"] and report["topology"] == {"name": "v5e:1x1", "chips": 1}
+    memory = report["memory"]
+    assert 0 < memory["arguments"] < report["needed_bytes"] < report["capacity_bytes"] == 15.75 * 2**30
+    assert memory["aliased"] > 0.9 * memory["output"], "the new state takes the old one's place"
+    assert report["sent_bytes"] == 0, "one chip has nobody to send to"
+    # The model's count leaves out only what lies outside its products; the compiler's stops after one of four layers.
+    assert 0.95 < report["compiled_flops"] / report["model_flops"] < 1.3
+    assert re.search(r"fits +yes", result.stdout) and "HBM / chip" in result.stdout
+
+
+@needs_libtpu
+def test_a_step_for_four_chips_sends_weights_not_activations(config):
+    """FSDP's promise: what a chip sends does not grow with the batch."""
+    sent = {}
+    for batch in (16, 64):
+        result = run("train.py", f"--config={config}", "--compile_only=v5e:2x2", f"--config.train.batch_size={batch}")
+        assert result.returncode == 0, result.stderr
+        sent[batch] = report_of(result)["sent_bytes"]
+    assert 0 < sent[64] < 1.2 * sent[16]
+
+
+@needs_libtpu
+def test_a_batch_that_does_not_fit_ends_with_1(config):
+    result = run("train.py", f"--config={config}", "--compile_only=v5e:1x1", "--config.train.batch_size=4000000")
+    assert result.returncode == 1, result.stderr
+    report = report_of(result)
+    assert not report["fits"] and report["needed_bytes"] > report["capacity_bytes"]
+    assert re.search(r"fits +NO", result.stdout)
+
+
+@needs_libtpu
+def test_a_denoising_step(config):
+    result = run("sample.py", f"--config={config}", "--compile_only=v5e:1x1", "--batch_size=8", "--width=16")
+    assert result.returncode == 0, result.stderr
+    report = report_of(result)
+    assert report["fits"] and report["program"] == "ddim step of 8 pictures, guided"
+    assert 0.95 < report["compiled_flops"] / report["model_flops"] < 1.3
+
+
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        (["--compile_only=v7e:4x4"], "TPU generation v7e is unknown"),
+        pytest.param(
+            ["--compile_only=v5e:2x2", "--config.mesh.fsdp=3"], "multiply to the 4 devices", marks=needs_libtpu
+        ),
+        pytest.param(
+            ["--compile_only=v5e:4x4", "--config.train.batch_size=24"], "is not a multiple of", marks=needs_libtpu
+        ),
+        ([], "--workdir is missing: where checkpoints and metrics go"),
+    ],
+    ids=["generation", "mesh", "batch", "workdir"],
+)
+def test_bad_requests_are_one_line(config, arguments, expected):
+    result = run("train.py", f"--config={config}", *arguments)
+    assert result.returncode == 2, result.stderr
+    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1, result.stderr
+    assert expected in result.stderr
+
+
+def test_sample_needs_a_model():
+    result = run("sample.py", "--compile_only=v5e:4x4")
+    assert result.returncode == 2 and "give --checkpoint or --config" in result.stderr
