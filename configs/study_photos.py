@@ -5,7 +5,7 @@
 
 PHOTOS is a zip, or a folder, with a folder of pictures for each of ten classes, 32 pixels or more a side (CIFAR-10's
 are such). Every sixth is held out. Patch 2, so an 8x8 grid of tokens; 3,000 steps of a common DiT, then 2,000 of
-each arm. Meant for eight minutes of one H100: an estimate, of which docs/extrapolation.md has the parts, and not measured.
+each arm. Meant for eight minutes of one H100: an estimate, whose parts are in docs/extrapolation.md, and not measured.
 """
 
 import dataclasses

@@ -19,9 +19,9 @@ _CHUNK = 64
 
 def duplication_score(
     images: UInt8[np.ndarray, "B h w C"],
-    labels: Integer[np.ndarray, "B"],
+    labels: Integer[np.ndarray, " B"],
     real_images: UInt8[np.ndarray, "N h w C"],
-    real_labels: Integer[np.ndarray, "N"],
+    real_labels: Integer[np.ndarray, " N"],
 ) -> float:
     """How often a picture repeats itself more than a real one of its class and size does; ties count half.
 
@@ -33,10 +33,10 @@ def duplication_score(
 
 
 def rank_among_real(
-    values: Float[np.ndarray, "B"],
-    labels: Integer[np.ndarray, "B"],
-    real_values: Float[np.ndarray, "N"],
-    real_labels: Integer[np.ndarray, "N"],
+    values: Float[np.ndarray, " B"],
+    labels: Integer[np.ndarray, " B"],
+    real_values: Float[np.ndarray, " N"],
+    real_labels: Integer[np.ndarray, " N"],
 ) -> float:
     """Probability that a value exceeds a real one of its class, ties counted half."""
     shares = np.empty(len(values))
@@ -49,7 +49,7 @@ def rank_among_real(
     return float(shares.mean())
 
 
-def self_similarity(images: UInt8[np.ndarray, "B h w C"]) -> Float[np.ndarray, "B"]:
+def self_similarity(images: UInt8[np.ndarray, "B h w C"]) -> Float[np.ndarray, " B"]:
     """The highest correlation, -1 to 1, of each picture with itself moved far away; 0 for a picture of one colour.
 
     For every shift of at least a third of a side, the correlation coefficient over the pixels that both copies
@@ -74,7 +74,7 @@ def _far_shifts(height: int, width: int) -> Bool[np.ndarray, "y x"]:
     return is_far & (overlap >= _OVERLAP * height * width)
 
 
-def _shift_sizes(side: int) -> Float[np.ndarray, "y"]:
+def _shift_sizes(side: int) -> Float[np.ndarray, " y"]:
     return np.fft.fftfreq(2 * side, 1 / (2 * side))
 
 

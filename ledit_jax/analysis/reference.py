@@ -39,9 +39,9 @@ class Figures:
 class _Real:
     """Statistics of the real training pictures of one size."""
 
-    statistics: tuple[Float[np.ndarray, "D"], Float[np.ndarray, "D D"]]
-    similarity: Float[np.ndarray, "N"]
-    labels: Integer[np.ndarray, "N"]
+    statistics: tuple[Float[np.ndarray, " D"], Float[np.ndarray, "D D"]]
+    similarity: Float[np.ndarray, " N"]
+    labels: Integer[np.ndarray, " N"]
 
 
 class Reference:

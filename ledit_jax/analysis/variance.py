@@ -51,12 +51,12 @@ def theorem_variance(count: int, mean: float, std: float) -> float:
     return (2 * std**2 + mean**2 * (count - 1) / count) / (count + 1)
 
 
-def attended(scan: str, height: int, width: int) -> Integer[np.ndarray, "T"]:
+def attended(scan: str, height: int, width: int) -> Integer[np.ndarray, " T"]:
     """Number of tokens that each token of a height x width grid attends to, itself included."""
     return scan_mask(scan, height, width).sum(axis=1)
 
 
-def fit_law(variance: Float[np.ndarray, "T"], counts: Integer[np.ndarray, "T"]) -> tuple[float, float, float]:
+def fit_law(variance: Float[np.ndarray, " T"], counts: Integer[np.ndarray, " T"]) -> tuple[float, float, float]:
     """(C, correlation, slope) of variances against 1 / (count + 1), in logarithms; see LayerVariance."""
     x, y = -np.log(counts + 1.0), np.log(variance)
     slope = np.cov(x, y)[0, 1] / np.var(x, ddof=1)
@@ -90,7 +90,7 @@ def measure_variance(
     return results
 
 
-def variance_figure(results: Sequence[LayerVariance], counts: Integer[np.ndarray, "T"], path: Path) -> None:
+def variance_figure(results: Sequence[LayerVariance], counts: Integer[np.ndarray, " T"], path: Path) -> None:
     """Variance against the tokens attended to: a panel per timestep, a colour per layer, C / (i + 1) dashed."""
     from matplotlib.figure import Figure  # not pyplot: no global state, and no window whatever the backend
 

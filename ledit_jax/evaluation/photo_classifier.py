@@ -85,7 +85,7 @@ class PhotoClassifier:
         """Mean activations of the last stage (D = 192), for Frechet distances."""
         return self._run(images)[0]
 
-    def accuracy(self, images: UInt8[np.ndarray, "B h w C"], labels: Integer[np.ndarray, "B"]) -> float:
+    def accuracy(self, images: UInt8[np.ndarray, "B h w C"], labels: Integer[np.ndarray, " B"]) -> float:
         """Share, 0 to 1, of pictures that are read as their label."""
         return float(np.mean(self._run(images)[1].argmax(axis=1) == labels))
 
