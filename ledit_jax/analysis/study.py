@@ -5,7 +5,7 @@
   python -m ledit_jax.analysis.study --config=configs/study_photos.py --workdir=runs/study_photos \\
       --config.pictures=PHOTOS.zip
 
---config.methods=dit,ledit chooses methods, --config.sizes=24x24,32x32 sizes, --config.seeds=0,1,2 seeds. The same
+--config.methods=dit,ledit chooses methods, --config.sizes="'24x24','32x32'" sizes, --config.seeds=0,1,2 seeds. The same
 command again goes on where it was stopped and tries again what failed; what is finished is kept. WORKDIR gets
 table.md, table.csv, results.json, a figure for each metric and pictures-HxW.png, with a row for each method.
 Exit code 0 is done (or stopped by a signal, with everything saved), 1 some cells failed, 2 a setting cannot work.

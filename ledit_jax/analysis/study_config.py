@@ -59,9 +59,10 @@ class StudyConfig:
 
     @classmethod
     def from_dict(cls, values) -> "StudyConfig":
-        """Builds and checks a study from nested mappings; raises ConfigError. `methods` and `sizes` may hold "a,b"."""
+        """Builds and checks a study from nested mappings; raises ConfigError. `methods` may hold "a,b"."""
         study = from_mapping(cls, values)
-        study = dataclasses.replace(study, methods=_split(study.methods), sizes=_split(study.sizes))
+        names = tuple(name for item in study.methods for name in item.split(","))
+        study = dataclasses.replace(study, methods=names)
         check_study(study)
         return study
 
@@ -169,11 +170,6 @@ def _check_source(study: StudyConfig) -> None:
         raise ConfigError(f"pictures={study.pictures} is for image_folder, and experiment.data.source={source}")
     if source == "image_folder" and not (study.pictures and Path(study.pictures).exists()):
         raise ConfigError(f"pictures={study.pictures!r} does not exist: give a folder of class folders, or a zip of it")
-
-
-def _split(items: tuple[str, ...]) -> tuple[str, ...]:
-    """Takes "a,b" apart, which is how a flag's list of words arrives."""
-    return tuple(name for item in items for name in item.split(","))
 
 
 def _parse_size(size: str) -> Size:

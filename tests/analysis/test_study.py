@@ -169,9 +169,8 @@ def test_a_method_that_cannot_run_at_a_size_is_named(monkeypatch):
         tiny_study(methods=("dit", "learnable"))
 
 
-def test_methods_and_sizes_on_one_line_are_taken_apart():
-    study = tiny_study(methods=("dit,nope",), sizes=("8x8,12x8", "16x8"))
-    assert study.methods == ("dit", "nope") and study.picture_sizes == ((8, 8), (12, 8), (16, 8))
+def test_methods_on_one_line_are_taken_apart():
+    assert tiny_study(methods=("dit,nope-conv", "ledit")).methods == ("dit", "nope-conv", "ledit")
 
 
 def test_every_method_has_an_arm_that_is_a_valid_model():
