@@ -53,18 +53,18 @@ def print_tables(rows: dict[tuple, dict]) -> None:
             policy = remat or f"{CONFIGURED[size]} (config)"
             compile_time = f"{row['compile_seconds']:.0f} s"
             policies.append([str(size), policy, *_memory(row), compiled, compile_time, _fits(row)])
-        if batch == PAPER_BATCH and not remat:
+        if name in SLICES and batch == PAPER_BATCH and not remat:
             at_peak = f"{row['milliseconds_at_peak']:.1f}"
             sent = _gigabytes(row["sent_bytes"])
             slices.append([str(size), name, _mesh(row), *_memory(row), compiled, at_peak, sent, _fits(row)])
-        if not remat and batch == PICTURES_PER_CHIP * row["topology"]["chips"]:
+        if name in GROWTH and size == 256 and batch == PICTURES_PER_CHIP * row["topology"]["chips"]:
             kinds = [_gigabytes(row["collectives"].get(kind, NONE)["sent_bytes"]) for kind in KINDS]
             chips = str(row["topology"]["chips"])
-            growth.append([chips, _mesh(row), _memory(row)[0], *kinds, _gigabytes(row["sent_bytes"])])
+            growth.append([chips, name, _mesh(row), _memory(row)[0], *kinds, _gigabytes(row["sent_bytes"])])
     memory = ["HBM / chip", "of it temporaries"]
     _print_table(["size", "policy", *memory, "TFLOPs / chip", "compiled in", "fits"], policies)
     _print_table(["size", "slice", "mesh", *memory, "TFLOPs / chip", "ms at peak", "sent / chip", "fits"], slices)
-    _print_table(["chips", "mesh", "HBM / chip", *KINDS, "sent / chip"], growth)
+    _print_table(["chips", "slice", "mesh", "HBM / chip", *KINDS, "sent / chip"], growth)
 
 
 KINDS, NONE = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute"), {"sent_bytes": 0}

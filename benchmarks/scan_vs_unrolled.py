@@ -69,7 +69,7 @@ def main() -> None:
         rows[way] = compile_one(args.family, args.compile_only, way, args.batch)
     print(f"{args.family}, batch {args.batch}, {args.compile_only or 'CPU'}\n")
     print("| | scan | unrolled | ratio |\n|---|---|---|---|")
-    names = {"start": "imports, s", "trace": "trace, s", "compile": "compile, s"}
+    names = {"start": "start, s", "trace": "trace, s", "compile": "compile, s"}
     names |= {"stablehlo_lines": "HLO before, lines", "hlo_lines": "HLO compiled, lines"}
     for key, name in names.items():
         scan, unrolled = rows["scan"][key], rows["unrolled"][key]

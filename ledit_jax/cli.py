@@ -7,7 +7,8 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import absl.logging
 from absl import app, flags
@@ -17,6 +18,8 @@ from ledit_jax.config import Config, ConfigError
 from ledit_jax.distributed import StartTimeout, start_processes
 from ledit_jax.training.loop import TrainingStopped
 from ledit_jax.weights import CheckpointError
+
+T = TypeVar("T")
 
 
 def run(main: Callable[[], None], description: str) -> None:
@@ -48,14 +51,14 @@ def _set_up_logging() -> None:
     absl.logging.set_verbosity(absl.logging.WARNING)
 
 
-def load_config() -> Config:
-    """The validated Config of the --config flag, with its overrides applied."""
+def load_config(build: Callable[[Mapping[str, Any]], T] = Config.from_dict) -> T:
+    """The validated Config of the --config flag, with its overrides applied; `build` makes another kind of config."""
     try:
         values = flags.FLAGS.config.to_dict()
     except OSError as error:  # ml_collections reports a config file that is not there on first use
         missing = re.search(r"No such file or directory: '(.*?)'", str(error))
         raise ConfigError(f"--config: {f'{missing[1]} does not exist' if missing else _one_line(error)}") from error
-    return Config.from_dict(values)
+    return build(values)
 
 
 def define_config_flag(help_text: str) -> None:

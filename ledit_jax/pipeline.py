@@ -159,7 +159,7 @@ class LEDiTPipeline:
         batch_size = -(-min(batch_size, len(labels)) // self.mesh.size) * self.mesh.size
         return self._generate(labels, height, width, options, seed, batch_size, progress)
 
-    def check(self, class_labels: Sequence[int], height: int | None, width: int | None) -> Int[np.ndarray, "B"]:
+    def check(self, class_labels: Sequence[int], height: int | None, width: int | None) -> Int[np.ndarray, " B"]:
         """The labels as an array. Raises ConfigError for a label or a size, in pixels, that cannot be."""
         self.config.latent_shape(height, width)
         return _check_labels(class_labels, self.config.model.num_classes)

@@ -40,7 +40,20 @@ ALLOWED = {
     "shards": {"config", "distributed", "files", "progress", "writers"},
     "sampling": {"config", "distributed", "files", "pipeline", "progress", "shards", "writers"},
     "cli": {"config", "distributed", "training", "weights"},
-    "analysis": {"config", "data", "evaluation", "pipeline", "training", "weights", "cli"},
+    "analysis": {
+        "config",
+        "ops",
+        "models",
+        "diffusion",
+        "data",
+        "files",
+        "evaluation",
+        "progress",
+        "pipeline",
+        "training",
+        "weights",
+        "cli",
+    },
     "__init__": {"pipeline"},
 }
 COMPOSERS = {

@@ -127,7 +127,7 @@ def read_losses(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     return np.array(steps), np.array([losses[step] for step in steps], np.float64)
 
 
-def moving_average(values: Float[np.ndarray, "N"], window: int) -> Float[np.ndarray, "N"]:
+def moving_average(values: Float[np.ndarray, " N"], window: int) -> Float[np.ndarray, " N"]:
     """Centred mean over `window` values; fewer at the ends, where the window reaches beyond the data."""
     kernel = np.ones(min(window, len(values)))
     return np.convolve(values, kernel, "same") / np.convolve(np.ones(len(values)), kernel, "same")

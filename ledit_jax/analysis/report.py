@@ -39,7 +39,7 @@ class Samples:
     """Pictures of one size and the labels they were asked for; class by class in columns, when laid out in rows."""
 
     images: UInt8[np.ndarray, "N h w C"]
-    labels: Int[np.ndarray, "N"]
+    labels: Int[np.ndarray, " N"]
 
     @property
     def size(self) -> Size:

@@ -96,7 +96,8 @@ class Report:
             ]
         rows += [("compile time", f"{self.trace_seconds:.1f} s to trace, {self.compile_seconds:.1f} s to compile")]
         rows += [("fits", "yes" if self.fits else "NO")]
-        return "\n".join(f"{name:<24}{value}" for name, value in rows)
+        width = max(len(name) for name, _ in rows) + 2
+        return "\n".join(f"{name:<{width}}{value}" for name, value in rows)
 
     def _memory_rows(self) -> list[tuple[str, str]]:
         capacity = self.capacity_bytes / _GIB

@@ -12,7 +12,7 @@ _HELD_OUT_EVERY = 5
 
 
 @functools.cache
-def _scans() -> tuple[UInt8[np.ndarray, "N 8 8"], Int[np.ndarray, "N"]]:
+def _scans() -> tuple[UInt8[np.ndarray, "N 8 8"], Int[np.ndarray, " N"]]:
     """All 1,797 scans as bytes (ink bright on black) and their digits."""
     from sklearn.datasets import load_digits  # here, so that other sources do not need scikit-learn
 

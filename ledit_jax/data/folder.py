@@ -43,6 +43,11 @@ class ImageFolder:
             self._files, self._labels = _read_classes(root)
             self.num_classes = self._labels[-1] + 1
 
+    @property
+    def entries(self) -> list[tuple[str, int]]:
+        """(path within the folder, label) of every picture, in the order of the indices."""
+        return list(zip(self._files, self._labels, strict=True))
+
     def __len__(self) -> int:
         return len(self._files)
 

@@ -108,7 +108,7 @@ def polygon_coverage(corners: Float[np.ndarray, "corners 2"], height: int, width
 
 
 def _mean_share(
-    start: Float[np.ndarray, "rows"], end: Float[np.ndarray, "rows"], width: int
+    start: Float[np.ndarray, " rows"], end: Float[np.ndarray, " rows"], width: int
 ) -> Float[np.ndarray, "rows W"]:
     """Mean, over x running evenly from `start` to `end`, of the share of each pixel that lies to the right of x."""
     start, end = np.arange(1, width + 1) - start[:, None], np.arange(1, width + 1) - end[:, None]

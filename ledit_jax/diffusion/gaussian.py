@@ -29,7 +29,7 @@ class GaussianDiffusion(NoiseSchedule):
 
     def training_losses(
         self, denoise: Denoiser, x0: Images, t: ChainIndex, noise: Images
-    ) -> dict[str, Float[Array, "B"]]:
+    ) -> dict[str, Float[Array, " B"]]:
         """Loss of each sample, in float32: `loss` = `mse` + `vb`.
 
         `mse` is the mean squared error of the noise; `vb` the variational bound's term for t in bits per dimension,
@@ -56,7 +56,7 @@ class GaussianDiffusion(NoiseSchedule):
         }
 
     def p_sample_loop(
-        self, denoise: Denoiser, noise: Images, keys: Key[Array, "B"], clip_denoised: bool = False
+        self, denoise: Denoiser, noise: Images, keys: Key[Array, " B"], clip_denoised: bool = False
     ) -> Images:
         """Ancestral sampling over this chain, from standard normal `noise`."""
         return sample_loop(DDPM(self, clip_denoised), denoise, noise, keys)
@@ -65,14 +65,14 @@ class GaussianDiffusion(NoiseSchedule):
         self,
         denoise: Denoiser,
         noise: Images,
-        keys: Key[Array, "B"] | None = None,
+        keys: Key[Array, " B"] | None = None,
         eta: float = 0.0,
         clip_denoised: bool = False,
     ) -> Images:
         """DDIM over this chain, from standard normal `noise`. Raises ValueError if eta > 0 and there are no keys."""
         return sample_loop(DDIM(self, clip_denoised, eta), denoise, noise, keys)
 
-    def _variational_bound(self, x0: Images, x: Images, t: ChainIndex, eps: Images, v: Images) -> Float[Array, "B"]:
+    def _variational_bound(self, x0: Images, x: Images, t: ChainIndex, eps: Images, v: Images) -> Float[Array, " B"]:
         """KL(q(x_{t-1} | x_t, x0) || p) for t > 0, -log p(x0 | x_1) for t = 0; mean over dimensions, in bits."""
         mean = self.posterior_mean(self.predict_xstart(x, t, eps), x, t)
         log_variance = self.model_log_variance(v, t)

@@ -12,18 +12,18 @@ from jaxtyping import Array, Bool, Float, Int
 from ledit_jax.config import ConfigError
 from ledit_jax.diffusion.schedule import Denoiser
 
-LabelledDenoiser = Callable[[Float[Array, "B H W C"], Int[Array, "B"], Int[Array, "B"]], Float[Array, "B H W D"]]
+LabelledDenoiser = Callable[[Float[Array, "B H W C"], Int[Array, " B"], Int[Array, " B"]], Float[Array, "B H W D"]]
 """denoise(x, timesteps, labels), otherwise as `Denoiser`."""
 
 
-def conditional(denoise: LabelledDenoiser, labels: Int[Array, "B"]) -> Denoiser:
+def conditional(denoise: LabelledDenoiser, labels: Int[Array, " B"]) -> Denoiser:
     """The denoiser for these labels, unguided: one network call on the batch as it is."""
     return lambda x, timesteps: denoise(x, timesteps, labels)
 
 
 def guided(
     denoise: LabelledDenoiser,
-    labels: Int[Array, "B"],
+    labels: Int[Array, " B"],
     null_label: int,
     cfg_scale: float | Float[Array, ""],
     channels: str,
@@ -44,7 +44,7 @@ def guided(
         return conditional(denoise, labels)
     both_labels = jnp.concatenate([labels, jnp.full_like(labels, null_label)])
 
-    def denoise_guided(x: Float[Array, "B H W C"], timesteps: Int[Array, "B"]) -> Float[Array, "B H W D"]:
+    def denoise_guided(x: Float[Array, "B H W C"], timesteps: Int[Array, " B"]) -> Float[Array, "B H W D"]:
         both = denoise(jnp.concatenate([x, x]), jnp.concatenate([timesteps, timesteps]), both_labels)
         # In float32: the difference of two near-equal estimates is about to be multiplied.
         cond, null = jnp.split(both.astype(jnp.float32), 2)
@@ -56,8 +56,8 @@ def guided(
 
 
 def guidance_mask(
-    timesteps: Int[np.ndarray, "num_steps"], interval: tuple[float, float], num_timesteps: int
-) -> Bool[np.ndarray, "num_steps"]:
+    timesteps: Int[np.ndarray, " num_steps"], interval: tuple[float, float], num_timesteps: int
+) -> Bool[np.ndarray, " num_steps"]:
     """Which steps are guided: those with timestep / num_timesteps in the closed interval (arXiv 2404.07724).
 
     `timesteps` are original ones, in visiting order. NumPy on the host, so that a step outside the interval can be

@@ -31,18 +31,18 @@ Step = Int[Array, ""] | int
 _INITIAL_NOISE = 2**31 - 1
 
 
-def sample_keys(seed: int, indices: Int[Array, "B"] | Int[np.ndarray, "B"]) -> Key[Array, "B"]:
+def sample_keys(seed: int, indices: Int[Array, " B"] | Int[np.ndarray, " B"]) -> Key[Array, " B"]:
     """The key of each sample, from the seed and the sample's own index in the whole run."""
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(jax.random.key(seed), jnp.asarray(indices))
 
 
-def sample_noise(keys: Key[Array, "B"], shape: tuple[int, int, int]) -> Images:
+def sample_noise(keys: Key[Array, " B"], shape: tuple[int, int, int]) -> Images:
     """Standard normal noise to start from, one draw of shape (H, W, C) for each key."""
     return _normal(keys, _INITIAL_NOISE, shape)
 
 
 @functools.partial(jax.jit, static_argnums=2)
-def _normal(keys: Key[Array, "B"], data: Step, shape: tuple[int, ...]) -> Images:
+def _normal(keys: Key[Array, " B"], data: Step, shape: tuple[int, ...]) -> Images:
     return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, data), shape))(keys)
 
 
@@ -63,7 +63,7 @@ class Sampler(ABC):
         return self.chain.num_timesteps
 
     @property
-    def timesteps(self) -> Int[np.ndarray, "num_steps"]:
+    def timesteps(self) -> Int[np.ndarray, " num_steps"]:
         """Original timesteps in visiting order (descending): what the network is fed."""
         return self.chain.timestep_map[::-1]
 
@@ -72,7 +72,7 @@ class Sampler(ABC):
         return noise
 
     @abstractmethod
-    def step(self, denoise: Denoiser, state: Any, step: Step, keys: Key[Array, "B"] | None) -> Any:
+    def step(self, denoise: Denoiser, state: Any, step: Step, keys: Key[Array, " B"] | None) -> Any:
         """State after network call `step`. Samplers that draw no noise ignore `keys`."""
 
     def sample(self, state: Any) -> Images:
@@ -83,7 +83,7 @@ class Sampler(ABC):
 class DDPM(Sampler):
     """Ancestral sampling with the learned variance (Ho et al. 2020, algorithm 2); the last step adds no noise."""
 
-    def step(self, denoise: Denoiser, state: Images, step: Step, keys: Key[Array, "B"] | None) -> Images:
+    def step(self, denoise: Denoiser, state: Images, step: Step, keys: Key[Array, " B"] | None) -> Images:
         """One draw from p(x_{i-1} | x_i). Raises ValueError without keys."""
         i = self.num_steps - 1 - step
         eps, v = self.chain.predict_noise(denoise, state, i)
@@ -99,7 +99,7 @@ class DDIM(Sampler):
 
     eta: float = 0.0
 
-    def step(self, denoise: Denoiser, state: Images, step: Step, keys: Key[Array, "B"] | None) -> Images:
+    def step(self, denoise: Denoiser, state: Images, step: Step, keys: Key[Array, " B"] | None) -> Images:
         """One step of eq. 12. Raises ValueError if eta > 0 and there are no keys."""
         i = self.num_steps - 1 - step
         eps, _ = self.chain.predict_noise(denoise, state, i)
@@ -129,7 +129,7 @@ class DPMSolverPP(Sampler):
         return noise, jnp.zeros_like(noise)
 
     def step(
-        self, denoise: Denoiser, state: tuple[Images, Images], step: Step, keys: Key[Array, "B"] | None
+        self, denoise: Denoiser, state: tuple[Images, Images], step: Step, keys: Key[Array, " B"] | None
     ) -> tuple[Images, Images]:
         """x <- a x + b xstart + c previous xstart, with the coefficients of `_coefficients`."""
         x, previous = state
@@ -178,14 +178,14 @@ def make_sampler(name: str, num_steps: int, *, diffusion: DiffusionConfig, clip_
     return kind(respace(alphas_cumprod, spacing(diffusion.num_timesteps, num_steps)), clip_denoised)
 
 
-def even_timesteps(num_timesteps: int, num_steps: int) -> Int[np.ndarray, "num_steps"]:
+def even_timesteps(num_timesteps: int, num_steps: int) -> Int[np.ndarray, " num_steps"]:
     """Evenly spread from the first timestep to the last, as the respacing "250" of DiT's published numbers."""
     if num_steps == 1:  # The respacing "1" keeps timestep 0 alone, and sampling has to begin at noise.
         return np.array([num_timesteps - 1])
     return space_timesteps(num_timesteps, str(num_steps))
 
 
-def dpmpp_timesteps(num_timesteps: int, num_steps: int) -> Int[np.ndarray, "num_steps"]:
+def dpmpp_timesteps(num_timesteps: int, num_steps: int) -> Int[np.ndarray, " num_steps"]:
     """Quadratic in time: (T - 1) (k / num_steps)^2 for k = 1 .. num_steps, ascending, rounded and kept distinct.
 
     The other spacings of the field are uniform in t, which spends too little on the low noise that decides detail,
@@ -201,7 +201,7 @@ def dpmpp_timesteps(num_timesteps: int, num_steps: int) -> Int[np.ndarray, "num_
     return np.maximum.accumulate(timesteps - k) + k
 
 
-def sample_loop(sampler: Sampler, denoise: Denoiser, noise: Images, keys: Key[Array, "B"] | None) -> Images:
+def sample_loop(sampler: Sampler, denoise: Denoiser, noise: Images, keys: Key[Array, " B"] | None) -> Images:
     """All steps in one device program: the sample that grew from standard normal `noise`."""
     state = jax.lax.fori_loop(
         0, sampler.num_steps, lambda step, state: sampler.step(denoise, state, step, keys), sampler.init(noise)
@@ -209,7 +209,7 @@ def sample_loop(sampler: Sampler, denoise: Denoiser, noise: Images, keys: Key[Ar
     return sampler.sample(state)
 
 
-def _required(keys: Key[Array, "B"] | None) -> Key[Array, "B"]:
+def _required(keys: Key[Array, " B"] | None) -> Key[Array, " B"]:
     if keys is None:
         raise ValueError("keys=None, and this sampler draws noise: pass one key per sample (see sample_keys)")
     return keys

@@ -14,10 +14,10 @@ from jaxtyping import Array, Float, Int
 
 from ledit_jax.config import ConfigError
 
-Denoiser = Callable[[Float[Array, "B H W C"], Int[Array, "B"]], Float[Array, "B H W D"]]
+Denoiser = Callable[[Float[Array, "B H W C"], Int[Array, " B"]], Float[Array, "B H W D"]]
 """denoise(x, timesteps): timesteps are the ORIGINAL ones, D = 2C: the noise eps, then the variance's v."""
 
-ChainIndex = Int[Array, ""] | Int[Array, "B"] | int
+ChainIndex = Int[Array, ""] | Int[Array, " B"] | int
 """Position in the (respaced) chain, 0 being the cleanest: one for all samples, or one for each. May be traced."""
 
 
@@ -30,8 +30,8 @@ class NoiseSchedule:
     Equation numbers are those of Ho et al. 2020 (arXiv 2006.11239) unless said.
     """
 
-    timestep_map: Int[np.ndarray, "n"]
-    alphas_cumprod: Float[np.ndarray, "n"]
+    timestep_map: Int[np.ndarray, " n"]
+    alphas_cumprod: Float[np.ndarray, " n"]
 
     @property
     def num_timesteps(self) -> int:
@@ -39,17 +39,17 @@ class NoiseSchedule:
         return len(self.timestep_map)
 
     @cached_property
-    def alphas_cumprod_prev(self) -> Float[np.ndarray, "n"]:
+    def alphas_cumprod_prev(self) -> Float[np.ndarray, " n"]:
         """alpha_bar of the next cleaner element; 1 (clean data) for the first."""
         return np.append(1.0, self.alphas_cumprod[:-1])
 
     @cached_property
-    def betas(self) -> Float[np.ndarray, "n"]:
+    def betas(self) -> Float[np.ndarray, " n"]:
         """Betas of this chain, not of training: they bridge the left-out timesteps."""
         return 1.0 - self.alphas_cumprod / self.alphas_cumprod_prev
 
     @cached_property
-    def posterior_log_variance(self) -> Float[np.ndarray, "n"]:
+    def posterior_log_variance(self) -> Float[np.ndarray, " n"]:
         """Log of the variance in eq. 7. It is 0 at i = 0, where the value at i = 1 stands in (as guided-diffusion)."""
         variance = self.betas * (1.0 - self.alphas_cumprod_prev) / (1.0 - self.alphas_cumprod)
         if self.num_timesteps == 1:
@@ -103,12 +103,12 @@ class NoiseSchedule:
         return fraction * gather(np.log(self.betas), i) + (1.0 - fraction) * gather(self.posterior_log_variance, i)
 
 
-def gather(table: Float[np.ndarray, "n"], i: ChainIndex) -> Float[Array, "#B 1 1 1"]:
+def gather(table: Float[np.ndarray, " n"], i: ChainIndex) -> Float[Array, "#B 1 1 1"]:
     """Entries i of a float64 table as float32, shaped to multiply a batch of NHWC arrays."""
     return jnp.asarray(table, jnp.float32)[i].reshape(-1, 1, 1, 1)
 
 
-def linear_alphas_cumprod(num_timesteps: int, beta_start: float, beta_end: float) -> Float[np.ndarray, "n"]:
+def linear_alphas_cumprod(num_timesteps: int, beta_start: float, beta_end: float) -> Float[np.ndarray, " n"]:
     """alpha_bar in float64 for betas linear from `beta_start` to `beta_end`, both in (0, 1).
 
     Raises ConfigError for an empty chain or betas outside (0, 1).
@@ -121,7 +121,7 @@ def linear_alphas_cumprod(num_timesteps: int, beta_start: float, beta_end: float
     return np.cumprod(1.0 - np.linspace(beta_start, beta_end, num_timesteps, dtype=np.float64))
 
 
-def space_timesteps(num_timesteps: int, timestep_respacing: str) -> Int[np.ndarray, "n"]:
+def space_timesteps(num_timesteps: int, timestep_respacing: str) -> Int[np.ndarray, " n"]:
     """The timesteps that a respacing keeps, ascending; matches guided-diffusion's function of this name.
 
     timestep_respacing: "" keeps all; "250" keeps 250 evenly spread from the first to the last, rounded;
@@ -154,7 +154,7 @@ def space_timesteps(num_timesteps: int, timestep_respacing: str) -> Int[np.ndarr
     return np.concatenate(kept)
 
 
-def _strided(num_timesteps: int, timestep_respacing: str) -> Int[np.ndarray, "n"]:
+def _strided(num_timesteps: int, timestep_respacing: str) -> Int[np.ndarray, " n"]:
     word = timestep_respacing.removeprefix("ddim")
     counts = {-(-num_timesteps // stride): stride for stride in range(max(num_timesteps - 1, 1), 0, -1)}
     if word.isdecimal() and int(word) in counts:
@@ -166,6 +166,6 @@ def _strided(num_timesteps: int, timestep_respacing: str) -> Int[np.ndarray, "n"
     )
 
 
-def respace(alphas_cumprod: Float[np.ndarray, "t"], timesteps: Int[np.ndarray, "n"]) -> NoiseSchedule:
+def respace(alphas_cumprod: Float[np.ndarray, " t"], timesteps: Int[np.ndarray, " n"]) -> NoiseSchedule:
     """The sub-chain of these ascending timesteps."""
     return NoiseSchedule(timesteps, alphas_cumprod[timesteps])

@@ -22,7 +22,7 @@ HIDDEN = 64
 _CROP = 2.1
 """Half the side of the centred crop, in root mean square distances of the ink from its centre."""
 
-PictureSet = tuple[UInt8[np.ndarray, "_ _ _ _"], Integer[np.ndarray, "_"]]
+PictureSet = tuple[UInt8[np.ndarray, "_ _ _ _"], Integer[np.ndarray, " _"]]
 
 
 class PictureClassifier:
@@ -55,11 +55,11 @@ class PictureClassifier:
         """Hidden-layer activations (after the ReLU), for Frechet distances."""
         return np.maximum(_inputs(images) @ self._network.coefs_[0] + self._network.intercepts_[0], 0)
 
-    def predict(self, images: UInt8[np.ndarray, "B h w C"]) -> Integer[np.ndarray, "B"]:
+    def predict(self, images: UInt8[np.ndarray, "B h w C"]) -> Integer[np.ndarray, " B"]:
         """The class that each picture is read as."""
         return self._network.predict(_inputs(images))
 
-    def accuracy(self, images: UInt8[np.ndarray, "B h w C"], labels: Integer[np.ndarray, "B"]) -> float:
+    def accuracy(self, images: UInt8[np.ndarray, "B h w C"], labels: Integer[np.ndarray, " B"]) -> float:
         """Share, 0 to 1, of pictures that are read as their label."""
         return float(np.mean(self.predict(images) == labels))
 

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from ledit_jax.config import ConfigError
 
-Moments = tuple[Float[np.ndarray, "D"], Float[np.ndarray, "D D"]]
+Moments = tuple[Float[np.ndarray, " D"], Float[np.ndarray, "D D"]]
 """Mean and covariance."""
 
 _BLOCK = 4096
@@ -64,9 +64,9 @@ def gaussian_statistics(features: Float[np.ndarray, "N D"]) -> Moments:
 
 
 def frechet_distance(
-    mean1: Float[np.ndarray, "D1"],
+    mean1: Float[np.ndarray, " D1"],
     cov1: Float[np.ndarray, "D1 D1"],
-    mean2: Float[np.ndarray, "D2"],
+    mean2: Float[np.ndarray, " D2"],
     cov2: Float[np.ndarray, "D2 D2"],
 ) -> float:
     """|m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)), at least 0 (Heusel et al. 2017, arXiv 1706.08500, equation 6).

@@ -78,7 +78,7 @@ class _Blocks:
     def __len__(self) -> int:
         return -(-self.count // self.size)
 
-    def block(self, index: int, device: int) -> tuple[Float[Array, "B D"], Float[Array, "B"]]:
+    def block(self, index: int, device: int) -> tuple[Float[Array, "B D"], Float[Array, " B"]]:
         start = index * self.size
         return tuple(
             jax.lax.dynamic_slice_in_dim(a, start, self.size) for a in (self.features[device], self.norms[device])
@@ -91,7 +91,7 @@ def _rounds(pairs: Iterator[tuple[int, int]]) -> Iterator[list[tuple[int, int, i
         yield [(device, *pair) for device, pair in enumerate(chunk)]
 
 
-def _squared_radii(side: _Blocks, on_block) -> Float[np.ndarray, "N"]:
+def _squared_radii(side: _Blocks, on_block) -> Float[np.ndarray, " N"]:
     """Squared distance of each vector to its k-th nearest neighbour; distances are symmetric, so half will do."""
     nearest = np.full((len(side), side.size, NUM_NEIGHBOURS + 1), np.inf, np.float32)  # itself is the nearest
     pairs = itertools.combinations_with_replacement(range(len(side)), 2)
@@ -114,7 +114,7 @@ def _merge(nearest: Float[np.ndarray, "B k"], found: Float[Array, "B k"]) -> Non
 
 def _within(
     one: _Blocks, two: _Blocks, radii1, radii2, on_block
-) -> tuple[Bool[np.ndarray, "N"], Bool[np.ndarray, "M"]]:
+) -> tuple[Bool[np.ndarray, " N"], Bool[np.ndarray, " M"]]:
     """Which vectors of `one` lie within a radius of `two`, and which of `two` within one of `one`."""
     rims = [np.pad(r, (0, len(b) * b.size - b.count), constant_values=-1) for b, r in ((one, radii1), (two, radii2))]
     rims = [rim.reshape(-1, side.size) for rim, side in zip(rims, (one, two), strict=True)]

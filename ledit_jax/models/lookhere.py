@@ -40,6 +40,6 @@ def lookhere_bias(height: int, width: int, num_heads: int) -> Float[np.ndarray, 
     return np.stack([*directed, *(-slope * distance for slope in slopes)]).astype(np.float32)
 
 
-def layer_slopes(depth: int) -> Float[np.ndarray, "L"]:
+def layer_slopes(depth: int) -> Float[np.ndarray, " L"]:
     """Factor of the distance in each layer: falls evenly from 1.5 to 0.5."""
     return np.linspace(*_LAYER_SLOPES, depth, dtype=np.float32)

@@ -41,7 +41,7 @@ def rotary_tables(
     return (magnitude * np.cos(both)).astype(np.float32), (magnitude * np.sin(both)).astype(np.float32)
 
 
-def axis_frequencies(dim: int, size: int, trained: int, method: str) -> Float[np.ndarray, "pairs"]:
+def axis_frequencies(dim: int, size: int, trained: int, method: str) -> Float[np.ndarray, " pairs"]:
     """Radians per token of one axis's dim / 2 pairs, fastest first, for `size` tokens after training on `trained`.
 
     "plain": base ** (-2i / dim), base 10,000 (RoFormer, arXiv 2104.09864).
@@ -64,7 +64,7 @@ def axis_frequencies(dim: int, size: int, trained: int, method: str) -> Float[np
     return frequencies * keep + frequencies / scale * (1.0 - keep)
 
 
-def _yarn_ramp(dim: int, trained: int) -> Float[np.ndarray, "pairs"]:
+def _yarn_ramp(dim: int, trained: int) -> Float[np.ndarray, " pairs"]:
     """0 for the pairs that keep their frequency, 1 for those that are interpolated."""
 
     def pair_that_turns(times: float) -> float:

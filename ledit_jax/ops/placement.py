@@ -12,7 +12,7 @@ BATCH_AXES = ("data", "fsdp")
 """Mesh axes that the batch is split over."""
 
 
-def split_batch(x: Shaped[Array, "B *rest"]) -> Shaped[Array, "B *rest"]:
+def split_batch(x: Shaped[Array, " B *rest"]) -> Shaped[Array, " B *rest"]:
     """x, its first axis split over BATCH_AXES and the others whole, under a mesh (`jax.sharding.use_abstract_mesh`).
 
     Without a mesh, or under one that lacks an axis, x as it is.

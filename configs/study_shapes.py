@@ -1,0 +1,21 @@
+"""The extrapolation study on solid shapes: as configs/study_digits.py, with drawn shapes in the digits' place.
+
+  python -m ledit_jax.analysis.study --config=configs/study_shapes.py --workdir=runs/study_shapes
+
+Shapes are drawn exactly at every size, and a real picture has exactly one: the table counts the objects too. The main
+six arms only; at 11.7 steps/s (two quiet cores) 32 minutes of training, and then a minute and a half of sampling for
+each of the nine methods. --config.steps=1200 halves it; the table in docs/extrapolation.md is of that.
+"""
+
+import dataclasses
+
+from configs import study_digits
+
+METHODS = ("dit", "rope", "ntk", "yarn", "riflex", "nope", "nope-causal", "nope-conv", "ledit")
+
+
+def get_config():
+    study = study_digits.study()
+    data = dataclasses.replace(study.experiment.data, source="shapes")
+    experiment = dataclasses.replace(study.experiment, data=data)
+    return dataclasses.replace(study, experiment=experiment, methods=METHODS).to_config_dict()
