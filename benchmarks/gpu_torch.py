@@ -72,8 +72,10 @@ def _scan_rule(scan: str, width: int) -> Callable:
 def compile_blocks(peer: Peer, backend: str) -> None:
     """Compiles one block for all, and the last layer: PyTorch's advice for stacks, and a fraction of the wait.
 
-    Blocks that cannot share a program are an error: PyTorch would quietly leave them uncompiled.
+    Blocks that cannot share a program are an error: PyTorch would quietly leave them uncompiled. What was compiled
+    before, for another model in this process, is forgotten and does not count.
     """
+    torch._dynamo.reset()
     torch._dynamo.config.fail_on_recompile_limit_hit = True
     for module in (*peer.blocks, peer.final_layer):
         module.compile(backend=backend)

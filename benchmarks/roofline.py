@@ -1,6 +1,7 @@
 """How fast a step can be on a chip, and how much more than that the compiled program does.
 
-  python benchmarks/roofline.py         LEDiT-XL/2 at 256, 512 and 1024: two tables
+  python benchmarks/roofline.py                   LEDiT-XL/2 at 256, 512 and 1024: two tables
+  python benchmarks/roofline.py --task=sample     sampling alone: a training step takes minutes to compile
 
 The floor is counted from the config: every matrix product once, every weight and every operand of a product once
 through memory. The compiled program is counted by the TPU compiler in the package libtpu for one v5e chip; nothing is
@@ -96,12 +97,12 @@ def whole_counts(report: Report, config: Config, name: str, task: str, side: int
     return flops, moved
 
 
-def tables(report: Report, name: str) -> str:
+def tables(report: Report, name: str, tasks: list[str]) -> str:
     """Markdown: the floors with each chip's limit, then the compiled counts over the floor."""
     config = Config.from_dict(imagenet256.get_config(name).to_dict())
     limits, excess = [], []
-    for task, batches in BATCHES.items():
-        for side, batch in batches.items():
+    for task in tasks:
+        for side, batch in BATCHES[task].items():
             flops, moved = floor(config, task, side, batch)
             rates = [_rate(batch, flops, moved, PEAK_BF16_FLOPS[chip], speed) for chip, speed in BANDWIDTH.items()]
             head = [f"{task} at {side}", str(batch)]
@@ -126,10 +127,11 @@ def main() -> None:
     """Compiles what is missing, prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="LEDiT-XL/2", help="a preset (default: LEDiT-XL/2)")
+    parser.add_argument("--task", choices=BATCHES, action="append", help="may be repeated (default: both)")
     parser.add_argument("--json", type=Path, default=ROOT / "benchmarks/results/roofline.json", metavar="PATH")
     args = parser.parse_args()
     jax.config.update("jax_platforms", "cpu")
-    print(tables(Report(args.json, ("jax", "libtpu")), args.model))
+    print(tables(Report(args.json, ("jax", "libtpu")), args.model, args.task or list(BATCHES)))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """The model as two pure functions over a plain nested dict of parameters, which is what everything above uses."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from ledit_jax.config import Config
@@ -41,5 +41,5 @@ def make_apply(config: Config) -> Callable[..., jax.Array]:
 
 
 def count_params(params: Params) -> int:
-    """Number of scalars."""
-    return sum(int(jnp.size(leaf)) for leaf in jax.tree.leaves(params))
+    """Number of scalars, of abstract parameters too."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
