@@ -23,7 +23,7 @@ from ledit_jax import cli
 from ledit_jax.compile_only.programs import report_denoising_step
 from ledit_jax.config import Config, ConfigError, SampleConfig
 from ledit_jax.distributed import is_lead
-from ledit_jax.pipeline import LEDiTPipeline, sample_options
+from ledit_jax.pipeline import LEDiTPipeline, sample_options, with_any_backend
 from ledit_jax.sampling import Recipe, write_grid, write_samples
 from ledit_jax.weights import find_checkpoint, load_description
 
@@ -99,7 +99,7 @@ def _recipe(pipeline: LEDiTPipeline) -> Recipe:
 def compile_only(topology: str) -> None:
     """Prints what a denoising step needs on a TPU slice, and leaves."""
     if CHECKPOINT.value:
-        config = Config.from_dict(load_description(find_checkpoint(CHECKPOINT.value))["config"])
+        config = with_any_backend(Config.from_dict(load_description(find_checkpoint(CHECKPOINT.value))["config"]))
     elif flags.FLAGS.config is not None:
         config = cli.load_config()
     else:

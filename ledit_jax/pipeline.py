@@ -33,7 +33,7 @@ def load_model(checkpoint: str | Path, weights: str = "ema") -> tuple[Callable[.
     Raises CheckpointError for a folder that is missing, half-written or damaged.
     """
     params, config, _ = load_weights(checkpoint, weights)
-    config = _for_this_machine(config)
+    config = with_any_backend(config)
     apply = jax.jit(make_apply(config), static_argnames=("dilation", "rope_method"))
     return functools.partial(apply, params), config
 
@@ -90,7 +90,7 @@ class LEDiTPipeline:
         ConfigError for another one.
         """
         params, config, _ = load_weights(checkpoint, weights)
-        config = _for_this_machine(config)
+        config = with_any_backend(config)
         if dtype is not None:
             settings = config.to_dict()
             settings["model"]["dtype"] = dtype
@@ -227,7 +227,7 @@ def _decode_latents(graphdef, state, latents):
     return nnx.merge(graphdef, state).decode_sliced(latents)
 
 
-def _for_this_machine(config: Config) -> Config:
+def with_any_backend(config: Config) -> Config:
     """The config with the attention backend left open: a model trained with a TPU's kernel samples anywhere."""
     return dataclasses.replace(config, model=dataclasses.replace(config.model, attention="auto"))
 
