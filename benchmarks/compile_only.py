@@ -17,6 +17,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from ledit_jax.compile_only.counts import KINDS  # noqa: E402
+from ledit_jax.evaluation.tables import markdown  # noqa: E402
+
 PAPER_BATCH = 256
 CONFIGURED = {256: "none", 512: "dots"}
 SLICES = ("v5e:4x4", "v5e:16x16", "v5p:4x4x4", "v6e:16x16")
@@ -58,22 +63,14 @@ def print_tables(rows: dict[tuple, dict]) -> None:
             sent = _gigabytes(row["sent_bytes"])
             slices.append([str(size), name, _mesh(row), *_memory(row), compiled, at_peak, sent, _fits(row)])
         if name in GROWTH and size == 256 and batch == PICTURES_PER_CHIP * row["topology"]["chips"]:
-            kinds = [_gigabytes(row["collectives"].get(kind, NONE)["sent_bytes"]) for kind in KINDS]
+            kinds = [_gigabytes(row["collectives"][kind]["sent_bytes"]) for kind in KINDS]
             chips = str(row["topology"]["chips"])
             growth.append([chips, name, _mesh(row), _memory(row)[0], *kinds, _gigabytes(row["sent_bytes"])])
     memory = ["HBM / chip", "of it temporaries"]
-    _print_table(["size", "policy", *memory, "TFLOPs / chip", "compiled in", "fits"], policies)
-    _print_table(["size", "slice", "mesh", *memory, "TFLOPs / chip", "ms at peak", "sent / chip", "fits"], slices)
-    _print_table(["chips", "slice", "mesh", "HBM / chip", *KINDS, "sent / chip"], growth)
-
-
-KINDS, NONE = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute"), {"sent_bytes": 0}
-
-
-def _print_table(head: list[str], rows: list[list[str]]) -> None:
-    for cells in (head, ["---"] * len(head), *rows):
-        print(f"| {' | '.join(cells)} |")
-    print()
+    print(markdown(["size", "policy", *memory, "TFLOPs / chip", "compiled in", "fits"], policies), end="\n\n")
+    header = ["size", "slice", "mesh", *memory, "TFLOPs / chip", "ms at peak", "sent / chip", "fits"]
+    print(markdown(header, slices), end="\n\n")
+    print(markdown(["chips", "slice", "mesh", "HBM / chip", *KINDS, "sent / chip"], growth))
 
 
 def _memory(row: dict) -> list[str]:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from importlib.metadata import distributions
 from pathlib import Path
 
+from ledit_jax.files import write_json
+
 
 class Report:
     """Results by name, on disk as JSON as soon as each is there."""
@@ -24,9 +26,7 @@ class Report:
             print(f"{time.strftime('%H:%M:%S')} {name} ...", file=sys.stderr, flush=True)
             self.results[name] = compute()
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            aside = self.path.with_suffix(".tmp")
-            aside.write_text(json.dumps(self.results, indent=1) + "\n")
-            os.replace(aside, self.path)
+            write_json(self.path, self.results)
         return self.results[name]
 
     def heading(self) -> str:

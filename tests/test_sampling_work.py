@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh
 from tiny import tiny_config
 
 from ledit_jax import LEDiTPipeline
-from ledit_jax.diffusion.samplers import make_sampler, sample_keys
-from ledit_jax.diffusion.step import make_sample_step
-from ledit_jax.models.functional import abstract_params, init_params, make_apply
+from ledit_jax.denoising import make_denoising_step
+from ledit_jax.diffusion.samplers import sample_keys
+from ledit_jax.models.functional import abstract_params, init_params
 
 BATCH = 4
 
@@ -37,8 +38,8 @@ def products(jaxpr, repeats=1):
 
 
 def step_products(config, is_guided, sampler="ddpm"):
-    sampler = make_sampler(sampler, 10, diffusion=config.diffusion, clip_denoised=True)
-    step = make_sample_step(make_apply(config), sampler, config.model.num_classes, "3", "plain")
+    mesh = Mesh(np.asarray(jax.devices()[:1]), ("data",))
+    sampler, step = make_denoising_step(config, mesh, sampler, 10, "3", "plain")
     state = jax.eval_shape(sampler.init, jnp.zeros((BATCH, *config.latent_shape())))
     keys, labels = sample_keys(0, jnp.arange(BATCH)), jnp.zeros(BATCH, jnp.int32)
     trace = jax.make_jaxpr(step, static_argnums=7)

@@ -13,9 +13,8 @@ from ledit_jax.analysis.report import real_pictures
 from ledit_jax.config import Config, ConfigError, attention_kinds
 from ledit_jax.data.transforms import to_float
 from ledit_jax.diffusion import create_diffusion
-from ledit_jax.models.embed import patchify
-from ledit_jax.models.functional import Params
-from ledit_jax.models.ledit import LEDiT, modulate
+from ledit_jax.models.functional import Params, make_graphdef
+from ledit_jax.models.ledit import modulate
 from ledit_jax.models.lookhere import layer_slopes
 from ledit_jax.models.norm import layer_norm
 from ledit_jax.ops.attention import attention_scale
@@ -33,17 +32,10 @@ def block_outputs(
     params: Params, config: Config, x: Float[Array, "B H W C"], timesteps: Int[Array, " B"], labels: Int[Array, " B"]
 ) -> list[BlockOutput]:
     """Every block's outputs, in order, as sampling computes them (with attention scaling beyond the trained size)."""
-    graphdef = nnx.graphdef(
-        nnx.eval_shape(lambda: LEDiT(config.model, config.in_channels, nnx.Rngs(0), config.token_grid))
-    )
-    model = nnx.merge(graphdef, params)
-    tokens = model.add_positions(model.patch_embed(patchify(x, config.model.patch_size)))  # B h w D
-    if config.model.conv != "none":
-        tokens = model.conv(tokens)
-    if config.model.post_norm:
-        tokens = model.conv_norm(tokens).astype(tokens.dtype)
+    model = nnx.merge(make_graphdef(config), params)
+    tokens = model.embed(x)
     B, h, w, D = tokens.shape
-    condition = jax.nn.silu(model.timestep_embed(timesteps) + model.label_embed(labels))
+    condition = model.embed_condition(timesteps, labels)
     scale = attention_scale(h * w, config.num_tokens())
     grid = model.token_grid(h, w, timesteps, scale, "plain")
     shared = model.shared_adaln(condition) if config.model.block == "fit" else None

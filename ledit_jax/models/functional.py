@@ -25,13 +25,15 @@ def abstract_params(config: Config) -> Params:
     return jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
 
 
+def make_graphdef(config: Config) -> nnx.GraphDef:
+    """The model without its parameters; `nnx.merge(graphdef, params)` is the model."""
+    return nnx.graphdef(nnx.eval_shape(lambda: LEDiT(config.model, config.in_channels, nnx.Rngs(0), config.token_grid)))
+
+
 def make_apply(config: Config) -> Callable[..., jax.Array]:
     """apply(params, x, timesteps, labels, **keywords): `LEDiT.__call__` as a pure function, with its keywords."""
 
-    def make() -> LEDiT:
-        return LEDiT(config.model, config.in_channels, nnx.Rngs(0), config.token_grid)
-
-    graphdef = nnx.graphdef(nnx.eval_shape(make))
+    graphdef = make_graphdef(config)
 
     def apply(params: Params, x, timesteps, labels, *, dilation=1, logit_scale=1.0, rope_method="plain") -> jax.Array:
         model = nnx.merge(graphdef, params)

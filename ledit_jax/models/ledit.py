@@ -138,20 +138,27 @@ class LEDiT(nnx.Module):
         convolution, more than 1 in training only. logit_scale: see `ops.attention.attention_scale`. rope_method:
         what is done to rotary positions beyond the training grid, see `models.rotary`.
         """
-        config = self.config
-        x = self.add_positions(split_batch(self.patch_embed(patchify(x, config.patch_size))))  # B h w D
-        if config.conv != "none":
-            x = split_batch(self.conv(x, dilation))
-        if config.post_norm:
-            x = self.conv_norm(x).astype(x.dtype)
+        x = self.embed(x, dilation)  # B h w D
         B, h, w, D = x.shape
-
-        condition = split_batch(jax.nn.silu(self.timestep_embed(timesteps) + self.label_embed(labels)))  # B D
+        condition = self.embed_condition(timesteps, labels)  # B D
         grid = self.token_grid(h, w, timesteps, logit_scale, rope_method)
         x = self.run_blocks(x.reshape(B, h * w, D), condition, grid)  # B T D
 
         x = self.final_layer(x, condition)  # B T PP2C
-        return unpatchify(x.reshape(B, h, w, -1), config.patch_size).astype(jnp.float32)
+        return unpatchify(x.reshape(B, h, w, -1), self.config.patch_size).astype(jnp.float32)
+
+    def embed(self, x: Float[Array, "B H W C"], dilation: int = 1) -> Float[Array, "B h w D"]:
+        """The tokens that the blocks get: patches, positions where there are any, and the convolution."""
+        x = self.add_positions(split_batch(self.patch_embed(patchify(x, self.config.patch_size))))
+        if self.config.conv != "none":
+            x = split_batch(self.conv(x, dilation))
+        if self.config.post_norm:
+            x = self.conv_norm(x).astype(x.dtype)
+        return x
+
+    def embed_condition(self, timesteps: Int[Array, " B"], labels: Int[Array, " B"]) -> Float[Array, "B D"]:
+        """What adaLN is told."""
+        return split_batch(jax.nn.silu(self.timestep_embed(timesteps) + self.label_embed(labels)))
 
     def add_positions(self, x: Float[Array, "B h w D"]) -> Float[Array, "B h w D"]:
         """Adds the table of the baselines that have one; LEDiT returns x as it is."""
