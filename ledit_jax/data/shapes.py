@@ -95,21 +95,25 @@ def polygon_coverage(corners: Float[np.ndarray, "corners 2"], height: int, width
     Exact, not sampled. Each edge adds the area between it and the right border of the canvas, counted positive for
     edges that run down and negative for edges that run up, and what lies beyond the polygon cancels.
     """
-    points = corners * (width, height)
+    start, end = corners * (width, height), np.roll(corners, -1, axis=0) * (width, height)
+    crosses = start[:, 1] != end[:, 1]  # a level edge adds nothing
+    start, end = start[crosses], end[crosses]
+    top, bottom = np.minimum(start[:, 1], end[:, 1]), np.maximum(start[:, 1], end[:, 1])
+    # Every edge with every row that it crosses, as one list of pairs: a disc has 128 edges, most within one row.
+    crossed = np.ceil(bottom).astype(int) - top.astype(int)
+    edge = np.repeat(np.arange(len(crossed)), crossed)
+    row = np.arange(len(edge)) - np.repeat(np.cumsum(crossed) - crossed, crossed) + top.astype(int)[edge]
+    y = np.clip([row, row + 1], top[edge], bottom[edge])  # [2, pairs]: where the edge enters and leaves the row
+    run, rise = (end - start).T
+    x = start[edge, 0] + (y - start[edge, 1]) * (run / rise)[edge]
     area = np.zeros((height, width))
-    for (x0, y0), (x1, y1) in zip(points, np.roll(points, -1, axis=0), strict=True):
-        if y0 == y1:
-            continue
-        rows = np.arange(int(min(y0, y1)), int(np.ceil(max(y0, y1))))
-        y = np.clip([rows, rows + 1], min(y0, y1), max(y0, y1))  # [2, rows]: where the edge enters and leaves a row
-        x = x0 + (y - y0) * ((x1 - x0) / (y1 - y0))
-        area[rows] += np.sign(y1 - y0) * (y[1] - y[0])[:, None] * _mean_share(x[0], x[1], width)
+    np.add.at(area, row, (np.sign(rise)[edge] * (y[1] - y[0]))[:, None] * _mean_share(x[0], x[1], width))
     return np.clip(abs(area), 0, 1)
 
 
 def _mean_share(
-    start: Float[np.ndarray, " rows"], end: Float[np.ndarray, " rows"], width: int
-) -> Float[np.ndarray, "rows W"]:
+    start: Float[np.ndarray, " pairs"], end: Float[np.ndarray, " pairs"], width: int
+) -> Float[np.ndarray, "pairs W"]:
     """Mean, over x running evenly from `start` to `end`, of the share of each pixel that lies to the right of x."""
     start, end = np.arange(1, width + 1) - start[:, None], np.arange(1, width + 1) - end[:, None]
     upright = abs(end - start) < 1e-6
