@@ -18,4 +18,6 @@ def get_config():
     study = study_digits.study()
     data = dataclasses.replace(study.experiment.data, source="shapes")
     experiment = dataclasses.replace(study.experiment, data=data)
-    return dataclasses.replace(study, experiment=experiment, methods=METHODS).to_config_dict()
+    # Twice the digits' steps of the common DiT: a shape is at another place and angle in every picture.
+    study = dataclasses.replace(study, experiment=experiment, methods=METHODS, base_steps=8_000)
+    return study.to_config_dict()

@@ -59,9 +59,9 @@ class StudyConfig:
 
     @classmethod
     def from_dict(cls, values) -> "StudyConfig":
-        """Builds and checks a study from nested mappings; raises ConfigError. `methods` may hold "a,b"."""
+        """Builds and checks a study from nested mappings; raises ConfigError. `methods` may hold "a,b" or "a,"."""
         study = from_mapping(cls, values)
-        names = tuple(name for item in study.methods for name in item.split(","))
+        names = tuple(name for item in study.methods for name in item.split(",") if name)
         study = dataclasses.replace(study, methods=names)
         check_study(study)
         return study

@@ -170,7 +170,7 @@ def test_a_method_that_cannot_run_at_a_size_is_named(monkeypatch):
 
 
 def test_methods_on_one_line_are_taken_apart():
-    assert tiny_study(methods=("dit,nope-conv", "ledit")).methods == ("dit", "nope-conv", "ledit")
+    assert tiny_study(methods=("dit,nope-conv", "ledit,")).methods == ("dit", "nope-conv", "ledit")
 
 
 def test_every_method_has_an_arm_that_is_a_valid_model():
