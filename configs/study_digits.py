@@ -4,7 +4,7 @@
 
 The recipe of configs/digits.py: 4,000 steps of a common DiT, then 3,000 of each arm, from that DiT's weights, as in
 the paper's main table. 13 methods on 10 arms; --config.methods chooses some. On two quiet cores 11.7
-steps/s, which is 6 minutes for the base and 4 for each arm, and then a minute and a half of sampling for each method.
+steps/s, which is 6 minutes for the base and 4 for each arm, and then a minute of sampling for each method.
 Results are in docs/extrapolation.md.
 """
 

@@ -3,7 +3,7 @@
   python -m ledit_jax.analysis.study --config=configs/study_shapes.py --workdir=runs/study_shapes
 
 Shapes are drawn exactly at every size, and a real picture has exactly one: the table counts the objects too. The main
-six arms only. At 10 steps/s (two quiet cores) 43 minutes of training, and then up to a minute of sampling
+six arms only. At 10 steps/s (two quiet cores) 43 minutes of training, and then a minute of sampling
 for each of the nine methods. Results are in docs/extrapolation.md.
 """
 
