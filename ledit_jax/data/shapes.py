@@ -95,14 +95,16 @@ def polygon_coverage(corners: Float[np.ndarray, "corners 2"], height: int, width
     Exact, not sampled. Each edge adds the area between it and the right border of the canvas, counted positive for
     edges that run down and negative for edges that run up, and what lies beyond the polygon cancels.
     """
-    start, end = corners * (width, height), np.roll(corners, -1, axis=0) * (width, height)
+    start = corners * (width, height)
+    end = np.roll(start, -1, axis=0)
     crosses = start[:, 1] != end[:, 1]  # a level edge adds nothing
     start, end = start[crosses], end[crosses]
     top, bottom = np.minimum(start[:, 1], end[:, 1]), np.maximum(start[:, 1], end[:, 1])
     # Every edge with every row that it crosses, as one list of pairs: a disc has 128 edges, most within one row.
-    crossed = np.ceil(bottom).astype(int) - top.astype(int)
+    first = top.astype(int)
+    crossed = np.ceil(bottom).astype(int) - first
     edge = np.repeat(np.arange(len(crossed)), crossed)
-    row = np.arange(len(edge)) - np.repeat(np.cumsum(crossed) - crossed, crossed) + top.astype(int)[edge]
+    row = np.arange(len(edge)) + (first - (np.cumsum(crossed) - crossed))[edge]
     y = np.clip([row, row + 1], top[edge], bottom[edge])  # [2, pairs]: where the edge enters and leaves the row
     run, rise = (end - start).T
     x = start[edge, 0] + (y - start[edge, 1]) * (run / rise)[edge]
