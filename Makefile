@@ -13,7 +13,7 @@ help:  ## Lists the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 demo: $(VENV)/.run  ## Trains the shipped digits model on, stops, resumes, and samples beyond its training size.
-	$(BIN)/python -m ledit_jax.analysis.demo --workdir=runs/demo
+	$(BIN)/python -m experiments.demo --workdir=runs/demo
 
 test: $(VENV)/.dev lint  ## Lint, format and the whole test suite.
 	$(BIN)/python -m pytest -n 2 --dist=worksteal
@@ -23,10 +23,10 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 
 digits: $(VENV)/.run  ## The recipe of the shipped checkpoint, from scratch; resumes where it was stopped.
-	$(BIN)/python -m ledit_jax.analysis.digits --workdir=runs/digits
+	$(BIN)/python -m experiments.digits --workdir=runs/digits
 
 digits-compare: $(VENV)/.run  ## The same budget for DiT with sin/cos positions and with none, and the table of the three.
-	$(BIN)/python -m ledit_jax.analysis.digits --workdir=runs/digits --compare
+	$(BIN)/python -m experiments.digits --workdir=runs/digits --compare
 
 bench: $(VENV)/.dev  ## Timings against PyTorch on this machine.
 	$(BIN)/python benchmarks/train_step.py

@@ -1,4 +1,4 @@
-"""Encodes pictures with a VAE, once, so that training reads latents. After a kill, the same command goes on.
+"""Encodes images with a VAE, once, so that training reads latents. After a kill, the same command goes on.
 
   python encode_latents.py --source=image_folder --path=imagenet/train --vae=checkpoints/vae --output=latents/256 \\
       --num_workers=8
@@ -6,8 +6,8 @@
       --output=latents/512
   python train.py --config=configs/imagenet256.py --workdir=runs/xl2 --config.data.path=latents/256
 
-Pictures are cropped as ADM crops them. Stored are mean and log-variance in float32, of each picture and of its mirror
-image, so that training draws flip and sample afresh each time: 64 KiB a picture at 256x256, 256 KiB at 512x512.
+Images are cropped as ADM crops them. Stored are mean and log-variance in float32, of each image and of its mirror
+image, so that training draws flip and sample afresh each time: 64 KiB a image at 256x256, 256 KiB at 512x512.
 --vae is what convert_torch_weights.py made of the Stable Diffusion autoencoder.
 
 All devices of the process share each batch. To share the work among processes or machines, start the same command once
@@ -24,27 +24,28 @@ import jax
 from absl import flags
 
 from ledit_jax import cli
-from ledit_jax.config import ConfigError, DataConfig
-from ledit_jax.encoding import encode_latents
+from ledit_jax.config import DataConfig
+from ledit_jax.data.encoding import encode_latents
+from ledit_jax.errors import ConfigError
 
 SOURCE = flags.DEFINE_enum(
-    "source", "image_folder", ["image_folder", "tfds", "digits", "shapes"], "Where pictures come from."
+    "source", "image_folder", ["image_folder", "tfds", "digits", "shapes"], "Where images come from."
 )
 PATH = flags.DEFINE_string("path", "", "The image folder; for tfds its data_dir (default: TFDS's own).")
 NAME = flags.DEFINE_string("name", "", "Data set of tfds, for example imagenet2012.")
 SPLIT = flags.DEFINE_string("split", "train", "Part of tfds, digits or shapes.")
 VAE = flags.DEFINE_string("vae", None, "VAE checkpoint of ours, see docs/porting.md.")
 OUTPUT = flags.DEFINE_string("output", None, "Folder of latents to write, or to go on with.")
-HEIGHT = flags.DEFINE_integer("height", 256, "Pixels that pictures are cropped to; a multiple of 8.", lower_bound=1)
+HEIGHT = flags.DEFINE_integer("height", 256, "Pixels that images are cropped to; a multiple of 8.", lower_bound=1)
 WIDTH = flags.DEFINE_integer("width", 256, "Like --height.", lower_bound=1)
 SCALE = flags.DEFINE_float("scale", 0.18215, "What training multiplies latents by; recorded, not applied.")
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Pictures at a time, over this process's devices.", lower_bound=1)
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images at a time, over this process's devices.", lower_bound=1)
 SHARD_SIZE = flags.DEFINE_integer(
-    "shard_size", 4096, "Pictures in a file. A kill costs the file that was being written.", lower_bound=1
+    "shard_size", 4096, "Images in a file. A kill costs the file that was being written.", lower_bound=1
 )
 NUM_WORKERS = flags.DEFINE_integer("num_workers", 0, "Processes that decode; 0 decodes in threads.", lower_bound=0)
 MAX_BAD_SHARE = flags.DEFINE_float(
-    "max_bad_share", 0.01, "Share of unreadable pictures that is skipped; more stop.", lower_bound=0, upper_bound=1
+    "max_bad_share", 0.01, "Share of unreadable images that is skipped; more stop.", lower_bound=0, upper_bound=1
 )
 PART = flags.DEFINE_string("part", None, "INDEX/COUNT of this process, from 0/COUNT. Default: all, or as jax counts.")
 flags.mark_flags_as_required(["vae", "output"])

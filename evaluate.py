@@ -6,7 +6,7 @@
 
 INCEPTION is pt_inception-2015-12-05-6726825d.pth (reading it needs torch), classify_image_graph_def.pb, or an .npz
 that convert_torch_weights.py made of one of them. Samples and references are an .npz of ADM's (with or without
-statistics), a folder of pictures, a file of --save_reference, or a data source: digits:test, shapes, tfds:NAME:SPLIT.
+statistics), a folder of images, a file of --save_reference, or a data source: digits:test, shapes, tfds:NAME:SPLIT.
 With --features=FOLDER the same command goes on after a kill. More in docs/evaluation.md.
 """
 
@@ -16,10 +16,10 @@ from pathlib import Path
 from absl import flags
 
 from ledit_jax import cli
-from ledit_jax.config import ConfigError
 from ledit_jax.convert.inception import load_inception
+from ledit_jax.errors import ConfigError
 from ledit_jax.evaluation.features import FeatureExtractor
-from ledit_jax.evaluation.report import check_writable, read_recipe, report
+from ledit_jax.evaluation.results import check_writable, read_recipe, report
 from ledit_jax.evaluation.statistics import measure_set, save_statistics
 from ledit_jax.evaluation.suite import evaluate, metrics_table
 from ledit_jax.files import write_json
@@ -31,7 +31,7 @@ SAVE_REFERENCE = flags.DEFINE_string("save_reference", None, "x.npz: keep the re
 JSON = flags.DEFINE_string("json", None, "x.json: the figures, with the samples' recipe.")
 HEIGHT = flags.DEFINE_integer("height", None, "Crop the reference to this size (pixels), as training crops.")
 WIDTH = flags.DEFINE_integer("width", None, "Like --height.")
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Pictures at a time on each device.", lower_bound=1)
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images at a time on each device.", lower_bound=1)
 FEATURES = flags.DEFINE_string("features", None, "Folder to keep features in, for going on and for other references.")
 flags.mark_flag_as_required("reference")
 
@@ -39,9 +39,7 @@ flags.mark_flag_as_required("reference")
 @functools.cache
 def extractor() -> FeatureExtractor:
     if not INCEPTION.value:
-        raise ConfigError(
-            "--inception is not given, and there are pictures to judge: see --help for the files it takes"
-        )
+        raise ConfigError("--inception is not given, and there are images to judge: see --help for the files it takes")
     return FeatureExtractor(load_inception(INCEPTION.value), BATCH_SIZE.value)
 
 
@@ -58,7 +56,7 @@ def main() -> None:
     reference = measure_set(REFERENCE.value, extractor, is_reference=True, folder=features("reference"), **size)
     if SAVE_REFERENCE.value:
         save_statistics(reference, SAVE_REFERENCE.value)
-        print(f"wrote the statistics of {reference.num_samples} pictures to {SAVE_REFERENCE.value}")
+        print(f"wrote the statistics of {reference.num_samples} images to {SAVE_REFERENCE.value}")
     if not SAMPLES.value:
         return
     samples = measure_set(SAMPLES.value, extractor, folder=features("samples"))

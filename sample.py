@@ -1,4 +1,4 @@
-"""Draws pictures from a checkpoint, at any size and aspect ratio. The checkpoint brings its own config.
+"""Draws images from a checkpoint, at any size and aspect ratio. The checkpoint brings its own config.
 
   python sample.py --checkpoint=runs/digits --height=32 --width=32 --class_labels=3,7 --num_samples=20 --out=grid.png
   python sample.py --checkpoint=runs/xl2 --height=512 --width=384 --class_labels=207,360 --num_samples=8 \\
@@ -12,7 +12,7 @@ compiles one denoising step for a TPU slice with no TPU there, and says whether 
 
 --out=x.png is a grid, --out=folder one PNG for each, --out=x.npz the layout of ADM's evaluation suite. The last two
 are drawn in shards: the same command goes on after a kill. x.recipe.json says how they were made.
-What is not given comes from the checkpoint's config. Picture i depends on --seed and i alone: neither on the batch
+What is not given comes from the checkpoint's config. Image i depends on --seed and i alone: neither on the batch
 size nor on the devices. Fewer steps: --sampler=dpmpp --num_steps=25 comes close to 250 steps of ddpm.
 """
 
@@ -21,10 +21,11 @@ from absl import flags
 
 from ledit_jax import cli
 from ledit_jax.compile_only.programs import report_denoising_step
-from ledit_jax.config import Config, ConfigError, SampleConfig
-from ledit_jax.distributed import is_lead
-from ledit_jax.pipeline import LEDiTPipeline, sample_options, with_any_backend
-from ledit_jax.sampling import Recipe, write_grid, write_samples
+from ledit_jax.config import Config, SampleConfig
+from ledit_jax.errors import ConfigError
+from ledit_jax.parallel.processes import is_main_process
+from ledit_jax.sampling.pipeline import LEDiTPipeline, sample_options, with_any_backend
+from ledit_jax.sampling.run import Recipe, write_grid, write_samples
 from ledit_jax.weights import find_checkpoint, load_description
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Workdir of train.py, or a checkpoint folder.")
@@ -38,10 +39,10 @@ CLASSES = flags.DEFINE_list("class_labels", None, "Classes to draw, for example 
 LABELS = flags.DEFINE_enum(
     "labels", "balanced", ["balanced", "random"], "Classes in turn, equally often, or each drawn uniformly at random."
 )
-NUM_SAMPLES = flags.DEFINE_integer("num_samples", None, "Pictures to draw. Default: one for each of --class_labels.")
+NUM_SAMPLES = flags.DEFINE_integer("num_samples", None, "Images to draw. Default: one for each of --class_labels.")
 SAMPLER = flags.DEFINE_string("sampler", None, "ddpm, ddim or dpmpp (DPM-Solver++ of second order).")
 NUM_STEPS = flags.DEFINE_integer("num_steps", None, "Steps, at most those of the diffusion (1000); 25 do for dpmpp.")
-CFG_SCALE = flags.DEFINE_float("cfg_scale", None, "Guidance: 1 is none, 1.5 for numbers, 4 for pictures.")
+CFG_SCALE = flags.DEFINE_float("cfg_scale", None, "Guidance: 1 is none, 1.5 for numbers, 4 for images.")
 CFG_CHANNELS = flags.DEFINE_string("cfg_channels", None, "Channels that are guided: 3 (DiT's numbers) or all.")
 CFG_INTERVAL = flags.DEFINE_list("cfg_interval", None, "LOW,HIGH: guide while timestep / 1000 lies between, in 0..1.")
 SCALING = flags.DEFINE_bool(
@@ -50,14 +51,14 @@ SCALING = flags.DEFINE_bool(
 ROPE_METHOD = flags.DEFINE_string(
     "rope_method", None, "Rotary positions beyond the trained grid: plain, ntk, yarn, riflex."
 )
-SEED = flags.DEFINE_integer("seed", 0, "Picture i is a function of the seed and i.")
+SEED = flags.DEFINE_integer("seed", 0, "Image i is a function of the seed and i.")
 BATCH_SIZE = flags.DEFINE_integer(
-    "batch_size", 64, "Pictures at a time on each device; less needs less memory.", lower_bound=1
+    "batch_size", 64, "Images at a time on each device; less needs less memory.", lower_bound=1
 )
 COLUMNS = flags.DEFINE_integer("columns", 8, "Columns of the grid.", lower_bound=1)
 cli.define_process_flags()
 cli.define_config_flag("In place of --checkpoint, for --compile_only: the experiment whose model is compiled.")
-cli.define_compile_only_flag({"checkpoint": "what to draw from", "out": "where pictures go"})
+cli.define_compile_only_flag({"checkpoint": "what to draw from", "out": "where images go"})
 
 
 def main() -> None:
@@ -73,8 +74,8 @@ def main() -> None:
         write_grid(OUT.value, pipeline, recipe, batch_size=BATCH_SIZE.value, columns=columns, overwrite=OVERWRITE.value)
     else:
         write_samples(OUT.value, pipeline, recipe, batch_size=BATCH_SIZE.value, overwrite=OVERWRITE.value)
-    if is_lead():
-        print(f"wrote {recipe.num_samples} pictures to {OUT.value}")
+    if is_main_process():
+        print(f"wrote {recipe.num_samples} images to {OUT.value}")
 
 
 def _recipe(pipeline: LEDiTPipeline) -> Recipe:

@@ -23,12 +23,12 @@ from absl import flags
 from ledit_jax import cli
 from ledit_jax.compile_only.programs import report_train_step
 from ledit_jax.config import Config
-from ledit_jax.distributed import is_lead
-from ledit_jax.pipeline import LEDiTPipeline
+from ledit_jax.parallel.processes import is_main_process
+from ledit_jax.sampling.pipeline import LEDiTPipeline
+from ledit_jax.sampling.writers import make_writer
 from ledit_jax.training.loop import train
 from ledit_jax.training.profile import parse_profile
 from ledit_jax.weights import load_vae
-from ledit_jax.writers import make_writer
 
 cli.define_config_flag("Experiment, for example configs/digits.py; an argument may follow a colon.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints and metrics go; resumed from if it has any.")
@@ -52,10 +52,10 @@ def sample_grids(config: Config, folder: Path, rows: int = 4, columns: int = 10)
 
     def draw(params, step: int) -> None:
         pipeline.set_params(params)
-        pictures = pipeline(classes * rows)  # all processes draw together, one writes
-        if is_lead():
-            writer = make_writer(folder / f"step_{step:07d}.png", len(pictures), len(classes), overwrite=True)
-            writer.write(pictures)
+        images = pipeline(classes * rows)  # all processes draw together, one writes
+        if is_main_process():
+            writer = make_writer(folder / f"step_{step:07d}.png", len(images), len(classes), overwrite=True)
+            writer.write(images)
             writer.close()
 
     return draw

@@ -3,7 +3,7 @@
   python benchmarks/attention_memory.py                          LEDiT-XL/2, v5e and v6e, 256 to 16,384 tokens
   python benchmarks/attention_memory.py --model=LEDiT-S/2 --tokens=256 --tokens=1024 --chip=v5e      a quick look
 
-The step is sample.py's own: bfloat16, scan d, 250 steps of DDPM, two pictures with guidance, so four in the network.
+The step is sample.py's own: bfloat16, scan d, 250 steps of DDPM, two images with guidance, so four in the network.
 As with sample.py --compile_only it is compiled and not run: no TPU is needed, and every figure is the compiler's. Each
 one is written to --json as soon as it is there; started again, the command goes on with what is missing.
 """
@@ -45,7 +45,7 @@ def compile_step(model: str, chip: str, num_tokens: int, backend: str) -> dict[s
 
 
 def table(rows: dict[tuple, dict[str, float]], model: str, chip: str, tokens: list[int]) -> str:
-    """Markdown of a chip: tokens, picture, and per backend what the step needs and its scratch memory."""
+    """Markdown of a chip: tokens, image, and per backend what the step needs and its scratch memory."""
     has = next(row["has"] for key, row in rows.items() if key[0] == chip)
     lines = []
     for count in tokens:
@@ -53,7 +53,7 @@ def table(rows: dict[tuple, dict[str, float]], model: str, chip: str, tokens: li
         side = math.isqrt(count) * 16
         ratio = f"{dense['needs'] / splash['needs']:.1f}x"
         lines.append([f"{count:,}", f"{side}x{side}", *(_needs(row) for row in (dense, splash)), ratio])
-    head = ["tokens", "picture", *(f"{name}: GB (scratch)" for name in BACKENDS.values()), "dense over splash"]
+    head = ["tokens", "image", *(f"{name}: GB (scratch)" for name in BACKENDS.values()), "dense over splash"]
     return f"{model} on one {chip}, {has:.1f} GB\n\n{markdown(head, lines)}"
 
 

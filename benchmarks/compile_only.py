@@ -25,16 +25,16 @@ from ledit_jax.evaluation.tables import markdown  # noqa: E402
 PAPER_BATCH = 256
 CONFIGURED = {256: "none", 512: "dots"}
 SLICES = ("v5e:4x4", "v5e:16x16", "v5p:4x4x4", "v6e:16x16")
-# As many pictures on every chip, on 16 to 1,024 chips.
-GROWTH, PICTURES_PER_CHIP = {"v5p:2x2x4": 16, "v5p:4x4x4": 64, "v5p:4x8x8": 256, "v5p:8x8x16": 1024}, 16
+# As many images on every chip, on 16 to 1,024 chips.
+GROWTH, IMAGES_PER_CHIP = {"v5p:2x2x4": 16, "v5p:4x4x4": 64, "v5p:4x8x8": 256, "v5p:8x8x16": 1024}, 16
 
 
 def cases() -> list[tuple[str, int, str, int]]:
-    """(slice, picture size, remat, global batch) of every program; an empty remat is the config's own."""
+    """(slice, image size, remat, global batch) of every program; an empty remat is the config's own."""
     remat = [("v5e:4x4", 256, policy, PAPER_BATCH) for policy in ("", "dots", "full")]
     remat += [("v5e:4x4", 512, policy, PAPER_BATCH) for policy in ("", "full", "none")]
     table = [(name, size, "", PAPER_BATCH) for size in (256, 512) for name in SLICES]
-    growth = [(name, 256, "", chips * PICTURES_PER_CHIP) for name, chips in GROWTH.items()]
+    growth = [(name, 256, "", chips * IMAGES_PER_CHIP) for name, chips in GROWTH.items()]
     return remat + table + growth
 
 
@@ -62,7 +62,7 @@ def print_tables(rows: dict[tuple, dict]) -> None:
             at_peak = f"{row['milliseconds_at_peak']:.1f}"
             sent = _gigabytes(row["sent_bytes"])
             slices.append([str(size), name, _mesh(row), *_memory(row), compiled, at_peak, sent, _fits(row)])
-        if name in GROWTH and size == 256 and batch == PICTURES_PER_CHIP * row["topology"]["chips"]:
+        if name in GROWTH and size == 256 and batch == IMAGES_PER_CHIP * row["topology"]["chips"]:
             kinds = [_gigabytes(row["collectives"][kind]["sent_bytes"]) for kind in KINDS]
             chips = str(row["topology"]["chips"])
             growth.append([chips, name, _mesh(row), _memory(row)[0], *kinds, _gigabytes(row["sent_bytes"])])

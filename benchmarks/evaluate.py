@@ -1,11 +1,11 @@
-"""Times evaluation: pictures/s through Inception, and each metric at 10K and 50K beside NumPy and scipy.
+"""Times evaluation: images/s through Inception, and each metric at 10K and 50K beside NumPy and scipy.
 
   python benchmarks/evaluate.py                         everything (about 20 minutes on two cores)
   python benchmarks/evaluate.py --counts=10000 --noscipy
 
 Features are random with Inception's dimensions and a falling spectrum. Each figure comes from a process of its own, so
 that its peak memory is its own (resident set, features and libraries included). Precision and recall are against
-10,000 reference pictures. What NumPy and scipy compute has to agree, or the benchmark stops.
+10,000 reference images. What NumPy and scipy compute has to agree, or the benchmark stops.
 """
 
 import json
@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 COUNTS = flags.DEFINE_list("counts", "10000,50000", "Sample counts.")
 SCIPY = flags.DEFINE_bool("scipy", True, "Also time NumPy and scipy.")
-PICTURES = flags.DEFINE_integer("pictures", 128, "Pictures through Inception; 0 leaves it out.")
+IMAGES = flags.DEFINE_integer("images", 128, "Images through Inception; 0 leaves it out.")
 CASE = flags.DEFINE_string("case", None, "One measurement, as this script calls itself: METRIC:WHO:COUNT.")
 NUM_REFERENCE = 10_000
 METRICS = ("statistics", "frechet", "inception score", "precision, recall")
@@ -122,16 +122,16 @@ def inception_rate(count: int):
     from flax import nnx
 
     from ledit_jax.evaluation.features import FeatureExtractor
-    from ledit_jax.evaluation.inception import Inception
+    from ledit_jax.models.inception import Inception
 
     extractor = FeatureExtractor(Inception(nnx.Rngs(0)), batch_size=32)
     size = extractor.batch_size
-    pictures = np.random.default_rng(0).integers(0, 256, (size, 256, 256, 3), dtype=np.uint8)
-    extractor(pictures)  # compiled before it is timed
+    images = np.random.default_rng(0).integers(0, 256, (size, 256, 256, 3), dtype=np.uint8)
+    extractor(images)  # compiled before it is timed
 
     def run():
         for _ in range(max(1, count // size)):
-            extractor(pictures)
+            extractor(images)
         return max(1, count // size) * size, jax.devices()[0].device_kind
 
     return run
@@ -149,12 +149,12 @@ def main(_) -> None:
     if CASE.value:
         measure(CASE.value)
         return
-    if PICTURES.value:
-        found = call("inception", "ours", PICTURES.value)
+    if IMAGES.value:
+        found = call("inception", "ours", IMAGES.value)
         count, kind = found["value"]
         rate = count / found["seconds"]
         print(
-            f"Inception, 256x256, float32, {kind}: {rate:.1f} pictures/s, peak {found['megabytes']:.0f} MB\n",
+            f"Inception, 256x256, float32, {kind}: {rate:.1f} images/s, peak {found['megabytes']:.0f} MB\n",
             flush=True,
         )
     print(

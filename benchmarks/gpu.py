@@ -4,7 +4,7 @@
   python benchmarks/gpu.py --dry_run      the same code at a tiny size on CPU; its times mean nothing
 
 Cases: an optimiser step of LEDiT-XL/2 and DiT-XL/2 at 256x256, at the largest batch up to 256 that fits every side, and
-one denoising step at 512x512 and 1024x1024, eight pictures with guidance. All in bfloat16 with float32 weights. First
+one denoising step at 512x512 and 1024x1024, eight images with guidance. All in bfloat16 with float32 weights. First
 all sides must compute the same on a shallow model. Each measurement has a process of its own, so that peak memory is
 its own, and is written as soon as it is done: started again, the command goes on. After --minutes no other one begins.
 """
@@ -57,7 +57,7 @@ def make_config(model: str, dry_run: bool, **fields) -> Config:
 
 
 def make_inputs(config: Config, batch: int, side: int) -> dict[str, np.ndarray]:
-    """Noisy latents NHWC, noise, timesteps and labels for pictures of `side` pixels."""
+    """Noisy latents NHWC, noise, timesteps and labels for images of `side` pixels."""
     rng, shape = np.random.default_rng(0), (batch, *config.latent_shape(side, side))
     return {
         "x": rng.normal(size=shape).astype(np.float32),

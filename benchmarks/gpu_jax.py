@@ -11,9 +11,9 @@ from jax.sharding import Mesh
 from oracles import torch_dit
 
 from ledit_jax.config import Config
-from ledit_jax.denoising import make_denoising_step
 from ledit_jax.diffusion.samplers import sample_keys
 from ledit_jax.models.functional import init_params
+from ledit_jax.sampling.denoising import make_denoising_step
 from ledit_jax.training.state import init_state
 from ledit_jax.training.step import make_train_step
 

@@ -124,7 +124,7 @@ def sample_step(peer: Peer, inputs: dict, device: str) -> Callable[[], float]:
 
 
 def make_step(config: Config, task: str, inputs: dict, attention: str, dry_run: bool) -> tuple[Callable, Callable]:
-    """(step, peak memory in bytes) for "train" or "sample"; `inputs` are NumPy arrays, pictures NHWC."""
+    """(step, peak memory in bytes) for "train" or "sample"; `inputs` are NumPy arrays, images NHWC."""
     device = "cpu" if dry_run else "cuda"
     torch.set_float32_matmul_precision("high")
     tensors = {name: torch.from_numpy(a).to(device) for name, a in inputs.items()}

@@ -1,6 +1,6 @@
-"""Times the input pipeline on one core: pictures against a bare PIL loop, and latents.
+"""Times the input pipeline on one core: images against a bare PIL loop, and latents.
 
-Pictures: JPEGs of 500x375 pixels (ImageNet's usual size) to 256x256. The bare loop opens, decodes, crops as ADM does
+Images: JPEGs of 500x375 pixels (ImageNet's usual size) to 256x256. The bare loop opens, decodes, crops as ADM does
 and keeps bytes: no shuffling, flips, floats or batches. Ours is the loader of a training run, which does all of these.
 Latents: records of 32x32x4 moments, 64 KiB each, to posterior samples.
 
@@ -36,7 +36,7 @@ MFU = 0.4
 """Share of an H100's peak that the step is assumed to reach, for the latents it consumes."""
 
 
-def write_pictures(folder: Path, count: int) -> list[Path]:
+def write_images(folder: Path, count: int) -> list[Path]:
     """JPEGs of quality 90 with edges, gradients and some noise: about as many bytes as ImageNet's."""
     rng = np.random.default_rng(0)
     (folder / "class").mkdir(parents=True)
@@ -52,15 +52,15 @@ def write_pictures(folder: Path, count: int) -> list[Path]:
 
 
 def pil_loop(path: Path) -> np.ndarray:
-    """A picture's bytes, decoded and cropped as in openai/guided-diffusion."""
+    """A image's bytes, decoded and cropped as in openai/guided-diffusion."""
     with Image.open(path) as file:
-        picture = file.convert("RGB")
-    while min(picture.size) >= 2 * SIZE:
-        picture = picture.resize(tuple(side // 2 for side in picture.size), Image.Resampling.BOX)
-    scale = SIZE / min(picture.size)
-    picture = picture.resize(tuple(round(side * scale) for side in picture.size), Image.Resampling.BICUBIC)
-    left, top = ((side - SIZE) // 2 for side in picture.size)
-    return np.asarray(picture)[top : top + SIZE, left : left + SIZE]
+        image = file.convert("RGB")
+    while min(image.size) >= 2 * SIZE:
+        image = image.resize(tuple(side // 2 for side in image.size), Image.Resampling.BOX)
+    scale = SIZE / min(image.size)
+    image = image.resize(tuple(round(side * scale) for side in image.size), Image.Resampling.BICUBIC)
+    left, top = ((side - SIZE) // 2 for side in image.size)
+    return np.asarray(image)[top : top + SIZE, left : left + SIZE]
 
 
 def write_latents(folder: Path, count: int) -> None:
@@ -99,12 +99,12 @@ def loader_rate(source: str, folder: Path, batch_size: int, batches: int) -> flo
 
 def measure(folder: Path, rounds: int) -> dict[str, float]:
     """Medians over the rounds, and the median ratio of neighbours in time."""
-    paths = write_pictures(folder / "pictures", count=128)
+    paths = write_images(folder / "images", count=128)
     write_latents(folder / "latents", count=4096)
     rows: list[tuple[float, float, float]] = []
     for i in tqdm(range(rounds + 1), desc="rounds", disable=None):
         bare = rate(lambda: sum(1 for path in paths if pil_loop(path) is not None))
-        ours = loader_rate("image_folder", folder / "pictures", batch_size=8, batches=16)
+        ours = loader_rate("image_folder", folder / "images", batch_size=8, batches=16)
         row = bare, ours, loader_rate("latents", folder / "latents", batch_size=256, batches=32)
         rows += [row] * (i > 0)  # the first warms up
     bare, ours, fed = (statistics.median(column) for column in zip(*rows, strict=True))
@@ -113,11 +113,11 @@ def measure(folder: Path, rounds: int) -> dict[str, float]:
 
 
 def h100_consumption() -> float:
-    """Pictures per second that a training step of LEDiT-XL/2 at 256x256 takes on one H100, at the assumed MFU."""
+    """Images per second that a training step of LEDiT-XL/2 at 256x256 takes on one H100, at the assumed MFU."""
     data = DataConfig(source="latents", image_height=SIZE, image_width=SIZE)
     config = Config(model=model_preset("LEDiT-XL/2"), data=data, autoencoder=AutoencoderConfig(kind="sd"))
-    per_picture = train_step_flops(config) / config.train.batch_size
-    return MFU * PEAK_BF16_FLOPS["NVIDIA H100 80GB HBM3"] / per_picture
+    per_image = train_step_flops(config) / config.train.batch_size
+    return MFU * PEAK_BF16_FLOPS["NVIDIA H100 80GB HBM3"] / per_image
 
 
 def main() -> None:

@@ -30,14 +30,14 @@ from ledit_jax.config import Config, MeshConfig  # noqa: E402
 from ledit_jax.evaluation.tables import markdown  # noqa: E402
 from ledit_jax.flops import PEAK_BF16_FLOPS, forward_flops  # noqa: E402
 from ledit_jax.models.functional import abstract_params, count_params  # noqa: E402
-from ledit_jax.sharding import make_mesh  # noqa: E402
+from ledit_jax.parallel.sharding import make_mesh  # noqa: E402
 from ledit_jax.training.program import TrainProgram  # noqa: E402
 
 BANDWIDTH = {"TPU v5e": 819e9, "TPU v5p": 2765e9, "TPU v6e": 1640e9, "NVIDIA H100 80GB HBM3": 3350e9}
 """Bytes/s of memory, from the makers' data sheets."""
 V5E = BANDWIDTH["TPU v5e"]
 BATCHES = {"train": {256: 16, 512: 4, 1024: 1}, "sample": {256: 8, 512: 8, 1024: 2}}
-"""By size of the picture: what dense attention leaves room for on a v5e chip."""
+"""By size of the image: what dense attention leaves room for on a v5e chip."""
 _HALF, _FULL = 2, 4  # bytes of bfloat16 and float32
 
 
@@ -111,10 +111,10 @@ def tables(report: Report, name: str, tasks: list[str]) -> str:
                 counts = whole_counts(report, config, name, task, side, backend)
                 over = [f"{counts[0] / flops:.2f}x", f"{counts[1] / 1e9:.1f}", f"{counts[1] / moved:.1f}x"]
                 excess.append([*head, backend, *over, _rate(batch, *counts, PEAK_BF16_FLOPS["TPU v5e"], V5E)])
-    chips = [f"{chip.split()[1]}: pictures/s" for chip in BANDWIDTH]
+    chips = [f"{chip.split()[1]}: images/s" for chip in BANDWIDTH]
     head = ["step", "batch"]
     first = markdown([*head, "TFLOPs", "GB", "FLOPs/byte", *chips], limits)
-    columns = ["attention", "FLOPs over the floor", "GB", "bytes over the floor", "v5e: pictures/s"]
+    columns = ["attention", "FLOPs over the floor", "GB", "bytes over the floor", "v5e: images/s"]
     return "\n\n".join([first, markdown([*head, *columns], excess), report.heading()])
 
 

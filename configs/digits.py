@@ -13,7 +13,8 @@ starting as the identity; the baselines go on from the same DiT for as many step
 
 import dataclasses
 
-from ledit_jax.config import Config, ConfigError, DataConfig, SampleConfig, TrainConfig, model_preset
+from ledit_jax.config import Config, DataConfig, SampleConfig, TrainConfig, model_preset
+from ledit_jax.errors import ConfigError
 
 FAMILIES = {"base": "DiT", "ledit": "LEDiT", "dit": "DiT", "nope": "NoPE", "demo": "LEDiT"}
 NUM_STEPS = {"base": 4_000, "ledit": 3_000, "dit": 3_000, "nope": 3_000, "demo": 200}

@@ -2,7 +2,7 @@
 
   python train.py --config=configs/imagenet512.py:LEDiT-XL/2 --workdir=runs/xl2-512 --config.data.path=LATENTS
 
-As imagenet256.py, with latents of 512x512 pictures: 1,024 tokens at patch 2. What is not a matrix product is recomputed
+As imagenet256.py, with latents of 512x512 images: 1,024 tokens at patch 2. What is not a matrix product is recomputed
 (remat dots): 15.4 of the 15.75 GiB of a v5e chip on v5e:4x4. --config.model.remat=full takes 5.8 GiB.
 """
 

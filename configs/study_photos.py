@@ -1,16 +1,16 @@
 """The extrapolation study on coloured photographs, for one GPU: trained at 16x16, drawn at 24x24 and 32x32.
 
-  python -m ledit_jax.analysis.study --config=configs/study_photos.py --workdir=runs/study_photos \\
-      --config.pictures=PHOTOS.zip
+  python -m experiments.study.run --config=configs/study_photos.py --workdir=runs/study_photos \\
+      --config.images=PHOTOS.zip
 
-PHOTOS is a zip, or a folder, with a folder of pictures for each of ten classes, 32 pixels or more a side (CIFAR-10's
+PHOTOS is a zip, or a folder, with a folder of images for each of ten classes, 32 pixels or more a side (CIFAR-10's
 are such). Every sixth is held out. Patch 2, so an 8x8 grid of tokens; 3,000 steps of a common DiT, then 2,000 of
 each arm. Meant for eight minutes of one H100: an estimate, whose parts are in docs/extrapolation.md, and not measured.
 """
 
 import dataclasses
 
-from ledit_jax.analysis.study_config import StudyConfig
+from experiments.study.config import StudyConfig
 from ledit_jax.config import Config, DataConfig, SampleConfig, TrainConfig, model_preset
 
 METHODS = ("dit", "rope", "ntk", "yarn", "nope", "ledit")

@@ -14,10 +14,9 @@ import absl.logging
 from absl import app, flags
 from ml_collections import config_flags
 
-from ledit_jax.config import Config, ConfigError
-from ledit_jax.distributed import StartTimeout, start_processes
-from ledit_jax.training.loop import TrainingStopped
-from ledit_jax.weights import CheckpointError
+from ledit_jax.config import Config
+from ledit_jax.errors import ConfigError, LEDiTError, StartTimeout, TrainingStopped
+from ledit_jax.parallel.processes import start_processes
 
 T = TypeVar("T")
 
@@ -36,7 +35,7 @@ def run(main: Callable[[], None], description: str) -> None:
     except StartTimeout as error:
         _print_error(str(error))
         os._exit(2)  # an orderly exit would tear jax's waiting thread down, which prints pages
-    except (ConfigError, CheckpointError, flags.Error) as error:
+    except (LEDiTError, flags.Error) as error:
         _exit(str(error), 2)
 
 

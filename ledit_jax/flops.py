@@ -37,12 +37,12 @@ _BACKWARD = 2
 
 
 def forward_flops(config: Config, height: int | None = None, width: int | None = None) -> int:
-    """FLOPs of the network for one picture of this size in pixels (default: the training size).
+    """FLOPs of the network for one image of this size in pixels (default: the training size).
 
     T (L (8 D^2 + 4 D F + 4 T D) + 2 P^2 C D + 4 P^2 C D) + conv + 12 L D^2 + 4 D^2 + 2 D (256 + D), where conv is
     2 D^2 (3 h - 2)(3 w - 2) for a dense convolution over a grid of h x w, its padding not counted, and a D-th of that
     for a depthwise one. In a block: 6 D^2 for queries, keys and values, 2 D^2 for the projection, 4 D F for the MLP,
-    4 T D for scores and their use; a causal scan counts in full, because what it masks is computed. For a picture:
+    4 T D for scores and their use; a causal scan counts in full, because what it masks is computed. For a image:
     adaLN of the blocks and of the last layer, the timestep's MLP. FiTv2's blocks have others, see `_block_flops`.
     """
     model, (H, W, C) = config.model, config.latent_shape(height, width)
@@ -53,12 +53,12 @@ def forward_flops(config: Config, height: int | None = None, width: int | None =
     taps = (3 * h - 2) * (3 * w - 2)
     conv = {"dense": 2 * D * D * taps, "depthwise": 2 * D * taps, "none": 0}[model.conv]
     per_token = L * (8 * D * D + mlp + 4 * T * D) + 2 * patch * D + 2 * D * 2 * patch
-    per_picture = adaln + 4 * D * D + 2 * D * (_FREQUENCIES + D)
-    return T * per_token + conv + per_picture
+    per_image = adaln + 4 * D * D + 2 * D * (_FREQUENCIES + D)
+    return T * per_token + conv + per_image
 
 
 def _block_flops(model: ModelConfig) -> tuple[int, int]:
-    """(one MLP by token, all adaLN by picture); FiTv2 has SwiGLU, and adaLN of rank D / 4 beside a shared one."""
+    """(one MLP by token, all adaLN by image); FiTv2 has SwiGLU, and adaLN of rank D / 4 beside a shared one."""
     D, F, L = model.width, int(model.width * model.mlp_ratio), model.depth
     if model.block == "fit":
         return 6 * D * (F * 2 // 3), (L * 14 * (D // 4) + 12 * D) * D

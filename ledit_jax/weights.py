@@ -18,15 +18,12 @@ import orbax.checkpoint as ocp
 from flax import nnx
 
 from ledit_jax.config import Config
+from ledit_jax.errors import CheckpointError
 from ledit_jax.models.functional import Params, abstract_params
 from ledit_jax.models.vae import AutoencoderKL, VAEConfig
 
 _PIECE = 64 * 2**20  # bytes of an array that are written at a time, and of a file
 _PACKAGES = ("ledit_jax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be used. The message names the folder, what is wrong and the mend, on one line."""
 
 
 def export_weights(folder: str | Path, params: Params, config: Config, step: int) -> None:

@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from ledit_jax.config import Config, ConfigError, attention_kinds, model_preset, validate
+from ledit_jax.config import Config, attention_kinds, model_preset, validate
+from ledit_jax.errors import ConfigError
 
 
 def test_round_trips_through_a_config_dict_and_json():

@@ -12,10 +12,10 @@ from jax.sharding import PartitionSpec as P
 from ledit_jax.compile_only.report import Report, compile_for
 from ledit_jax.compile_only.topology import Topology, describe_devices, parse_topology
 from ledit_jax.config import Config, SampleConfig
-from ledit_jax.denoising import make_denoising_step
 from ledit_jax.flops import forward_flops, train_step_flops
 from ledit_jax.models.functional import abstract_params
-from ledit_jax.sharding import make_mesh
+from ledit_jax.parallel.sharding import make_mesh
+from ledit_jax.sampling.denoising import make_denoising_step
 from ledit_jax.training.program import TrainProgram
 
 logger = logging.getLogger(__name__)
@@ -44,9 +44,9 @@ def report_train_step(config: Config, name: str) -> Report:
 def report_denoising_step(
     config: Config, name: str, *, options: SampleConfig, height: int | None, width: int | None, batch_size: int
 ) -> Report:
-    """Compiles one guided step of the sampler that sample.py would run on the slice, pictures split over its devices.
+    """Compiles one guided step of the sampler that sample.py would run on the slice, images split over its devices.
 
-    Sizes in pixels, by default the training size. batch_size: pictures on each device, as in sample.py. Raises
+    Sizes in pixels, by default the training size. batch_size: images on each device, as in sample.py. Raises
     ConfigError as `report_train_step` does.
     """
     topology = parse_topology(name)
@@ -56,7 +56,7 @@ def report_denoising_step(
     _announce("denoising step", topology)
     return compile_for(
         topology,
-        f"{options.sampler} step of {batch_size} pictures, guided",
+        f"{options.sampler} step of {batch_size} images, guided",
         mesh,
         2 * batch_size * forward_flops(config, height, width),
         step,
@@ -67,7 +67,7 @@ def report_denoising_step(
 def denoising_program(
     config: Config, mesh: Mesh, options: SampleConfig, height: int | None, width: int | None, batch_size: int
 ) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    """(jitted step, abstract arguments) of a guided step, the pictures split over the mesh's axis `data`."""
+    """(jitted step, abstract arguments) of a guided step, the images split over the mesh's axis `data`."""
     whole, split = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
 
     def place(tree, sharding):

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from jax.experimental import topologies
 
-from ledit_jax.config import ConfigError, nearest
+from ledit_jax.errors import ConfigError, nearest
 
 
 @dataclasses.dataclass(frozen=True)

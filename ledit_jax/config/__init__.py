@@ -4,8 +4,7 @@ The dataclasses are the schema. `configs/*.py` turn them into an `ml_collections
 override, `Config.from_dict` turns that back, and checkpoints carry the same thing as JSON.
 """
 
-from ledit_jax.config.errors import ConfigError, nearest
-from ledit_jax.config.experiment import Config, check_picture_size, validate
+from ledit_jax.config.experiment import Config, check_image_size, validate
 from ledit_jax.config.presets import attention_kinds, model_preset
 from ledit_jax.config.sections import (
     AutoencoderConfig,
@@ -23,7 +22,6 @@ __all__ = [
     "AutoencoderConfig",
     "BlockOrder",
     "Config",
-    "ConfigError",
     "DataConfig",
     "DiffusionConfig",
     "MeshConfig",
@@ -32,8 +30,7 @@ __all__ = [
     "ScanVariant",
     "TrainConfig",
     "attention_kinds",
-    "check_picture_size",
+    "check_image_size",
     "model_preset",
-    "nearest",
     "validate",
 ]

@@ -7,7 +7,6 @@ from typing import Any
 
 import ml_collections
 
-from ledit_jax.config.errors import ConfigError
 from ledit_jax.config.parse import from_mapping
 from ledit_jax.config.sections import (
     AutoencoderConfig,
@@ -18,6 +17,7 @@ from ledit_jax.config.sections import (
     SampleConfig,
     TrainConfig,
 )
+from ledit_jax.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,10 @@ class Config:
         return self.model.patch_size * self.downsample
 
     def latent_shape(self, height: int | None = None, width: int | None = None) -> tuple[int, int, int]:
-        """(H, W, C) that the network sees for a picture of this size in pixels (default: the training size)."""
+        """(H, W, C) that the network sees for a image of this size in pixels (default: the training size)."""
         height = self.data.image_height if height is None else height
         width = self.data.image_width if width is None else width
-        check_picture_size(height, width, self.granularity)
+        check_image_size(height, width, self.granularity)
         return height // self.downsample, width // self.downsample, self.in_channels
 
     @property
@@ -61,7 +61,7 @@ class Config:
         return height // self.model.patch_size, width // self.model.patch_size
 
     def num_tokens(self, height: int | None = None, width: int | None = None) -> int:
-        """Tokens of a picture of this size in pixels (default: the training size)."""
+        """Tokens of a image of this size in pixels (default: the training size)."""
         h, w, _ = self.latent_shape(height, width)
         return (h // self.model.patch_size) * (w // self.model.patch_size)
 
@@ -85,7 +85,7 @@ class Config:
         return ml_collections.ConfigDict(self.to_dict())
 
 
-def check_picture_size(height: int, width: int, granularity: int) -> None:
+def check_image_size(height: int, width: int, granularity: int) -> None:
     """Raises ConfigError unless both sides are positive multiples of `granularity` (pixels)."""
     for name, value in (("height", height), ("width", width)):
         if value <= 0 or value % granularity:
@@ -100,7 +100,7 @@ def validate(config: Config) -> None:
     """Raises ConfigError for the first setting that cannot work. Nothing here needs a device or a file."""
     _check_signs(config)
     _check_model(config)
-    check_picture_size(config.data.image_height, config.data.image_width, config.granularity)
+    check_image_size(config.data.image_height, config.data.image_width, config.granularity)
     _check_train(config)
     _check_sample(config)
 

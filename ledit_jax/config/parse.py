@@ -5,7 +5,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_origin
 
-from ledit_jax.config.errors import ConfigError, nearest
+from ledit_jax.errors import ConfigError, nearest
 
 
 def from_mapping(cls: type, values: Mapping[str, Any], prefix: str = "") -> Any:

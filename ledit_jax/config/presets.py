@@ -3,8 +3,8 @@
 import re
 from typing import Any
 
-from ledit_jax.config.errors import ConfigError
 from ledit_jax.config.sections import BlockOrder, ModelConfig
+from ledit_jax.errors import ConfigError
 
 # Depth, width and heads of the DiT paper (arXiv 2212.09748, table 1).
 _SIZES = {"S": (12, 384, 6), "B": (12, 768, 12), "L": (24, 1024, 16), "XL": (28, 1152, 16)}

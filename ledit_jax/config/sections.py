@@ -57,7 +57,7 @@ class DiffusionConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where pictures come from, and their size in pixels."""
+    """Where images come from, and their size in pixels."""
 
     source: Literal["digits", "shapes", "image_folder", "tfds", "latents"] = "digits"
     path: str = ""
@@ -69,11 +69,11 @@ class DataConfig:
     image_width: int = 256
     image_channels: int = 3
     flip: bool = True
-    """Mirror half of the pictures, drawn afresh every epoch."""
+    """Mirror half of the images, drawn afresh every epoch."""
     num_workers: int = 0
     """Grain worker processes; 0 reads in the training process."""
     max_bad_share: float = 0.01
-    """Share of unreadable pictures above which the run stops."""
+    """Share of unreadable images above which the run stops."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class TrainConfig:
 
     num_steps: int = 400_000
     batch_size: int = 256
-    """Pictures per optimiser step, over all devices."""
+    """Images per optimiser step, over all devices."""
     accumulation_steps: int = 1
     """Split each batch in this many micro-batches."""
     learning_rate: float = 1e-4

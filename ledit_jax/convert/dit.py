@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from ledit_jax.config import AutoencoderConfig, Config, ConfigError, DataConfig, ModelConfig, TrainConfig, model_preset
+from ledit_jax.config import AutoencoderConfig, Config, DataConfig, ModelConfig, TrainConfig, model_preset
 from ledit_jax.convert.tables import CONV, LINEAR, SAME, Axes, Row, Shapes, Table
+from ledit_jax.errors import ConfigError
 from ledit_jax.models.position import sincos_table
 
 # Our modules -> theirs; {} is the block, and several are joined.

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from ledit_jax.config import ConfigError
 from ledit_jax.convert.tables import Shapes
-from ledit_jax.weights import CheckpointError, find_checkpoint
+from ledit_jax.errors import CheckpointError, ConfigError
+from ledit_jax.weights import find_checkpoint
 
 _DESCRIPTION = "ledit_jax"  # where a file that we wrote says what it holds
 _DIFFUSERS_FILE = "diffusion_pytorch_model"

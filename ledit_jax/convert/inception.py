@@ -16,11 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from ledit_jax.config import ConfigError
-from ledit_jax.convert import ConversionError
 from ledit_jax.convert.files import check_output, open_tensors, written_aside
 from ledit_jax.convert.tables import CONV, flatten_params, unflatten_params
-from ledit_jax.evaluation.inception import Inception
+from ledit_jax.errors import ConfigError, ConversionError
+from ledit_jax.models.inception import Inception
 
 _log = logging.getLogger(__name__)
 _EPS = 1e-3  # of every batch normalisation

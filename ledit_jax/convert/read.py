@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 from tqdm import tqdm
 
-from ledit_jax.config import Config, ConfigError
+from ledit_jax.config import Config
 from ledit_jax.convert.dit import (
     check_model,
     check_positions,
@@ -23,6 +23,7 @@ from ledit_jax.convert.dit import (
 from ledit_jax.convert.files import StoredTensors, check_output, open_tensors, written_aside
 from ledit_jax.convert.tables import Table, check_table, flatten_params, param_shapes, unflatten_params
 from ledit_jax.convert.vae import vae_config_from_shapes, vae_params_from_torch
+from ledit_jax.errors import ConfigError
 from ledit_jax.models.functional import Params, abstract_params
 from ledit_jax.models.vae import AutoencoderKL, VAEConfig
 from ledit_jax.weights import export_vae, export_weights

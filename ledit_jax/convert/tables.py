@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from ledit_jax.convert import ConversionError
+from ledit_jax.errors import ConversionError
 
 Shapes = Mapping[str, tuple[int, ...]]
 

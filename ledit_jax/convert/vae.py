@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from ledit_jax.convert import ConversionError
 from ledit_jax.convert.tables import (
     CONV,
     LINEAR,
@@ -26,6 +25,7 @@ from ledit_jax.convert.tables import (
     invert_table,
     param_shapes,
 )
+from ledit_jax.errors import ConversionError
 from ledit_jax.models.vae import AutoencoderKL, VAEConfig
 
 # Our segments of a dotted path -> theirs, applied in order.

@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from ledit_jax.config import ConfigError
-from ledit_jax.data.records import MIN_READ_TO_JUDGE, Source, UnreadableRecord
-from ledit_jax.data.transforms import center_crop, random_flip, to_array, to_float, to_picture
+from ledit_jax.data.source import MIN_READ_TO_JUDGE, Source, UnreadableRecord
+from ledit_jax.data.transforms import center_crop, random_flip, to_array, to_float, to_image
+from ledit_jax.errors import ConfigError
 
 
-class Shard:
+class ProcessShare:
     """Every `process_count`-th record of a source from `process_index` on, with unreadable ones passed over.
 
     All shards have the same length: the source's last records are dropped where they do not divide evenly. The
@@ -36,13 +36,13 @@ class Shard:
         raise ConfigError(f"{len(bad)} records in a row cannot be read, the last is {bad[-1]}: mend the data")
 
 
-class PictureBatch:
-    """Positions in a shard of pictures to `{"x": float32 [B, H, W, C] in [-1, 1], "label": int32 [B], "bad"}`.
+class ImageBatch:
+    """Positions in a shard of images to `{"x": float32 [B, H, W, C] in [-1, 1], "label": int32 [B], "bad"}`.
 
-    Each picture is cropped to its centre and, if `flip`, mirrored half of the time.
+    Each image is cropped to its centre and, if `flip`, mirrored half of the time.
     """
 
-    def __init__(self, shard: Shard, height: int, width: int, channels: int, flip: bool):
+    def __init__(self, shard: ProcessShare, height: int, width: int, channels: int, flip: bool):
         self._shard, self._shape, self._flip = shard, (height, width, channels), flip
 
     def __call__(self, positions: np.ndarray, rng: np.random.Generator) -> dict[str, Any]:
@@ -59,18 +59,18 @@ class PictureBatch:
 
 
 def crop_record(record: dict[str, Any], height: int, width: int, channels: int) -> UInt8[np.ndarray, "H W C"]:
-    """The centre of a record's picture at this size; what a source has cropped already stays as it is."""
+    """The centre of a record's image at this size; what a source has cropped already stays as it is."""
     image = record["image"]
     if image.shape == (height, width, channels):
         return image
-    return to_array(center_crop(to_picture(image), height, width), channels)
+    return to_array(center_crop(to_image(image), height, width), channels)
 
 
-class PictureRange:
+class ImageRange:
     """A range (start, stop) of a source's records to `{"image": uint8 [B, H, W, C], "label": int32 [B], "bad"}`.
 
-    Pictures are cropped to their centre. B is `batch_size` whatever the range; where it is shorter, and at records that
-    cannot be read, pictures are black. "bad" is a dict from places in the batch to messages.
+    Images are cropped to their centre. B is `batch_size` whatever the range; where it is shorter, and at records that
+    cannot be read, images are black. "bad" is a dict from places in the batch to messages.
     """
 
     def __init__(self, source: Source, batch_size: int, height: int, width: int, channels: int):
@@ -92,11 +92,11 @@ class PictureRange:
 class LatentBatch:
     """Positions in a shard of latents to `{"x": float32 [B, H, W, C], "label": int32 [B], "bad"}`.
 
-    x = (mean + exp(logvar / 2) * noise) * scale: samples of the posterior, of the mirrored picture's half of the time
+    x = (mean + exp(logvar / 2) * noise) * scale: samples of the posterior, of the mirrored image's half of the time
     if `flip`.
     """
 
-    def __init__(self, shard: Shard, shape: tuple[int, int, int], scale: float, flip: bool):
+    def __init__(self, shard: ProcessShare, shape: tuple[int, int, int], scale: float, flip: bool):
         self._shard, self._shape, self._scale, self._flip = shard, shape, np.float32(scale), flip
 
     def __call__(self, positions: np.ndarray, rng: np.random.Generator) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from PIL import Image
 
-from ledit_jax.config import ConfigError
+from ledit_jax.errors import ConfigError
 
 _HELD_OUT_EVERY = 5
 

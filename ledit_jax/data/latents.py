@@ -1,7 +1,7 @@
 """Latents encoded ahead of training: their files, how a record is packed, the writer and the source.
 
 A folder holds `latents-00000-of-00004.array_record` and so on, and a `metadata.json` that is written last: a folder
-without one is unfinished. Records hold float32 moments of the picture and of its mirror image.
+without one is unfinished. Records hold float32 moments of the image and of its mirror image.
 """
 
 import dataclasses
@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from ledit_jax.config import AutoencoderConfig, ConfigError
+from ledit_jax.config import AutoencoderConfig
+from ledit_jax.errors import ConfigError
 from ledit_jax.files import write_json
 
 MOMENTS = ("mean", "logvar", "mean_flip", "logvar_flip")
@@ -34,13 +35,13 @@ class LatentMetadata:
     scale: float
     """What sampled latents are multiplied by for training; the stored moments are not multiplied."""
     height: int
-    """Of the source pictures, in pixels."""
+    """Of the source images, in pixels."""
     width: int
     downsample: int
     """Pixels per side of one latent cell."""
     latent_channels: int
     source: str
-    """Which pictures were encoded: a name or path for people to read."""
+    """Which images were encoded: a name or path for people to read."""
     num_classes: int
     count: int = 0
     """Number of records in all files; `write_metadata` counts them."""
@@ -48,7 +49,7 @@ class LatentMetadata:
     vae_id: str = ""
     """Fingerprint of the autoencoder's weights, see `ledit_jax.weights.fingerprint`."""
     skipped: int = 0
-    """Pictures of the source that could not be read."""
+    """Images of the source that could not be read."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -140,7 +141,7 @@ def _unlink(partial: Path) -> None:
 def write_metadata(folder: str | Path, metadata: LatentMetadata, num_shards: int = 1) -> LatentMetadata:
     """Counts the records of all files and writes metadata.json, once and last; returns it with the count.
 
-    A `metadata.count` of more is the number of pictures, some of which were skipped. Raises ConfigError if a file is
+    A `metadata.count` of more is the number of images, some of which were skipped. Raises ConfigError if a file is
     missing.
     """
     paths = [shard_path(folder, shard, num_shards) for shard in range(num_shards)]
@@ -154,7 +155,7 @@ def write_metadata(folder: str | Path, metadata: LatentMetadata, num_shards: int
 
 
 class Latents:
-    """Encoded latents of pictures of height x width pixels; records as `decode_record` gives them.
+    """Encoded latents of images of height x width pixels; records as `decode_record` gives them.
 
     Raises ConfigError if the folder is unfinished or not of this size, or was made for another autoencoder.
     """
@@ -217,5 +218,5 @@ def _check_fits(path: str, metadata: LatentMetadata, height: int, width: int, au
         if not same:
             raise ConfigError(
                 f"{name}={here} does not match the latents in data.path={path!r}, which have {there}: "
-                f"use {there} or encode the pictures anew"
+                f"use {there} or encode the images anew"
             )

@@ -8,10 +8,11 @@ import grain
 import numpy as np
 from absl import flags
 
-from ledit_jax.config import AutoencoderConfig, ConfigError, DataConfig
-from ledit_jax.data.batches import LatentBatch, PictureBatch, Shard
-from ledit_jax.data.records import BadRecords
-from ledit_jax.data.sources import make_source
+from ledit_jax.config import AutoencoderConfig, DataConfig
+from ledit_jax.data.batches import ImageBatch, LatentBatch, ProcessShare
+from ledit_jax.data.catalog import make_source
+from ledit_jax.data.source import BadRecords
+from ledit_jax.errors import ConfigError
 
 _THREADS = 4
 """Batches made at a time, and kept ready, by each reading process. Grain's default of 500 counts batches here."""
@@ -117,7 +118,7 @@ def make_loader(
     if seed < 0:
         raise ConfigError(f"train.seed={seed} must be 0 or more")
     source = make_source(config, autoencoder)
-    shard = Shard(source, process_index, process_count)
+    shard = ProcessShare(source, process_index, process_count)
     if not 0 < batch_size <= len(shard):
         raise ConfigError(
             f"a batch of {batch_size} per process does not fit the {len(shard)} records that data.source="
@@ -127,7 +128,7 @@ def make_loader(
         make_batch = LatentBatch(shard, source.metadata.shape, autoencoder.scale, config.flip)
     else:
         size = config.image_height, config.image_width, config.image_channels
-        make_batch = PictureBatch(shard, *size, config.flip)
+        make_batch = ImageBatch(shard, *size, config.flip)
     # Hashed, because Grain shuffles epoch e by seed + e: neighbouring seeds would share their epochs. The process
     # enters so that no two draw the same noise.
     shuffle_seed, random_seed = np.random.SeedSequence((seed, process_index)).generate_state(2)

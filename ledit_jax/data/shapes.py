@@ -6,7 +6,7 @@ One index is one scene whatever the resolution, so a model trained at one size c
 import numpy as np
 from jaxtyping import Float
 
-from ledit_jax.config import ConfigError
+from ledit_jax.errors import ConfigError
 
 _LENGTHS = {"train": 20_000, "test": 2_000}
 _RADIUS = (0.25, 0.38)
@@ -52,11 +52,11 @@ CLASS_NAMES = tuple(_POLYGONS)
 
 
 class Shapes:
-    """White shapes on black, one to a picture: `CLASS_NAMES[label]`, label = index % 10.
+    """White shapes on black, one to a image: `CLASS_NAMES[label]`, label = index % 10.
 
     Position, size and angle are drawn from (split, index) alone and are relative to the canvas, which is the unit
     square: `Shapes(64, 64, "train")[i]` and `Shapes(16, 16, "train")[i]` are one scene. On a canvas that is not
-    square the scene is stretched with it. `channels` is 1, or 3 for three equal ones. `length` is how many pictures
+    square the scene is stretched with it. `channels` is 1, or 3 for three equal ones. `length` is how many images
     the endless sequence is cut to: 20,000 for "train" and 2,000 for "test" unless given.
     Raises ConfigError for another split.
     """

@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from ledit_jax.config import ConfigError
-from ledit_jax.data.records import UnreadableRecord
-from ledit_jax.data.transforms import to_array, to_picture
+from ledit_jax.data.source import UnreadableRecord
+from ledit_jax.data.transforms import to_array, to_image
+from ledit_jax.errors import ConfigError
 
 
 class TFDS:
-    """The pictures of `tfds.data_source(name, split=split, data_dir=data_dir)`; nothing is downloaded.
+    """The images of `tfds.data_source(name, split=split, data_dir=data_dir)`; nothing is downloaded.
 
     The data set needs uint8 features "image" (one or three channels, converted to `channels`) and "label" (a class).
     Raises ConfigError when TFDS is not installed, cannot open the data set, or the features are others.
@@ -45,11 +45,11 @@ class TFDS:
     def __getitem__(self, index: int) -> dict:
         try:
             record = self._records[index]
-        except (OSError, SyntaxError, ValueError) as error:  # what the decoder says of a damaged picture
+        except (OSError, SyntaxError, ValueError) as error:  # what the decoder says of a damaged image
             raise UnreadableRecord(f"{self._name} record {index}: {error}") from error
         if record["label"] < 0:  # how TFDS marks that a test set keeps its labels to itself
             raise UnreadableRecord(f"{self._name} record {index}: it has no label, take another split")
-        image = to_array(to_picture(np.asarray(record["image"])), self._channels)
+        image = to_array(to_image(np.asarray(record["image"])), self._channels)
         return {"image": image, "label": int(record["label"])}
 
 

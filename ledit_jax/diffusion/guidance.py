@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ledit_jax.config import ConfigError
 from ledit_jax.diffusion.schedule import Denoiser
+from ledit_jax.errors import ConfigError
 
 LabelledDenoiser = Callable[[Float[Array, "B H W C"], Int[Array, " B"], Int[Array, " B"]], Float[Array, "B H W D"]]
 """denoise(x, timesteps, labels), otherwise as `Denoiser`."""

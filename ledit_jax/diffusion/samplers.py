@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from ledit_jax.config import ConfigError, DiffusionConfig, nearest
+from ledit_jax.config import DiffusionConfig
 from ledit_jax.diffusion.schedule import (
     Denoiser,
     NoiseSchedule,
@@ -22,6 +22,7 @@ from ledit_jax.diffusion.schedule import (
     respace,
     space_timesteps,
 )
+from ledit_jax.errors import ConfigError, nearest
 
 Images = Float[Array, "B H W C"]
 Step = Int[Array, ""] | int
@@ -50,7 +51,7 @@ def _normal(keys: Key[Array, " B"], data: Step, shape: tuple[int, ...]) -> Image
 class Sampler(ABC):
     """A way through `chain` from its noisiest element to clean data, one network call per element.
 
-    All methods are pure: `init` makes the state (a pytree), `step` advances it and `sample` reads the picture off
+    All methods are pure: `init` makes the state (a pytree), `step` advances it and `sample` reads the image off
     the final one. `clip_denoised` clips each estimate of the clean data to [-1, 1]; leave it off for latents.
     """
 
@@ -76,7 +77,7 @@ class Sampler(ABC):
         """State after network call `step`. Samplers that draw no noise ignore `keys`."""
 
     def sample(self, state: Any) -> Images:
-        """The sample, once all steps are done; before that, the noisy picture."""
+        """The sample, once all steps are done; before that, the noisy image."""
         return state
 
 
@@ -191,7 +192,7 @@ def dpmpp_timesteps(num_timesteps: int, num_steps: int) -> Int[np.ndarray, " num
     The other spacings of the field are uniform in t, which spends too little on the low noise that decides detail,
     and uniform in log-SNR, which spends too little on the high noise that guidance makes stiff. Root mean square
     distance from the exact ODE solution at 25 steps, for a 20-component mixture in 64 dimensions whose standard
-    deviations fall as 1/k (pictures do): 0.035, 0.023 and, for this one, 0.009 at cfg_scale 4; 0.040, 0.029 and
+    deviations fall as 1/k (images do): 0.035, 0.023 and, for this one, 0.009 at cfg_scale 4; 0.040, 0.029 and
     0.015 without labels. DDIM with 250 steps is off by 0.006 and 0.013. The tests hold a
     smaller mixture to the same order.
     """

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ledit_jax.config import ConfigError
+from ledit_jax.errors import ConfigError
 
 Denoiser = Callable[[Float[Array, "B H W C"], Int[Array, " B"]], Float[Array, "B H W D"]]
 """denoise(x, timesteps): timesteps are the ORIGINAL ones, D = 2C: the noise eps, then the variance's v."""

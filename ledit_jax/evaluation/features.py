@@ -1,4 +1,4 @@
-"""Pictures through the Inception network, over all local devices; in pieces that are kept, where they should be."""
+"""Images through the Inception network, over all local devices; in pieces that are kept, where they should be."""
 
 import hashlib
 import json
@@ -14,14 +14,14 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Float, UInt8
 from tqdm import tqdm
 
-from ledit_jax.config import ConfigError
-from ledit_jax.evaluation.inception import Inception
-from ledit_jax.evaluation.pictures import Pictures
+from ledit_jax.errors import ConfigError
+from ledit_jax.evaluation.images import Images
 from ledit_jax.files import whole_file, write_json
+from ledit_jax.models.inception import Inception
 from ledit_jax.progress import progress_bar
 
 PIECE = 1000
-"""Pictures whose features are handed on, and kept, together."""
+"""Images whose features are handed on, and kept, together."""
 
 Features = tuple[Float[np.ndarray, "B 2048"], Float[np.ndarray, "B 2023"]]
 """pool_3, and the first channels of mixed_6/conv."""
@@ -31,7 +31,7 @@ class FeatureExtractor:
     """Runs the network on batches, split over the local devices, in float32 throughout."""
 
     def __init__(self, network: Inception, batch_size: int = 64):
-        """batch_size: pictures at a time on each device."""
+        """batch_size: images at a time on each device."""
         self.mesh = Mesh(np.asarray(jax.local_devices()), ("data",))
         self.batch_size = batch_size * self.mesh.size
         graphdef, params = nnx.split(network, nnx.Param)
@@ -43,37 +43,37 @@ class FeatureExtractor:
         self._params = jax.device_put(params, NamedSharding(self.mesh, P()))
         self._run = jax.jit(lambda params, x: nnx.merge(graphdef, params)(x.astype(jnp.float32)))
 
-    def __call__(self, pictures: UInt8[np.ndarray, "B H W 3"]) -> Features:
+    def __call__(self, images: UInt8[np.ndarray, "B H W 3"]) -> Features:
         """Features of a batch of at most `self.batch_size`; it is filled up, so that one program serves all."""
-        padded = np.resize(pictures, (self.batch_size, *pictures.shape[1:]))
+        padded = np.resize(images, (self.batch_size, *images.shape[1:]))
         padded = jax.device_put(padded, NamedSharding(self.mesh, P("data")))
         # Accelerators would multiply in bfloat16 or TF32 by default, and the reference figures are float32's.
         with jax.default_matmul_precision("highest"):
             pool, spatial = self._run(self._params, padded)
-        return np.asarray(pool)[: len(pictures)], np.asarray(spatial)[: len(pictures)]
+        return np.asarray(pool)[: len(images)], np.asarray(spatial)[: len(images)]
 
-    def pieces(self, pictures: Pictures, folder: Path | None = None, progress: str | None = None) -> Iterator[Features]:
-        """Features of a whole set, PIECE pictures at a time and in order.
+    def pieces(self, images: Images, folder: Path | None = None, progress: str | None = None) -> Iterator[Features]:
+        """Features of a whole set, PIECE images at a time and in order.
 
         folder: where each piece is kept once it is done, and read from if it is there already. progress: the caption
         of a progress bar. Raises ConfigError for a folder that holds another set's features.
         """
-        kept = _KeptPieces(folder, pictures, self.digest) if folder else None
+        kept = _KeptPieces(folder, images, self.digest) if folder else None
         done = kept.count() if kept else 0
-        with progress_bar(progress, pictures.count, "picture", disable=progress is None) as bar:
+        with progress_bar(progress, images.count, "image", disable=progress is None) as bar:
             for index in range(done):
                 features = kept.read(index)
                 bar.update(len(features[0]))
                 yield features
-            for index, features in enumerate(self._computed(pictures, done, bar), start=done):
+            for index, features in enumerate(self._computed(images, done, bar), start=done):
                 if kept:
                     kept.write(index, features)
                 yield features
 
-    def _computed(self, pictures: Pictures, first_piece: int, bar: tqdm) -> Iterator[Features]:
-        batches = pictures.batches(self.batch_size, first_piece * PIECE)
+    def _computed(self, images: Images, first_piece: int, bar: tqdm) -> Iterator[Features]:
+        batches = images.batches(self.batch_size, first_piece * PIECE)
         waiting: list[Features] = []
-        left = pictures.count - first_piece * PIECE
+        left = images.count - first_piece * PIECE
         for batch in batches:
             waiting.append(self(batch))
             bar.update(len(batch))
@@ -92,16 +92,16 @@ class FeatureExtractor:
 class _KeptPieces:
     """Pieces on disk, one file each, beside a note of the set and the network that they come from."""
 
-    def __init__(self, folder: Path, pictures: Pictures, digest: str):
-        self._folder, self._total = folder, -(-pictures.count // PIECE)
-        key = pictures.fingerprint | {"inception": digest}
+    def __init__(self, folder: Path, images: Images, digest: str):
+        self._folder, self._total = folder, -(-images.count // PIECE)
+        key = images.fingerprint | {"inception": digest}
         note = folder / "set.json"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if not note.exists():
                 write_json(note, key)
             if json.loads(note.read_text()) != key:
-                raise ConfigError(f"--features: {folder} holds features of other pictures or weights: choose another")
+                raise ConfigError(f"--features: {folder} holds features of other images or weights: choose another")
         except (OSError, json.JSONDecodeError) as error:
             raise ConfigError(f"--features: {folder} cannot be used ({error}): choose another place") from error
 

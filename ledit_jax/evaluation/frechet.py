@@ -7,7 +7,7 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Float
 
-from ledit_jax.config import ConfigError
+from ledit_jax.errors import ConfigError
 
 Moments = tuple[Float[np.ndarray, " D"], Float[np.ndarray, "D D"]]
 """Mean and covariance."""

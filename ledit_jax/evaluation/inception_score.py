@@ -4,7 +4,7 @@ import numpy as np
 import scipy.special
 from jaxtyping import Float
 
-from ledit_jax.config import ConfigError
+from ledit_jax.errors import ConfigError
 
 SPLIT = 5000
 """Samples of a split, in the order they come (ADM's evaluation); the last one may be smaller."""

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 from tqdm import tqdm
 
-from ledit_jax.config import ConfigError
+from ledit_jax.errors import ConfigError
 
 NUM_NEIGHBOURS = 3
 """k: a sample's radius reaches to its third nearest neighbour, itself not counted."""
@@ -54,10 +54,10 @@ def _check(reference: np.ndarray, samples: np.ndarray) -> None:
     for name, features in (("reference", reference), ("samples", samples)):
         if len(features) <= NUM_NEIGHBOURS:
             raise ConfigError(
-                f"{name} has {len(features)} pictures: precision and recall need {NUM_NEIGHBOURS + 1} or more"
+                f"{name} has {len(features)} images: precision and recall need {NUM_NEIGHBOURS + 1} or more"
             )
         if not np.isfinite(features).all():
-            raise ConfigError(f"features of the {name} are not finite: drop those pictures")
+            raise ConfigError(f"features of the {name} are not finite: drop those images")
 
 
 class _Blocks:
@@ -133,7 +133,7 @@ def _within(
 def _squared_distances(x, x_norms, y, y_norms) -> Float[Array, "B1 B2"]:
     sums = x_norms[:, None] + y_norms[None, :]
     squared = sums - 2.0 * (x @ y.T)
-    # What rounding alone may leave of the distance between equal vectors counts as none, so that a picture that is
+    # What rounding alone may leave of the distance between equal vectors counts as none, so that a image that is
     # there several times lies within its own radius, which is zero.
     rounding = 4.0 * jnp.finfo(jnp.float32).eps * np.sqrt(x.shape[1])
     return jnp.where(squared <= rounding * sums, jnp.where(jnp.isinf(sums), jnp.inf, 0.0), squared)

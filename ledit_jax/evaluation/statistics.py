@@ -1,4 +1,4 @@
-"""What the metrics need of a set of pictures, computed, or read from a file that holds it."""
+"""What the metrics need of a set of images, computed, or read from a file that holds it."""
 
 import dataclasses
 import logging
@@ -10,33 +10,33 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from ledit_jax.config import ConfigError
+from ledit_jax.errors import ConfigError
 from ledit_jax.evaluation.features import FeatureExtractor
 from ledit_jax.evaluation.frechet import GaussianStatistics, Moments
-from ledit_jax.evaluation.inception import NUM_FEATURES, NUM_SPATIAL
-from ledit_jax.evaluation.pictures import NpzPictures, Pictures, Size, open_pictures, reading_npz
+from ledit_jax.evaluation.images import Images, NpzImages, Size, open_images, reading_npz
 from ledit_jax.files import whole_file
+from ledit_jax.models.inception import NUM_FEATURES, NUM_SPATIAL
 
 _log = logging.getLogger(__name__)
 MAX_NEIGHBOURS = 10_000
-"""Most pictures of a reference, unless it is an npz, that precision and recall look at: as many as ADM's files have."""
+"""Most images of a reference, unless it is an npz, that precision and recall look at: as many as ADM's files have."""
 _MOMENTS = {"pool": ("mu", "sigma", NUM_FEATURES), "spatial": ("mu_s", "sigma_s", NUM_SPATIAL)}
 
 
 @dataclass(frozen=True)
 class SetStatistics:
-    """A set of pictures as the metrics see it; what is None was in no file and could not be computed."""
+    """A set of images as the metrics see it; what is None was in no file and could not be computed."""
 
     name: str
     num_samples: int | None
-    """Pictures behind the means and covariances; None where the file does not say."""
+    """Images behind the means and covariances; None where the file does not say."""
     size: Size | None
     pool: tuple[np.ndarray, np.ndarray] | None
     """Mean [2048] and covariance [2048, 2048] of pool_3."""
     spatial: tuple[np.ndarray, np.ndarray] | None
     """The same [2023] of mixed_6/conv."""
     features: Float[np.ndarray, "N D"] | None
-    """pool_3 of all pictures, or of MAX_NEIGHBOURS of a large reference, evenly spread."""
+    """pool_3 of all images, or of MAX_NEIGHBOURS of a large reference, evenly spread."""
 
 
 def measure_set(
@@ -48,19 +48,19 @@ def measure_set(
     width: int | None = None,
     folder: Path | None = None,
 ) -> SetStatistics:
-    """Statistics of what `open_pictures` can open, or of a file of saved ones.
+    """Statistics of what `open_images` can open, or of a file of saved ones.
 
     Stored means and covariances are taken as they are (ADM's reference files have those of the whole data set), and
-    the features come from the pictures beside them. The extractor is asked for only if there are pictures. folder: see
+    the features come from the images beside them. The extractor is asked for only if there are images. folder: see
     `FeatureExtractor.pieces`. Raises ConfigError.
     """
     path = Path(name)
     stored = _read_stored(path) if path.suffix == ".npz" and path.is_file() else None
-    if stored and stored.pool and not _has_pictures(path):
+    if stored and stored.pool and not _has_images(path):
         return stored
-    pictures = open_pictures(name, height, width)
-    keep_all = not is_reference or isinstance(pictures, NpzPictures)
-    computed = _compute(pictures, extractor(), None if keep_all else MAX_NEIGHBOURS, folder)
+    images = open_images(name, height, width)
+    keep_all = not is_reference or isinstance(images, NpzImages)
+    computed = _compute(images, extractor(), None if keep_all else MAX_NEIGHBOURS, folder)
     if stored and stored.pool:
         _log.info("%s: means and covariances are those stored in the file", name)
         kept = {"pool": stored.pool, "num_samples": stored.num_samples} | (
@@ -76,7 +76,7 @@ def save_statistics(statistics: SetStatistics, path: str | Path) -> None:
     if path.suffix != ".npz":
         raise ConfigError(f"--save_reference={path} must end in .npz")
     if statistics.features is None or statistics.size is None or not (statistics.pool and statistics.spatial):
-        raise ConfigError(f"--save_reference: {statistics.name} must be two or more pictures, not statistics alone")
+        raise ConfigError(f"--save_reference: {statistics.name} must be two or more images, not statistics alone")
     arrays = {"mu": statistics.pool[0], "sigma": statistics.pool[1]}
     arrays |= {"mu_s": statistics.spatial[0], "sigma_s": statistics.spatial[1]}
     arrays |= {"features": statistics.features, "num_samples": statistics.num_samples, "size": statistics.size}
@@ -90,28 +90,28 @@ def save_statistics(statistics: SetStatistics, path: str | Path) -> None:
         ) from error
 
 
-def _compute(pictures: Pictures, extractor: FeatureExtractor, keep: int | None, folder: Path | None) -> SetStatistics:
+def _compute(images: Images, extractor: FeatureExtractor, keep: int | None, folder: Path | None) -> SetStatistics:
     pool, spatial, features, seen = GaussianStatistics(), GaussianStatistics(), [], 0
-    kept = np.arange(pictures.count)
-    if keep is not None and keep < pictures.count:
-        kept = np.linspace(0, pictures.count - 1, keep).astype(int)
-    for pool_piece, spatial_piece in extractor.pieces(pictures, folder, progress=Path(pictures.name).name):
+    kept = np.arange(images.count)
+    if keep is not None and keep < images.count:
+        kept = np.linspace(0, images.count - 1, keep).astype(int)
+    for pool_piece, spatial_piece in extractor.pieces(images, folder, progress=Path(images.name).name):
         pool.add(pool_piece)
         spatial.add(spatial_piece)
         here = kept[np.searchsorted(kept, seen) : np.searchsorted(kept, seen + len(pool_piece))] - seen
         features.append(pool_piece[here])
         seen += len(pool_piece)
     moments = (pool.moments(), spatial.moments()) if seen > 1 else (None, None)
-    return SetStatistics(pictures.name, seen, pictures.size, *moments, np.concatenate(features))
+    return SetStatistics(images.name, seen, images.size, *moments, np.concatenate(features))
 
 
-def _has_pictures(path: Path) -> bool:
+def _has_images(path: Path) -> bool:
     with zipfile.ZipFile(path) as archive:
         return "arr_0.npy" in archive.namelist()
 
 
 def _read_stored(path: Path) -> SetStatistics:
-    """What an npz holds beside pictures; moments are None if there are none."""
+    """What an npz holds beside images; moments are None if there are none."""
     with reading_npz(path), open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
         held = {name: archive[name] for name in archive.files if name != "arr_0"}
     moments = {kind: _stored_moments(path, held, *names) for kind, names in _MOMENTS.items()}

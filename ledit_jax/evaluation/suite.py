@@ -1,4 +1,4 @@
-"""The five numbers of ADM's evaluation, of one set of pictures against another, as a table and as JSON."""
+"""The five numbers of ADM's evaluation, of one set of images against another, as a table and as JSON."""
 
 import logging
 from dataclasses import dataclass
@@ -7,11 +7,11 @@ import numpy as np
 from jaxtyping import Float
 
 from ledit_jax.evaluation.frechet import frechet_distance
-from ledit_jax.evaluation.inception import NUM_FEATURES
 from ledit_jax.evaluation.inception_score import SPLIT, inception_score
 from ledit_jax.evaluation.neighbours import NUM_NEIGHBOURS, precision_recall
 from ledit_jax.evaluation.statistics import SetStatistics
 from ledit_jax.evaluation.tables import markdown
+from ledit_jax.models.inception import NUM_FEATURES
 
 _log = logging.getLogger(__name__)
 
@@ -68,21 +68,21 @@ def _warn_if_small(side: str, statistics: SetStatistics) -> None:
     if count is None:
         return
     if count < 2:
-        _log.warning("warning: the %s are %d picture: no FID and sFID, which need 2 or more", side, count)
+        _log.warning("warning: the %s are %d image: no FID and sFID, which need 2 or more", side, count)
     elif count <= NUM_FEATURES:
         _log.warning(
-            "warning: the %s are %d pictures, no more than the %d features: FID and sFID come out far too high, and "
+            "warning: the %s are %d images, no more than the %d features: FID and sFID come out far too high, and "
             "compare only with those of equally many; use 10000 or more",
             *(side, count, NUM_FEATURES),
         )
     if side == "samples" and count < SPLIT:
         _log.warning(
-            "warning: the samples are %d pictures, less than a split (%d) of the Inception Score: it comes out too low",
+            "warning: the samples are %d images, less than a split (%d) of the Inception Score: it comes out too low",
             *(count, SPLIT),
         )
     if count <= NUM_NEIGHBOURS:
         _log.warning(
-            "warning: the %s are %d pictures: no precision and recall, which need %d or more",
+            "warning: the %s are %d images: no precision and recall, which need %d or more",
             *(side, count, NUM_NEIGHBOURS + 1),
         )
 

@@ -16,7 +16,7 @@ _normal_002 = nnx.initializers.normal(0.02)
 
 
 def patchify(x: Float[Array, "B H W C"], patch_size: int) -> Float[Array, "B h w patch"]:
-    """Cuts pictures into patches; a patch is laid out (row, column, channel)."""
+    """Cuts images into patches; a patch is laid out (row, column, channel)."""
     B, H, W, C = x.shape
     h, w = H // patch_size, W // patch_size
     x = x.reshape(B, h, patch_size, w, patch_size, C).swapaxes(2, 3)

@@ -13,15 +13,15 @@ from jaxtyping import Array, Float, Int
 
 from ledit_jax.config import ModelConfig, attention_kinds
 from ledit_jax.models.attention import Attention, TokenGrid
+from ledit_jax.models.conv import MultiDilationConv
 from ledit_jax.models.embed import LabelEmbedding, TimestepEmbedding, patchify, unpatchify
 from ledit_jax.models.fit import LowRankModulation, SwiGLU
 from ledit_jax.models.linear import Linear
-from ledit_jax.models.locality import MultiDilationConv
 from ledit_jax.models.lookhere import layer_slopes, lookhere_bias
 from ledit_jax.models.norm import layer_norm
 from ledit_jax.models.position import resize_table, sincos_table
 from ledit_jax.models.rotary import rotary_tables
-from ledit_jax.ops.placement import split_batch
+from ledit_jax.parallel.placement import split_batch
 
 _xavier = nnx.initializers.xavier_uniform()
 _zeros = nnx.initializers.zeros_init()

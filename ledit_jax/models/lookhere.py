@@ -9,7 +9,7 @@ import functools
 import numpy as np
 from jaxtyping import Float
 
-from ledit_jax.config import ConfigError
+from ledit_jax.errors import ConfigError
 
 _DIRECTIONS = 4
 _UNDIRECTED_SLOPES = (2.0**-2, 2.0**-4, 2.0**-6, 2.0**-8)

@@ -1,4 +1,4 @@
-"""Stable Diffusion's autoencoder (AutoencoderKL): pictures to 8 times smaller latents of 4 channels, and back.
+"""Stable Diffusion's autoencoder (AutoencoderKL): images to 8 times smaller latents of 4 channels, and back.
 
 Architecture of Rombach et al. (arXiv 2112.10752), whose public weights `ledit_jax.convert.vae` reads.
 B batch, H W height and width in latent cells, f pixels per side of a cell, T tokens, C channels, Z latent channels.
@@ -15,11 +15,12 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from ledit_jax.config import ConfigError, check_picture_size
+from ledit_jax.config import check_image_size
+from ledit_jax.errors import ConfigError
 
 _SAME = ((1, 1), (1, 1))
-# Attention runs over this many queries at a time: all 128 x 128 of a 1024-pixel picture at once would cost 1 GiB of
-# logits for each picture, and as much again for the softmax.
+# Attention runs over this many queries at a time: all 128 x 128 of a 1024-pixel image at once would cost 1 GiB of
+# logits for each image, and as much again for the softmax.
 _QUERIES_AT_ONCE = 2048
 
 
@@ -139,7 +140,7 @@ class Level(nnx.Module):
 
 
 class Encoder(nnx.Module):
-    """Pictures to moments: levels downwards, mid block, 2Z channels."""
+    """Images to moments: levels downwards, mid block, 2Z channels."""
 
     def __init__(self, config: VAEConfig, rngs: nnx.Rngs):
         widths = config.block_out_channels
@@ -161,7 +162,7 @@ class Encoder(nnx.Module):
 
 
 class Decoder(nnx.Module):
-    """Latents to pictures: mid block, then levels upwards (lowest resolution first)."""
+    """Latents to images: mid block, then levels upwards (lowest resolution first)."""
 
     def __init__(self, config: VAEConfig, rngs: nnx.Rngs):
         widths = config.block_out_channels[::-1]
@@ -188,8 +189,8 @@ class AutoencoderKL(nnx.Module):
     Used functionally: `graphdef, params = nnx.split(model, nnx.Param)`, then `nnx.merge` inside `jax.jit`.
 
     XLA's own account of the temporary memory of the SD sizes at 1024x1024 in float32, compiled for CPU: `decode`
-    3.5 GiB for each picture of the batch, `decode_sliced` 3.5 GiB whatever the batch, `decode_tiled` (tile 64)
-    0.9 GiB and `encode` 1.5 GiB for each picture.
+    3.5 GiB for each image of the batch, `decode_sliced` 3.5 GiB whatever the batch, `decode_tiled` (tile 64)
+    0.9 GiB and `encode` 1.5 GiB for each image.
     """
 
     def __init__(self, config: VAEConfig, rngs: nnx.Rngs):
@@ -208,13 +209,13 @@ class AutoencoderKL(nnx.Module):
         Raises ConfigError where a side is no multiple of `config.downsample`, or the channels are not the config's.
         """
         _check_channels("images", images, self.config.image_channels)
-        check_picture_size(*images.shape[1:3], self.config.downsample)
+        check_image_size(*images.shape[1:3], self.config.downsample)
         moments = self.quant_conv(self.encoder(images)).astype(jnp.float32)
         mean, logvar = jnp.split(moments, 2, axis=-1)
         return mean, jnp.clip(logvar, -30.0, 20.0)
 
     def decode(self, latents: Float[Array, "B H W Z"]) -> Float[Array, "B fH fW C"]:
-        """Pictures in [-1, 1], float32. The network does not clip: expect small overshoots.
+        """Images in [-1, 1], float32. The network does not clip: expect small overshoots.
 
         Raises ConfigError where the channels are not the config's.
         """
@@ -222,7 +223,7 @@ class AutoencoderKL(nnx.Module):
         return self.decoder(self.post_quant_conv(latents)).astype(jnp.float32)
 
     def decode_sliced(self, latents: Float[Array, "B H W Z"]) -> Float[Array, "B fH fW C"]:
-        """`decode`, one picture at a time, so that memory hardly grows with the batch."""
+        """`decode`, one image at a time, so that memory hardly grows with the batch."""
         return jax.lax.map(lambda latent: self.decode(latent[None])[0], latents)
 
     def decode_tiled(
@@ -230,7 +231,7 @@ class AutoencoderKL(nnx.Module):
     ) -> Float[Array, "B fH fW C"]:
         """`decode` by square tiles of `tile` cells, cross-faded over at least `overlap` cells.
 
-        An approximation: norms and attention see one tile instead of the picture, so brightness and contrast may
+        An approximation: norms and attention see one tile instead of the image, so brightness and contrast may
         drift a little between tiles. Equal to `decode` where one tile covers everything. Raises ConfigError unless
         0 <= overlap < tile.
         """

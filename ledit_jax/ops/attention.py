@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from ledit_jax.config import ConfigError, nearest
+from ledit_jax.errors import ConfigError, nearest
 from ledit_jax.ops import cudnn_attention, splash_attention
 from ledit_jax.ops.dense_attention import reference_attention, xla_attention
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Bool
 
-from ledit_jax.config import ConfigError, nearest
+from ledit_jax.errors import ConfigError, nearest
 
 
 def row_major(r, c, key_r, key_c):

@@ -10,8 +10,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from ledit_jax.config import Config
+from ledit_jax.errors import CheckpointError
 from ledit_jax.training.state import TrainState
-from ledit_jax.weights import CheckpointError, damaged, describe, load_description
+from ledit_jax.weights import damaged, describe, load_description
 
 
 class TrainCheckpointer:

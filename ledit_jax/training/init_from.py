@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from ledit_jax.config import Config
+from ledit_jax.errors import CheckpointError
 from ledit_jax.models.functional import Params, init_params
 from ledit_jax.models.position import resize_table
-from ledit_jax.weights import CheckpointError, load_weights
+from ledit_jax.weights import load_weights
 
 _LABELS, _TABLE = "label_embed/embedding", "position_table"
 # Settings that give the weights their meaning and that no shape tells.

@@ -1,7 +1,8 @@
 """What has to hold between a run's data and the autoencoder its config names."""
 
-from ledit_jax.config import Config, ConfigError
+from ledit_jax.config import Config
 from ledit_jax.data.latents import read_metadata
+from ledit_jax.errors import ConfigError
 from ledit_jax.weights import vae_description
 
 

@@ -7,28 +7,25 @@ from pathlib import Path
 
 import jax
 
-from ledit_jax.config import Config, ConfigError
+from ledit_jax.config import Config
 from ledit_jax.data import make_loader
-from ledit_jax.distributed import check_shared, is_lead
+from ledit_jax.errors import ConfigError, TrainingStopped
 from ledit_jax.flops import model_flops_utilization, train_step_flops
 from ledit_jax.models.functional import Params, count_params
-from ledit_jax.sharding import make_mesh
+from ledit_jax.parallel.processes import check_shared, is_main_process
+from ledit_jax.parallel.sharding import make_mesh
 from ledit_jax.training.checkpoint import TrainCheckpointer
 from ledit_jax.training.init_from import init_from_checkpoint
 from ledit_jax.training.inputs import check_latents_vae
 from ledit_jax.training.metrics import MetricWriter, Progress, Stopwatch
 from ledit_jax.training.profile import Profiler
 from ledit_jax.training.program import TrainProgram
-from ledit_jax.training.record import record_start
+from ledit_jax.training.run_info import record_start
 from ledit_jax.training.state import TrainState
 from ledit_jax.training.step import draw_dilation
 from ledit_jax.training.stopping import StopRequest, stop_request
 
 logger = logging.getLogger(__name__)
-
-
-class TrainingStopped(RuntimeError):
-    """A run that must not go on. The message names the step and the last good checkpoint."""
 
 
 class Run:
@@ -119,7 +116,7 @@ def train(
         f"on {run.mesh.size} {jax.devices()[0].device_kind} device(s), steps {step} to {config.train.num_steps}"
     )
     writer, progress = None, None
-    if is_lead():
+    if is_main_process():
         record_start(run.workdir, config, step)
         writer, progress = MetricWriter(run.workdir, step), Progress(step, config.train.num_steps)
     profiler = Profiler(run.workdir / "profile", profile, step)
@@ -128,7 +125,7 @@ def train(
             state = _run_steps(run, state, writer, progress, profiler, stop, on_sample)
         run.save(state)
     finally:
-        if is_lead():
+        if is_main_process():
             progress.close()
             writer.close()
         run.loader.close()
@@ -176,7 +173,7 @@ def _report(run: Run, step: int, metrics: dict[str, jax.Array], writer, progress
             f"step {step}: loss {values['loss']}, gradient norm {values['grad_norm']}; "
             f"the update was not applied. Last good checkpoint: {good}"
         )
-    if not is_lead():
+    if not is_main_process():
         return
     progress.advance(step, values["loss"])
     if step % config.log_every == 0 or step == config.num_steps:

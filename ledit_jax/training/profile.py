@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from ledit_jax.config import ConfigError
+from ledit_jax.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 

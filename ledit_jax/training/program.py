@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec as P
 from ledit_jax.config import Config, ModelConfig
 from ledit_jax.models.functional import Params
 from ledit_jax.ops.attention import check_backend
-from ledit_jax.sharding import batch_sharding, check_divisibility, shardings
+from ledit_jax.parallel.sharding import batch_sharding, check_divisibility, shardings
 from ledit_jax.training.state import TrainState, init_state
 from ledit_jax.training.step import make_train_step
 

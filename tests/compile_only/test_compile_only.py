@@ -84,7 +84,7 @@ def test_a_denoising_step(config):
     result = run("sample.py", f"--config={config}", "--compile_only=v5e:1x1", "--batch_size=8", "--width=16")
     assert result.returncode == 0, result.stderr
     report = report_of(result)
-    assert report["fits"] and report["program"] == "ddim step of 8 pictures, guided"
+    assert report["fits"] and report["program"] == "ddim step of 8 images, guided"
     assert 0.95 < report["compiled_flops"] / report["model_flops"] < 1.3
 
 

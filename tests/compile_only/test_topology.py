@@ -5,7 +5,7 @@ import importlib.util
 import pytest
 
 from ledit_jax.compile_only.topology import describe_devices, parse_topology
-from ledit_jax.config import ConfigError
+from ledit_jax.errors import ConfigError
 
 
 @pytest.mark.parametrize(

@@ -15,16 +15,16 @@ from diffusers import DDIMScheduler, DiTTransformer2DModel
 from flax import nnx
 from oracles import torch_dit
 
-from ledit_jax.config import Config, ConfigError, model_preset
-from ledit_jax.convert import ConversionError
+from ledit_jax.config import Config, model_preset
 from ledit_jax.convert.dit import dit_config, dit_layout, dit_table, position_shapes
 from ledit_jax.convert.read import convert_to_checkpoint
 from ledit_jax.convert.tables import check_table, flatten_params, param_shapes
 from ledit_jax.convert.write import convert_to_torch
 from ledit_jax.diffusion import create_diffusion
 from ledit_jax.diffusion.guidance import guided
+from ledit_jax.errors import ConfigError, ConversionError
 from ledit_jax.models.functional import abstract_params, make_apply
-from ledit_jax.pipeline import load_model
+from ledit_jax.sampling.pipeline import load_model
 from ledit_jax.training.init_from import init_from_checkpoint
 from ledit_jax.weights import load_weights
 

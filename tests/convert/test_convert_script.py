@@ -20,13 +20,14 @@ from diffusers import AutoencoderKL as TorchVAE
 from oracles import torch_dit
 from tiny import tiny_config
 
-from ledit_jax.config import ConfigError, model_preset
+from ledit_jax.config import model_preset
 from ledit_jax.convert import read
 from ledit_jax.convert.read import convert_to_checkpoint
 from ledit_jax.convert.write import convert_to_torch
+from ledit_jax.errors import CheckpointError, ConfigError
 from ledit_jax.models.functional import init_params
-from ledit_jax.pipeline import load_model
-from ledit_jax.weights import CheckpointError, export_weights, load_vae
+from ledit_jax.sampling.pipeline import load_model
+from ledit_jax.weights import export_weights, load_vae
 
 ROOT = Path(__file__).parents[2]
 DIT = model_preset("DiT-S/2", depth=1, width=32, num_heads=4, num_classes=10)
@@ -170,7 +171,7 @@ def damaged_inputs(folder, state, dit_file):
     (folder / "whole.safetensors").unlink()
     (folder / "notes.pt").write_text("hello")
     (folder / "empty.pt").write_bytes(b"")
-    with zipfile.ZipFile(folder / "pictures.pt", "w") as archive:
+    with zipfile.ZipFile(folder / "images.pt", "w") as archive:
         archive.writestr("a.png", b"")
     torch.save({"layer1.weight": torch.zeros(2, 2)}, folder / "other.pt")
     (folder / "empty").mkdir()
@@ -182,7 +183,7 @@ def damaged_inputs(folder, state, dit_file):
         ("cut.safetensors", {}, is_damaged),
         ("notes.pt", {}, is_damaged),
         ("empty.pt", {}, is_damaged),
-        ("pictures.pt", {}, is_damaged),
+        ("images.pt", {}, is_damaged),
         ("other.pt", {}, "holds no DiT, LEDiT or Stable Diffusion autoencoder: its 1 tensors are named layer1.weight"),
         ("empty", {}, "is a folder that holds no weights"),
         ("vae", {"model": "DiT-XL/2"}, "is an autoencoder, and --model and --num_heads are for a DiT"),

@@ -8,8 +8,6 @@ import torch
 from diffusers import AutoencoderKL as TorchVAE
 from flax import nnx
 
-from ledit_jax.config import ConfigError
-from ledit_jax.convert import ConversionError
 from ledit_jax.convert.tables import (
     CONV,
     LINEAR,
@@ -29,6 +27,7 @@ from ledit_jax.convert.vae import (
     vae_params_to_torch,
     vae_table,
 )
+from ledit_jax.errors import ConfigError, ConversionError
 from ledit_jax.models.vae import AutoencoderKL, VAEConfig
 
 CONFIG = VAEConfig(block_out_channels=(8, 16, 24, 32), layers_per_block=1, norm_num_groups=4)

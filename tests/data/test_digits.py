@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from ledit_jax.config import ConfigError
 from ledit_jax.data.digits import Digits
+from ledit_jax.errors import ConfigError
 
 
 @pytest.mark.parametrize("size", [(16, 16), (24, 24), (32, 32), (16, 32)])

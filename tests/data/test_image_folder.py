@@ -1,13 +1,13 @@
-"""Folders of pictures: classes, tables, modes, and what is refused."""
+"""Folders of images: classes, tables, modes, and what is refused."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ledit_jax.config import ConfigError
-from ledit_jax.data.folder import ImageFolder
-from ledit_jax.data.records import UnreadableRecord
+from ledit_jax.data.image_folder import ImageFolder
+from ledit_jax.data.source import UnreadableRecord
 from ledit_jax.data.transforms import center_crop
+from ledit_jax.errors import ConfigError
 
 
 def save(path, value=0, mode="RGB", size=(6, 4), **options):
@@ -21,7 +21,7 @@ def test_classes_are_sorted_folders_with_nested_files(tmp_path):
     save(tmp_path / "ant" / "c.png", (30, 0, 0))
     save(tmp_path / ".hidden" / "d.png")
     save(tmp_path / "ant" / "._c.png")
-    (tmp_path / "ant" / "notes.txt").write_text("no picture")
+    (tmp_path / "ant" / "notes.txt").write_text("no image")
     source = ImageFolder(str(tmp_path))
     assert (len(source), source.num_classes) == (3, 2)
     assert [(source[i]["label"], source[i]["image"][0, 0, 0]) for i in range(3)] == [(0, 30), (0, 20), (1, 10)]
@@ -77,7 +77,7 @@ def test_exif_orientation_is_obeyed(tmp_path):
     assert image.shape == (6, 4, 3) and image[:3].min() == 255 and image[3:].max() == 0
 
 
-def test_pictures_are_cropped_as_they_are_read(tmp_path):
+def test_images_are_cropped_as_they_are_read(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (37, 50, 3), np.uint8)
     (tmp_path / "a").mkdir()
     Image.fromarray(noise).save(tmp_path / "a" / "p.png")
@@ -93,7 +93,7 @@ def test_damaged_files_are_unreadable_records(tmp_path):
         data = (tmp_path / "a" / name).read_bytes()
         (tmp_path / "a" / name).write_bytes(data[: len(data) // 2])
     (tmp_path / "a" / "empty.png").touch()
-    (tmp_path / "a" / "text.jpg").write_text("this is no picture")
+    (tmp_path / "a" / "text.jpg").write_text("this is no image")
     source = ImageFolder(str(tmp_path))
     assert len(source) == 4
     for i, name in enumerate(("cut.jpg", "cut.png", "empty.png", "text.jpg")):
@@ -105,12 +105,12 @@ def test_damaged_files_are_unreadable_records(tmp_path):
     "arrange, message",
     [
         (lambda root: None, "neither class folders nor a labels.csv"),
-        (lambda root: (root / "labels.csv").write_text("file,label\n"), "names no pictures"),
+        (lambda root: (root / "labels.csv").write_text("file,label\n"), "names no images"),
         (lambda root: (root / "labels.csv").write_text("a.png,cat\n"), "line 1 is 'a.png,cat'"),
         (lambda root: (root / "labels.csv").write_text("a.png,1\nb.png,-1\n"), "line 2 is 'b.png,-1'"),
         (
             lambda root: [save(root / "full" / "a.png"), (root / "void").mkdir()],
-            "class folder .*void.* has no pictures",
+            "class folder .*void.* has no images",
         ),
     ],
 )

@@ -8,7 +8,7 @@ import struct
 import numpy as np
 import pytest
 
-from ledit_jax.config import AutoencoderConfig, ConfigError
+from ledit_jax.config import AutoencoderConfig
 from ledit_jax.data.latents import (
     MOMENTS,
     LatentMetadata,
@@ -19,6 +19,7 @@ from ledit_jax.data.latents import (
     shard_path,
     write_metadata,
 )
+from ledit_jax.errors import ConfigError
 
 SD = AutoencoderConfig(kind="sd")
 METADATA = LatentMetadata("test-vae", 0.18215, 32, 48, 8, 4, "noise", num_classes=5)

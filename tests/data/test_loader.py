@@ -9,11 +9,12 @@ import pytest
 from PIL import Image, ImageOps
 from scipy import stats
 
-from ledit_jax.config import AutoencoderConfig, ConfigError, DataConfig
+from ledit_jax.config import AutoencoderConfig, DataConfig
 from ledit_jax.data import make_loader
 from ledit_jax.data.batches import standard_normal
 from ledit_jax.data.digits import Digits
 from ledit_jax.data.latents import MOMENTS, LatentMetadata, LatentWriter, write_metadata
+from ledit_jax.errors import ConfigError
 
 PIXELS = AutoencoderConfig()
 SD = AutoencoderConfig(kind="sd")
@@ -34,8 +35,8 @@ def open_loader():
         loader.close()
 
 
-def write_pictures(root, count=40, bad=()):
-    """Picture i is uniformly grey, of value 4 i, of its own size, and of class i // 10; some are damaged."""
+def write_images(root, count=40, bad=()):
+    """Image i is uniformly grey, of value 4 i, of its own size, and of class i // 10; some are damaged."""
     for i in range(count):
         path = root / str(i // 10) / f"{i:03d}.png"
         path.parent.mkdir(exist_ok=True)
@@ -46,7 +47,7 @@ def write_pictures(root, count=40, bad=()):
 
 
 def write_latents(root, count=40, logvar=0.0, shape=(2, 3, 4)):
-    """Means are i + 1 for picture i and -(i + 1) for its mirror image."""
+    """Means are i + 1 for image i and -(i + 1) for its mirror image."""
     with LatentWriter(root, shape) as writer:
         for i in range(count):
             values = (i + 1, logvar, -(i + 1), logvar)
@@ -57,7 +58,7 @@ def write_latents(root, count=40, logvar=0.0, shape=(2, 3, 4)):
 
 
 def indices(loader, batches):
-    """Which pictures of `write_pictures` the next batches hold."""
+    """Which images of `write_images` the next batches hold."""
     values = np.concatenate([next(loader)["x"][:, 0, 0, 0] for _ in range(batches)])
     return np.round((values + 1) * 127.5 / 4).astype(int)
 
@@ -68,7 +69,7 @@ def assert_same_batch(left, right):
     np.testing.assert_array_equal(left["label"], right["label"])
 
 
-def test_batches_are_the_sources_pictures(open_loader):
+def test_batches_are_the_sources_images(open_loader):
     batch = next(open_loader(dataclasses.replace(DIGITS, flip=False)))
     assert batch["x"].shape == (8, 16, 24, 1) and batch["x"].dtype == np.float32
     assert batch["label"].shape == (8,) and batch["label"].dtype == np.int32
@@ -78,8 +79,8 @@ def test_batches_are_the_sources_pictures(open_loader):
     assert [known[image.tobytes()] for image in as_bytes] == batch["label"].tolist()
 
 
-def test_colour_pictures_are_cropped_to_size(open_loader, tmp_path):
-    config = dataclasses.replace(write_pictures(tmp_path), image_channels=3)
+def test_colour_images_are_cropped_to_size(open_loader, tmp_path):
+    config = dataclasses.replace(write_images(tmp_path), image_channels=3)
     batch = next(open_loader(config, batch_size=40))
     assert batch["x"].shape == (40, 16, 8, 3)
     assert np.all(np.ptp(batch["x"], axis=(1, 2, 3)) == 0)  # each is still uniformly grey
@@ -94,17 +95,15 @@ def test_jpegs_reach_the_batch_as_pil_and_adm_have_them_bit_for_bit(open_loader,
         (tmp_path / str(i)).mkdir()
         file = tmp_path / str(i) / "p.jpg"
         Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8)).save(file)
-        picture = Image.open(file).convert("RGB")
-        while min(picture.size) >= 32:
-            picture = picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.BOX)
-        scale = 16 / min(picture.size)
-        picture = picture.resize(
-            (round(picture.width * scale), round(picture.height * scale)), Image.Resampling.BICUBIC
-        )
-        left, top = (picture.width - 16) // 2, (picture.height - 16) // 2
-        picture = picture.crop((left, top, left + 16, top + 16))
-        mirrored = ImageOps.mirror(picture)
-        expected.append([np.asarray(p).astype(np.float32) / np.float32(127.5) - 1 for p in (picture, mirrored)])
+        image = Image.open(file).convert("RGB")
+        while min(image.size) >= 32:
+            image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
+        scale = 16 / min(image.size)
+        image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
+        left, top = (image.width - 16) // 2, (image.height - 16) // 2
+        image = image.crop((left, top, left + 16, top + 16))
+        mirrored = ImageOps.mirror(image)
+        expected.append([np.asarray(p).astype(np.float32) / np.float32(127.5) - 1 for p in (image, mirrored)])
     config = DataConfig(source="image_folder", path=str(tmp_path), image_height=16, image_width=16)
     loader = open_loader(config, batch_size=4)
     seen = set()
@@ -128,7 +127,7 @@ def test_normal_draws_are_normal(count):
 
 @pytest.mark.parametrize("count", [40, 41])
 def test_shards_are_disjoint_and_complete(open_loader, tmp_path, count):
-    config = write_pictures(tmp_path, count)
+    config = write_images(tmp_path, count)
     shards = [open_loader(config, batch_size=5, process_index=i, process_count=2) for i in range(2)]
     for _ in range(2):  # epochs
         first, second = (indices(shard, 4) for shard in shards)
@@ -136,7 +135,7 @@ def test_shards_are_disjoint_and_complete(open_loader, tmp_path, count):
 
 
 def test_shuffles_differ_between_epochs_and_seeds(open_loader, tmp_path):
-    config = write_pictures(tmp_path)
+    config = write_images(tmp_path)
     epochs = [indices(loader, 5) for loader in (open_loader(config), open_loader(config, seed=1)) for _ in range(2)]
     for i, epoch in enumerate(epochs):
         np.testing.assert_array_equal(np.sort(epoch), np.arange(40))
@@ -145,7 +144,7 @@ def test_shuffles_differ_between_epochs_and_seeds(open_loader, tmp_path):
 
 
 def test_batches_run_on_over_the_end_of_an_epoch(open_loader, tmp_path):
-    seen = indices(open_loader(write_pictures(tmp_path), batch_size=16), 5)  # 80 pictures, two epochs of 40
+    seen = indices(open_loader(write_images(tmp_path), batch_size=16), 5)  # 80 images, two epochs of 40
     np.testing.assert_array_equal(np.bincount(seen), np.full(40, 2))
 
 
@@ -213,7 +212,7 @@ def test_resume_is_bit_for_bit(open_loader, tmp_path, kind, workers_before, work
     if kind == "digits":
         config = DIGITS
     else:
-        config = write_latents(tmp_path) if kind == "latents" else write_pictures(tmp_path, bad=(3, 4, 29))
+        config = write_latents(tmp_path) if kind == "latents" else write_images(tmp_path, bad=(3, 4, 29))
     autoencoder = SD if kind == "latents" else PIXELS
     config = dataclasses.replace(config, max_bad_share=1.0)
     reference = open_loader(config, autoencoder)
@@ -244,8 +243,8 @@ def test_a_loader_goes_back_in_place(open_loader):
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_damaged_pictures_are_skipped_counted_and_named(open_loader, tmp_path, caplog, num_workers):
-    config = dataclasses.replace(write_pictures(tmp_path, bad=(7, 39)), max_bad_share=0.1, num_workers=num_workers)
+def test_damaged_images_are_skipped_counted_and_named(open_loader, tmp_path, caplog, num_workers):
+    config = dataclasses.replace(write_images(tmp_path, bad=(7, 39)), max_bad_share=0.1, num_workers=num_workers)
     loader = open_loader(config)
     with caplog.at_level(logging.WARNING):
         for _ in range(2):  # epochs
@@ -257,8 +256,8 @@ def test_damaged_pictures_are_skipped_counted_and_named(open_loader, tmp_path, c
     assert len(named) == 2 and all(sum(name in message for message in named) == 1 for name in ("007.png", "039.png"))
 
 
-def test_too_many_damaged_pictures_stop_the_run(open_loader, tmp_path):
-    config = write_pictures(tmp_path, bad=(7, 20, 39))
+def test_too_many_damaged_images_stop_the_run(open_loader, tmp_path):
+    config = write_images(tmp_path, bad=(7, 20, 39))
     loader = open_loader(dataclasses.replace(config, max_bad_share=0.05))
     with pytest.raises(ConfigError, match=r"data.max_bad_share=0.05 is exceeded: .* records could not be read"):
         indices(loader, 20)
@@ -267,8 +266,8 @@ def test_too_many_damaged_pictures_stop_the_run(open_loader, tmp_path):
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_folder_of_damaged_pictures_stops_at_once(open_loader, tmp_path, num_workers):
-    config = dataclasses.replace(write_pictures(tmp_path, bad=range(40)), num_workers=num_workers)
+def test_a_folder_of_damaged_images_stops_at_once(open_loader, tmp_path, num_workers):
+    config = dataclasses.replace(write_images(tmp_path, bad=range(40)), num_workers=num_workers)
     with pytest.raises(ConfigError, match=r"40 records in a row cannot be read.*png"):
         next(open_loader(config))
 

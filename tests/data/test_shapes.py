@@ -5,8 +5,8 @@ import pytest
 import scipy.ndimage
 from PIL import Image, ImageDraw
 
-from ledit_jax.config import ConfigError
 from ledit_jax.data.shapes import CLASS_NAMES, Shapes, polygon_coverage
+from ledit_jax.errors import ConfigError
 
 
 def coverage(size: tuple[int, int], index: int, split: str = "train") -> np.ndarray:
@@ -78,10 +78,10 @@ def test_shapes_keep_clear_of_the_border():
 
 
 def test_scenes_differ_and_repeat():
-    pictures = [coverage((16, 16), i) for i in range(0, 200, 10)]  # all of one class
-    assert len({p.tobytes() for p in pictures}) == 20
-    assert pictures[3].tobytes() == coverage((16, 16), 30).tobytes()
-    assert coverage((16, 16), 0, "test").tobytes() != pictures[0].tobytes()
+    images = [coverage((16, 16), i) for i in range(0, 200, 10)]  # all of one class
+    assert len({p.tobytes() for p in images}) == 20
+    assert images[3].tobytes() == coverage((16, 16), 30).tobytes()
+    assert coverage((16, 16), 0, "test").tobytes() != images[0].tobytes()
 
 
 def test_lengths_channels_and_bounds():

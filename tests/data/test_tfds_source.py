@@ -12,26 +12,26 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
 
-from ledit_jax.config import ConfigError
-from ledit_jax.data.records import UnreadableRecord
+from ledit_jax.data.source import UnreadableRecord
 from ledit_jax.data.tfds import TFDS
+from ledit_jax.errors import ConfigError
 
 
-def write_dataset(root, pictures, channels, label_feature):
+def write_dataset(root, images, channels, label_feature):
     """A data set "tiny" with the split "train", as `tfds build --file_format=array_record` lays it out."""
     folder = root / "tiny" / "1.0.0"
     folder.mkdir(parents=True)
     image_feature = tfds.features.Image(shape=(None, None, channels))
     tfds.features.FeaturesDict({"image": image_feature, "label": label_feature}).save_config(folder)
     writer = ArrayRecordWriter(str(folder / "tiny-train.array_record-00000-of-00001"), "group_size:1")
-    for label, data in pictures:
+    for label, data in images:
         example = tf_example_pb2.Example()
         example.features.feature["image"].bytes_list.value.append(data)
         example.features.feature["label"].int64_list.value.append(label)
         writer.write(example.SerializeToString())
     writer.close()
     template = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
-    split = {"name": "train", "shardLengths": [str(len(pictures))], "filepathTemplate": template}
+    split = {"name": "train", "shardLengths": [str(len(images))], "filepathTemplate": template}
     info = {"name": "tiny", "version": "1.0.0", "fileFormat": "array_record", "splits": [split]}
     (folder / "dataset_info.json").write_text(json.dumps(info))
 
@@ -46,8 +46,8 @@ def png(array: np.ndarray) -> bytes:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_records(tmp_path, stored, channels):
     grey = np.random.default_rng(0).integers(0, 256, (4, 5, 7, 1), np.uint8)
-    pictures = [(i % 3, png(np.repeat(image, stored, axis=-1))) for i, image in enumerate(grey)]
-    write_dataset(tmp_path, pictures, stored, tfds.features.ClassLabel(num_classes=3))
+    images = [(i % 3, png(np.repeat(image, stored, axis=-1))) for i, image in enumerate(grey)]
+    write_dataset(tmp_path, images, stored, tfds.features.ClassLabel(num_classes=3))
     source = pickle.loads(pickle.dumps(TFDS("tiny", "train", str(tmp_path), channels)))
     assert (len(source), source.num_classes) == (4, 3)
     for i in range(4):
@@ -58,7 +58,7 @@ def test_records(tmp_path, stored, channels):
     assert "tensorflow" not in sys.modules
 
 
-def test_damaged_picture_is_an_unreadable_record(tmp_path):
+def test_damaged_image_is_an_unreadable_record(tmp_path):
     good = png(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
     write_dataset(tmp_path, [(0, good), (0, good[:500])], 3, tfds.features.ClassLabel(num_classes=1))
     source = TFDS("tiny", "train", str(tmp_path))
@@ -67,9 +67,9 @@ def test_damaged_picture_is_an_unreadable_record(tmp_path):
         source[1]
 
 
-def test_pictures_without_a_label_are_unreadable_records(tmp_path):
-    picture = png(np.zeros((2, 2, 3), np.uint8))
-    write_dataset(tmp_path, [(1, picture), (-1, picture)], 3, tfds.features.ClassLabel(num_classes=2))
+def test_images_without_a_label_are_unreadable_records(tmp_path):
+    image = png(np.zeros((2, 2, 3), np.uint8))
+    write_dataset(tmp_path, [(1, image), (-1, image)], 3, tfds.features.ClassLabel(num_classes=2))
     source = TFDS("tiny", "train", str(tmp_path))
     assert source[0]["label"] == 1
     with pytest.raises(UnreadableRecord, match=r"tiny train record 1: it has no label"):

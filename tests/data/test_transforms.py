@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ledit_jax.data.transforms import center_crop, random_flip, to_array, to_float, to_picture
+from ledit_jax.data.transforms import center_crop, random_flip, to_array, to_float, to_image
 
 
-def picture(height: int, width: int) -> Image.Image:
+def make_image(height: int, width: int) -> Image.Image:
     """Smooth colours with noise on top: both filters and every offset leave a trace."""
     rng = np.random.default_rng(height * 1000 + width)
     ramp = np.linspace(0, 200, height)[:, None, None] * np.linspace(0.2, 1, width)[None, :, None]
@@ -28,18 +28,18 @@ def adm_crop(image: Image.Image, side: int) -> np.ndarray:
 
 @pytest.mark.parametrize("size", [(16, 16), (17, 40), (63, 33), (64, 65), (129, 201), (10, 13)])
 def test_square_crop_is_adms_bit_for_bit(size):
-    image = picture(*size)
+    image = make_image(*size)
     np.testing.assert_array_equal(np.asarray(center_crop(image, 16, 16)), adm_crop(image, 16))
 
 
 @pytest.mark.parametrize("size", [(16, 32), (64, 64), (200, 90), (33, 65), (5, 7)])
 @pytest.mark.parametrize("target", [(16, 32), (24, 8)])
 def test_crop_has_the_size_asked_for(size, target):
-    assert center_crop(picture(*size), *target).size == target[::-1]
+    assert center_crop(make_image(*size), *target).size == target[::-1]
 
 
 def test_oblong_crop_keeps_the_middle_and_does_not_stretch():
-    # A disc in the middle of a tall picture: the crop is wide, and the disc still round and central in it.
+    # A disc in the middle of a tall image: the crop is wide, and the disc still round and central in it.
     y, x = np.mgrid[:120, :80]
     disc = Image.fromarray(np.uint8(255 * (np.hypot(y - 59.5, x - 39.5) < 12)))
     rows, cols = np.nonzero(np.asarray(center_crop(disc, 20, 40)) > 127)
@@ -48,7 +48,7 @@ def test_oblong_crop_keeps_the_middle_and_does_not_stretch():
 
 
 def test_crop_of_the_right_size_changes_nothing():
-    image = picture(16, 32)
+    image = make_image(16, 32)
     np.testing.assert_array_equal(np.asarray(center_crop(image, 16, 32)), np.asarray(image))
 
 
@@ -65,7 +65,7 @@ def test_floats_can_be_written_in_place():
 
 
 def test_flip_mirrors_about_half():
-    image = np.asarray(picture(8, 12))
+    image = np.asarray(make_image(8, 12))
     rng = np.random.default_rng(0)
     flipped = 0
     for _ in range(1000):
@@ -77,9 +77,9 @@ def test_flip_mirrors_about_half():
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_arrays_and_pictures_are_inverse(channels):
+def test_arrays_and_images_are_inverse(channels):
     array = np.random.default_rng(0).integers(0, 256, (4, 6, channels), np.uint8)
-    np.testing.assert_array_equal(to_array(to_picture(array), channels), array)
+    np.testing.assert_array_equal(to_array(to_image(array), channels), array)
 
 
 def test_grey_and_colour_convert_to_each_other():

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ledit_jax.config import ConfigError, DiffusionConfig
+from ledit_jax.config import DiffusionConfig
 from ledit_jax.diffusion.guidance import conditional, guidance_mask, guided
 from ledit_jax.diffusion.samplers import make_sampler
+from ledit_jax.errors import ConfigError
 
 NULL = 10
 LABELS = jnp.array([3, 7])
@@ -27,13 +28,13 @@ class Network:
         return (jnp.concatenate([x, -x], axis=-1) * gain + gain**2 * context).astype(self.dtype)
 
 
-def picture(channels):
+def image(channels):
     return jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, 5, channels)), jnp.float32)
 
 
 @pytest.mark.parametrize("channels, num_channels, num_guided", [("3", 4, 3), ("all", 4, 4), ("3", 1, 1), ("all", 1, 1)])
 def test_guided_channels(channels, num_channels, num_guided):
-    x = picture(num_channels)
+    x = image(num_channels)
     cond, null = (np.asarray(Network()(x, T, y), np.float64) for y in (LABELS, jnp.full(2, NULL)))
     expected = cond.copy()
     expected[..., :num_guided] = (null + 2.5 * (cond - null))[..., :num_guided]
@@ -45,7 +46,7 @@ def test_guided_channels(channels, num_channels, num_guided):
 
 
 def test_guidance_is_one_call_with_the_conditional_half_first():
-    network, x = Network(), picture(4)
+    network, x = Network(), image(4)
     guided(network, LABELS, NULL, 4.0, "3")(x, T)
     ((x_seen, t_seen, y_seen),) = network.calls
     np.testing.assert_array_equal(x_seen, np.concatenate([x, x]))
@@ -54,7 +55,7 @@ def test_guidance_is_one_call_with_the_conditional_half_first():
 
 
 def test_scale_one_calls_the_network_on_the_batch_as_it_is():
-    network, x = Network(), picture(4)
+    network, x = Network(), image(4)
     ours = guided(network, LABELS, NULL, 1.0, "3")(x, T)
     assert len(network.calls) == 1 and network.calls[0][0].shape == x.shape
     np.testing.assert_array_equal(ours, conditional(Network(), LABELS)(x, T))
@@ -62,13 +63,13 @@ def test_scale_one_calls_the_network_on_the_batch_as_it_is():
 
 
 def test_scale_zero_is_unconditional():
-    x = picture(3)
+    x = image(3)
     ours = guided(Network(), LABELS, NULL, 0.0, "all")(x, T)
     np.testing.assert_allclose(ours[..., :3], Network()(x, T, jnp.full(2, NULL))[..., :3], rtol=1e-6)
 
 
 def test_scale_may_be_traced():
-    x = picture(4)
+    x = image(4)
     run = jax.jit(lambda scale: guided(Network(), LABELS, NULL, scale, "3")(x, T))
     for scale in (1.0, 1.5, 4.0):
         expected = guided(Network(), LABELS, NULL, scale, "3")(x, T)
@@ -77,7 +78,7 @@ def test_scale_may_be_traced():
 
 
 def test_guidance_of_a_bfloat16_network_is_computed_in_float32():
-    x = picture(4)
+    x = image(4)
     cond, null = (Network(jnp.bfloat16)(x, T, y).astype(jnp.float32) for y in (LABELS, jnp.full(2, NULL)))
     ours = guided(Network(jnp.bfloat16), LABELS, NULL, 1.5, "all")(x, T)
     assert ours.dtype == jnp.float32

@@ -1,4 +1,4 @@
-"""Samplers on data whose denoiser is known exactly: a mixture of Gaussians with the falling spectrum of pictures.
+"""Samplers on data whose denoiser is known exactly: a mixture of Gaussians with the falling spectrum of images.
 
 The exact solution of the probability flow ODE is the yardstick (Runge-Kutta in float64, in log-SNR).
 """

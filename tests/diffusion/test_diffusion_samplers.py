@@ -8,9 +8,10 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 
-from ledit_jax.config import ConfigError, DiffusionConfig
+from ledit_jax.config import DiffusionConfig
 from ledit_jax.diffusion.gaussian import create_diffusion
 from ledit_jax.diffusion.samplers import DDIM, dpmpp_timesteps, make_sampler, sample_keys, sample_loop, sample_noise
+from ledit_jax.errors import ConfigError
 
 SHAPE = (2, 4, 3)
 NAMES = ("ddpm", "ddim", "dpmpp")

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from diffusers import DDPMScheduler
 
-from ledit_jax.config import ConfigError
 from ledit_jax.diffusion.gaussian import create_diffusion
 from ledit_jax.diffusion.schedule import gather, linear_alphas_cumprod, space_timesteps
+from ledit_jax.errors import ConfigError
 
 
 def test_alphas_cumprod_is_that_of_diffusers():

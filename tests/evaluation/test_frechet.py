@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from ledit_jax.config import ConfigError
+from ledit_jax.errors import ConfigError
 from ledit_jax.evaluation.frechet import frechet_distance, gaussian_statistics
 
 

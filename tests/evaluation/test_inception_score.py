@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ledit_jax.config import ConfigError
+from ledit_jax.errors import ConfigError
 from ledit_jax.evaluation.inception_score import inception_score
 
 

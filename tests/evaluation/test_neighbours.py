@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tiny import run_on_eight_devices
 
-from ledit_jax.config import ConfigError
+from ledit_jax.errors import ConfigError
 from ledit_jax.evaluation.neighbours import precision_recall
 
 
@@ -43,7 +43,7 @@ def test_a_set_against_itself_and_against_one_far_away():
     assert precision_recall(one, one[::-1] + 1000, 16) == (0.0, 0.0)
 
 
-def test_samples_that_are_all_the_same_picture():
+def test_samples_that_are_all_the_same_image():
     """Their radius is zero, and each lies on its own rim: precise where the reference has it, and no recall."""
     reference = features(5, 40, 30, shift=3)
     samples = np.repeat(reference[:1], 20, axis=0)
@@ -59,8 +59,8 @@ def test_a_narrow_set_within_a_wide_one_is_precise_and_recalls_little():
 @pytest.mark.parametrize(
     "reference, samples, message",
     [
-        (np.ones((3, 2), np.float32), np.ones((9, 2), np.float32), "reference has 3 pictures.*need 4 or more"),
-        (np.ones((9, 2), np.float32), np.ones((1, 2), np.float32), "samples has 1 pictures"),
+        (np.ones((3, 2), np.float32), np.ones((9, 2), np.float32), "reference has 3 images.*need 4 or more"),
+        (np.ones((9, 2), np.float32), np.ones((1, 2), np.float32), "samples has 1 images"),
         (np.ones((9, 2), np.float32), np.ones((9, 3), np.float32), "feature dimensions differ: 2.*3"),
         (np.ones((9, 2), np.float32), np.full((9, 2), np.nan, np.float32), "features of the samples are not finite"),
     ],

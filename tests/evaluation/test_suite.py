@@ -1,4 +1,4 @@
-"""From pictures to the five numbers: features in pieces, stored statistics, warnings, what devices may not change."""
+"""From images to the five numbers: features in pieces, stored statistics, warnings, what devices may not change."""
 
 import dataclasses
 import logging
@@ -12,8 +12,8 @@ from oracles import torch_inception
 from PIL import Image
 from tiny import run_on_eight_devices
 
-from ledit_jax.config import ConfigError
 from ledit_jax.convert.inception import convert_inception, load_inception
+from ledit_jax.errors import ConfigError
 from ledit_jax.evaluation import features as features_module
 from ledit_jax.evaluation import statistics as statistics_module
 from ledit_jax.evaluation.features import FeatureExtractor
@@ -43,7 +43,7 @@ def extractor(inception):
 
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory):
-    """Two npz of 11 and 9 pictures of different brightness."""
+    """Two npz of 11 and 9 images of different brightness."""
     folder = tmp_path_factory.mktemp("sets")
     rng = np.random.default_rng(0)
     arrays = rng.integers(0, 200, (11, 8, 8, 3), dtype=np.uint8), rng.integers(40, 256, (9, 8, 8, 3), dtype=np.uint8)
@@ -128,11 +128,11 @@ def test_features_are_kept_and_gone_on_with(sets, extractor, measured, tmp_path,
         def __init__(self):
             self.__dict__ = extractor.__dict__
 
-        def __call__(self, pictures):
-            calls.append(len(pictures))
+        def __call__(self, images):
+            calls.append(len(images))
             if len(calls) == 2 and stop:
                 raise KeyboardInterrupt
-            return super().__call__(pictures)
+            return super().__call__(images)
 
     stop = True
     with pytest.raises(KeyboardInterrupt):
@@ -140,13 +140,13 @@ def test_features_are_kept_and_gone_on_with(sets, extractor, measured, tmp_path,
     stop = False
     assert sorted(p.name for p in (tmp_path / "kept").iterdir()) == ["000000.npz", "set.json"]
     resumed = measure_set(str(sets[0]), Counting, folder=tmp_path / "kept")
-    assert calls == [4, 4, 4, 4]  # the first batch made one piece; pictures 3 to 10 follow
+    assert calls == [4, 4, 4, 4]  # the first batch made one piece; images 3 to 10 follow
     np.testing.assert_allclose(resumed.features, measured[0].features, rtol=1e-4, atol=1e-4)
     calls.clear()
     again = measure_set(str(sets[0]), Counting, folder=tmp_path / "kept")
     assert not calls, "what is there was computed again"
     np.testing.assert_array_equal(again.pool[1], resumed.pool[1])
-    with pytest.raises(ConfigError, match="holds features of other pictures or weights"):
+    with pytest.raises(ConfigError, match="holds features of other images or weights"):
         measure_set(str(sets[1]), Counting, folder=tmp_path / "kept")
 
 
@@ -157,8 +157,8 @@ def test_saved_statistics_give_the_same_figures_and_need_no_network(measured, ex
     assert evaluate(measured[0], reference, extractor.class_weights) == evaluate(*measured, extractor.class_weights)
 
 
-def test_adms_reference_statistics_of_all_and_pictures_of_some(measured, sets, extractor, tmp_path):
-    """Means and covariances are the stored ones, and neighbours come from the pictures in the file."""
+def test_adms_reference_statistics_of_all_and_images_of_some(measured, sets, extractor, tmp_path):
+    """Means and covariances are the stored ones, and neighbours come from the images in the file."""
     (mu, sigma), (mu_s, sigma_s) = measured[0].pool, measured[0].spatial
     np.savez(tmp_path / "r.npz", sets[2][1], mu=mu, sigma=sigma, mu_s=mu_s, sigma_s=sigma_s)
     reference = measure_set(str(tmp_path / "r.npz"), lambda: extractor, is_reference=True)
@@ -170,8 +170,8 @@ def test_adms_reference_statistics_of_all_and_pictures_of_some(measured, sets, e
 def test_a_large_folder_of_reference_keeps_an_even_spread_of_features(extractor, tmp_path, monkeypatch):
     monkeypatch.setattr(statistics_module, "MAX_NEIGHBOURS", 4)
     monkeypatch.setattr(features_module, "PIECE", 4)
-    for index, picture in enumerate(np.random.default_rng(0).integers(0, 256, (10, 4, 4, 3), dtype=np.uint8)):
-        Image.fromarray(picture).save(tmp_path / f"{index}.png")
+    for index, image in enumerate(np.random.default_rng(0).integers(0, 256, (10, 4, 4, 3), dtype=np.uint8)):
+        Image.fromarray(image).save(tmp_path / f"{index}.png")
     whole = measure_set(str(tmp_path), lambda: extractor)
     assert len(whole.features) == whole.num_samples == 10
     spread = measure_set(str(tmp_path), lambda: extractor, is_reference=True)
@@ -196,15 +196,14 @@ class TestWarnings:
     def test_few_samples(self, log):
         evaluate(gaussian(300), gaussian(10_000), None)
         assert (
-            "the samples are 300 pictures, no more than the 2048 features: FID and sFID come out far too high"
-            in log.text
+            "the samples are 300 images, no more than the 2048 features: FID and sFID come out far too high" in log.text
         )
-        assert "300 pictures, less than a split (5000) of the Inception Score" in log.text
+        assert "300 images, less than a split (5000) of the Inception Score" in log.text
 
     def test_far_too_few(self, log):
         metrics = evaluate(gaussian(3), gaussian(10_000), None)
         assert metrics.precision is None and metrics.recall is None
-        assert "the samples are 3 pictures: no precision and recall, which need 4 or more" in log.text
+        assert "the samples are 3 images: no precision and recall, which need 4 or more" in log.text
 
     def test_enough(self, log):
         evaluate(gaussian(10_000), gaussian(10_000), None)
@@ -220,11 +219,11 @@ class TestWarnings:
         assert "statistics alone: no precision and recall" in log.text
 
 
-def test_one_picture_has_no_covariance(extractor, tmp_path):
+def test_one_image_has_no_covariance(extractor, tmp_path):
     np.savez(tmp_path / "x.npz", np.zeros((1, 8, 8, 3), np.uint8))
     one = measure_set(str(tmp_path / "x.npz"), lambda: extractor)
     assert one.pool is None and evaluate(one, gaussian(10_000), None).fid is None
-    with pytest.raises(ConfigError, match="must be two or more pictures"):
+    with pytest.raises(ConfigError, match="must be two or more images"):
         save_statistics(one, tmp_path / "ref.npz")
 
 

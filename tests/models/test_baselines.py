@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ledit_jax.config import Config, ConfigError, DataConfig, model_preset
+from ledit_jax.config import Config, DataConfig, model_preset
+from ledit_jax.errors import ConfigError
 from ledit_jax.models.attention import TokenGrid
 from ledit_jax.models.functional import count_params, init_params, make_apply
 from ledit_jax.models.ledit import Block
@@ -114,7 +115,7 @@ def test_blocks_by_hand(family):
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("scan_layers", [True, False])
 def test_they_run_at_any_size_and_know_positions(family, scan_layers):
-    """Swapping two patches of the picture swaps the output's only where nothing knows positions."""
+    """Swapping two patches of the image swaps the output's only where nothing knows positions."""
     config = small(family, scan_layers=scan_layers)
     apply, params = jax.jit(make_apply(config)), noisy_params(config)
     t, y = jnp.array([500]), jnp.array([3])

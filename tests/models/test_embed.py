@@ -12,13 +12,13 @@ from ledit_jax.models.embed import patchify, timestep_frequencies, unpatchify
 from ledit_jax.models.position import sincos_table
 
 
-def picture(H, W, C):
+def image(H, W, C):
     return np.random.default_rng(0).normal(size=(2, H, W, C)).astype(np.float32)
 
 
 @pytest.mark.parametrize("patch_size", [2, 4])
 def test_patchify_is_unfold(patch_size):
-    x = picture(8, 12, 3)
+    x = image(8, 12, 3)
     h, w = 8 // patch_size, 12 // patch_size
     columns = F.unfold(torch.from_numpy(x).permute(0, 3, 1, 2), patch_size, stride=patch_size)  # B (C P P) T
     want = columns.reshape(2, 3, patch_size, patch_size, h, w).permute(0, 4, 5, 2, 3, 1).reshape(2, h, w, -1)

@@ -12,8 +12,8 @@ from flax import nnx
 from oracles import torch_dit
 
 from ledit_jax.config import ModelConfig, model_preset
+from ledit_jax.models.conv import MultiDilationConv
 from ledit_jax.models.ledit import LEDiT
-from ledit_jax.models.locality import MultiDilationConv
 
 CONFIG = ModelConfig(depth=2, width=96, num_heads=4, num_classes=100, conv_init="xavier", post_norm=True)
 

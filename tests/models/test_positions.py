@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ledit_jax.config import ConfigError
+from ledit_jax.errors import ConfigError
 from ledit_jax.models.lookhere import layer_slopes, lookhere_bias
 from ledit_jax.models.position import resize_table
 from ledit_jax.models.rotary import axis_frequencies, rotary_tables, rotate

@@ -11,9 +11,9 @@ import torch
 from diffusers import AutoencoderKL as TorchVAE
 from flax import nnx
 
-from ledit_jax.config import ConfigError
 from ledit_jax.convert.tables import unflatten_params
 from ledit_jax.convert.vae import vae_params_from_torch
+from ledit_jax.errors import ConfigError
 from ledit_jax.models import vae
 from ledit_jax.models.vae import AutoencoderKL, VAEConfig, spread_tiles
 
@@ -143,7 +143,7 @@ def test_tiles_are_decoded_alone_and_cross_faded(small):
 
 
 def test_tiled_is_near_whole_away_from_seams(small):
-    """Not equal: norms and the (here sharp) attention see one tile. Within 15% of the picture's spread on average."""
+    """Not equal: norms and the (here sharp) attention see one tile. Within 15% of the image's spread on average."""
     latents = np.random.default_rng(6).standard_normal((1, 32, 56, 4)).astype(np.float32)
     tiled, whole = run(small, "decode_tiled", latents, 32, 8), run(small, "decode", latents)
     error = np.sqrt(np.mean((tiled - whole) ** 2, axis=(0, 1, 3))) / np.std(whole)
@@ -209,7 +209,7 @@ def test_same_program_without_graph_mode():
 
 
 def test_1024_pixels_fit():
-    """Temporary memory of the compiled full-size decoders for 8 pictures, in GiB. `decode` itself needs 28."""
+    """Temporary memory of the compiled full-size decoders for 8 images, in GiB. `decode` itself needs 28."""
     graphdef, params = nnx.split(nnx.eval_shape(lambda: AutoencoderKL(VAEConfig(), nnx.Rngs(0))), nnx.Param)
     latents = jax.ShapeDtypeStruct((8, 128, 128, 4), jnp.float32)
 

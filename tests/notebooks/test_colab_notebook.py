@@ -41,19 +41,19 @@ assert sliders.result.shape == (2, 8, 16, 1) and sliders.result.dtype == "uint8"
 size_and_rest = {name: value for name, value in values.items() if name not in ("label", "count")}
 assert (sliders.result == pipe([3, 3], sampler="dpmpp", **size_and_rest)).all()
 """
-CHECK_THE_PICTURES = """
+CHECK_THE_IMAGES = """
 assert sizes == [(8, 8), (12, 12), (16, 16), (8, 16), (16, 8)]
-for size, pictures in pictures_of.items():
-    assert pictures.shape == (10, *size, 1) and pictures.dtype == "uint8"
-    assert all(picture.std() > 1 for picture in pictures)
-assert (with_scaling == pictures_of[16, 16]).all(), "not the same seeds, or scaling is not the default"
+for size, images in images_of.items():
+    assert images.shape == (10, *size, 1) and images.dtype == "uint8"
+    assert all(image.std() > 1 for image in images)
+assert (with_scaling == images_of[16, 16]).all(), "not the same seeds, or scaling is not the default"
 assert (with_scaling != without_scaling).any()
 """
 CONVERT_AND_DRAW = """
 assert dtype is None and pipe.vae is not None
 assert checkpoint.name == "dit.pt-jax" and checkpoint.is_dir()
-pictures = pipe([1, 2], height=64, width=96, sampler="dpmpp", num_steps=2)
-assert pictures.shape == (2, 64, 96, 3) and pictures.std() > 1
+images = pipe([1, 2], height=64, width=96, sampler="dpmpp", num_steps=2)
+assert images.shape == (2, 64, 96, 3) and images.std() > 1
 """
 
 
@@ -73,16 +73,16 @@ def position(notebook, name):
     return next(index for index, cell in enumerate(notebook.cells) if cell.id == name)
 
 
-def pictures_in(outputs):
+def images_in(outputs):
     """The PNGs among a cell's outputs."""
     shown = [o["data"]["image/png"] for o in outputs if "image/png" in o.get("data", {})]
     return [np.asarray(Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")) for png in shown]
 
 
-def assert_sheet(picture, least_height, least_width):
-    """Large enough for the pictures it should hold, and with grey levels that no text has."""
-    assert picture.shape[0] >= least_height and picture.shape[1] >= least_width
-    assert len(np.unique(picture)) > 100
+def assert_sheet(image, least_height, least_width):
+    """Large enough for the images it should hold, and with grey levels that no text has."""
+    assert image.shape[0] >= least_height and image.shape[1] >= least_width
+    assert len(np.unique(image)) > 100
 
 
 def test_top_to_bottom_with_a_tiny_checkpoint(notebook, tmp_path, monkeypatch):
@@ -93,19 +93,19 @@ def test_top_to_bottom_with_a_tiny_checkpoint(notebook, tmp_path, monkeypatch):
 
     cells, press = [cell.copy() for cell in notebook.cells], nbformat.v4.new_code_cell(PRESS_THE_BUTTON)
     after_sliders = position(notebook, "sliders") + 1
-    check = nbformat.v4.new_code_cell(CHECK_THE_PICTURES)
+    check = nbformat.v4.new_code_cell(CHECK_THE_IMAGES)
     done = execute([*cells[:after_sliders], press, *cells[after_sliders:], check])
 
     outputs = {cell.id: cell.outputs for cell in done.cells if cell.cell_type == "code"}
     assert f"using {ROOT}" in str(outputs["install"])
     assert "10 classes, trained at 8x8, computes in float32" in str(outputs["checkpoint"])
-    (sheet,) = pictures_in(outputs["sizes"])
+    (sheet,) = images_in(outputs["sizes"])
     assert_sheet(sheet, (8 + 12 + 16) * 6, 9 * 16 * 6)
-    (sheet,) = pictures_in(outputs["scaling"])
+    (sheet,) = images_in(outputs["scaling"])
     assert_sheet(sheet, 3 * 16 * 6, 2 * 4 * 16 * 6)
     widgets = done.metadata["widgets"]["application/vnd.jupyter.widget-state+json"]["state"].values()
     shown = [w["state"]["outputs"] for w in widgets if w["model_name"] == "OutputModel"]
-    (sheet,) = [picture for outputs in shown for picture in pictures_in(outputs)]
+    (sheet,) = [image for outputs in shown for image in images_in(outputs)]
     assert_sheet(sheet, 8 * 6, 2 * 16 * 6)
 
 

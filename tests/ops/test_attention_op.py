@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ledit_jax.config import ConfigError
+from ledit_jax.errors import ConfigError
 from ledit_jax.ops import cudnn_attention
 from ledit_jax.ops.attention import attention, attention_scale, choose_backend
 from ledit_jax.ops.scan_masks import SCANS, scan_mask

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from oracles import torch_dit
 
-from ledit_jax.config import ConfigError, ScanVariant
+from ledit_jax.config import ScanVariant
+from ledit_jax.errors import ConfigError
 from ledit_jax.ops.scan_masks import SCANS, scan_mask
 
 VARIANTS = ScanVariant.__args__

@@ -20,7 +20,7 @@ from ledit_jax.ops import splash_attention as splash
 from ledit_jax.ops.attention import attention
 from ledit_jax.ops.dense_attention import reference_attention
 from ledit_jax.ops.scan_masks import SCANS, scan_mask, visible_blocks
-from ledit_jax.sharding import make_mesh
+from ledit_jax.parallel.sharding import make_mesh
 
 B, N, K = 2, 2, 8
 SCALE = 1.118 / K**0.5  # with attention scaling
@@ -85,7 +85,7 @@ def test_the_scan_applies_to_the_samples_asked_for(small_blocks, scan):
 
 
 @pytest.mark.parametrize("grid", [(24, 24), (28, 28), (32, 48)], ids=str)
-def test_lengths_of_real_pictures_that_few_blocks_divide(grid):
+def test_lengths_of_real_images_that_few_blocks_divide(grid):
     """384x384, 448x448 and 512x768 pixels, in the blocks that the kernel takes for them."""
     check_against_reference(grid, "d")
 

@@ -76,7 +76,7 @@ class GraphWriter:
 
 
 def inception_graph(state, **options):
-    """Serialised bytes: ExpandDims (float pictures [B, H, W, 3]) to pool_3 and softmax/logits/MatMul."""
+    """Serialised bytes: ExpandDims (float images [B, H, W, 3]) to pool_3 and softmax/logits/MatMul."""
     g = GraphWriter(state, **options)
     x = g.node("ExpandDims", "Placeholder", dtype=DT_FLOAT)
     size = g.const("ResizeBilinear/size", np.array([299, 299], np.int32))

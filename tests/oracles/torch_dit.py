@@ -1,6 +1,6 @@
 """DiT, NoPE and LEDiT in plain PyTorch: what the JAX model is held against, and the benchmark's peer.
 
-Pictures are [B, C, H, W] with any H and W. State-dict names are those of facebookresearch/DiT, plus `conv` and
+Images are [B, C, H, W] with any H and W. State-dict names are those of facebookresearch/DiT, plus `conv` and
 `conv_norm`, which DiT does not have. The second half of the file takes weights and gradients over to our model.
 """
 

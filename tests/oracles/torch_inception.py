@@ -1,6 +1,6 @@
 """The Inception network of 2015 in plain PyTorch functions over a state dict, for tests; written apart from ours.
 
-Names and shapes are those of pt_inception-2015-12-05-6726825d.pth. Batch normalisation is not folded, and pictures are
+Names and shapes are those of pt_inception-2015-12-05-6726825d.pth. Batch normalisation is not folded, and images are
 resized by `grid_sample`.
 """
 
@@ -89,9 +89,9 @@ def resize(x):
     return F.grid_sample(x.double(), grid, "bilinear", "border", align_corners=True).float()
 
 
-def forward(state, pictures):
-    """(pool_3 [B, 2048], the 1x1 branch of Mixed_6d [B, 192, 17, 17]) of pictures [B, 3, H, W] in 0 .. 255."""
-    x = resize(pictures)
+def forward(state, images):
+    """(pool_3 [B, 2048], the 1x1 branch of Mixed_6d [B, 192, 17, 17]) of images [B, 3, H, W] in 0 .. 255."""
+    x = resize(images)
     x = (x - 128) / 128
 
     def unit(name, x, stride=1, padding=None):

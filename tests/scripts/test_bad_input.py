@@ -98,7 +98,7 @@ def test_sample_keeps_what_is_there_and_replaces_it_when_told(tmp_path, checkpoi
     assert out.read_text() == "precious"
     result = run("sample.py", f"--checkpoint={checkpoint}", f"--out={out}", "--overwrite", "--width=12")
     assert result.returncode == 0, result.stderr
-    assert out.read_bytes().startswith(b"\x89PNG") and "wrote 10 pictures" in result.stdout
+    assert out.read_bytes().startswith(b"\x89PNG") and "wrote 10 images" in result.stdout
 
 
 def test_help_teaches():

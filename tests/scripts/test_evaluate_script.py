@@ -36,7 +36,7 @@ def test_figures_with_recipe_and_a_saved_reference(tmp_path, inception):
     saved = tmp_path / "ref.npz"
     first = run("evaluate.py", f"--samples={samples}", f"--reference={reference}", f"--save_reference={saved}", *flags)
     assert first.returncode == 0, first.stderr
-    assert "FID" in first.stdout and "the samples are 6 pictures" in first.stderr and "8x12" in first.stderr
+    assert "FID" in first.stdout and "the samples are 6 images" in first.stderr and "8x12" in first.stderr
     figures = json.loads((tmp_path / "x.json").read_text())
     assert figures["recipe"] == {"seed": 7} and figures["samples"]["num_samples"] == 6
     assert figures["fid"] > 0 and 0 <= figures["precision"] <= 1 and figures["inception"]["digest"]
@@ -52,5 +52,5 @@ def test_bad_input(tmp_path, inception):
     np.savez(grey, np.zeros((6, 8, 8, 1), np.uint8))
     reference, weights = f"--reference={samples}", f"--inception={inception}"
     assert_one_line(run("evaluate.py", reference, f"--samples={samples}"), "--inception is not given")
-    assert_one_line(run("evaluate.py", f"--reference={grey}", f"--samples={samples}", weights), "grey pictures")
+    assert_one_line(run("evaluate.py", f"--reference={grey}", f"--samples={samples}", weights), "grey images")
     assert_one_line(run("evaluate.py", reference, f"--samples={samples}", f"--inception={samples}"), "missing", "arr_0")

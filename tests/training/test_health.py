@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from tiny import tiny_config, with_train
 
-from ledit_jax.config import ConfigError
+from ledit_jax.errors import ConfigError
 from ledit_jax.training import loop
 from ledit_jax.training.loop import train
 from ledit_jax.training.metrics import Stopwatch
 from ledit_jax.training.profile import parse_profile
-from ledit_jax.training.record import git_revision
+from ledit_jax.training.run_info import git_revision
 
 
 def read_metrics(workdir):

@@ -15,14 +15,14 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import tiny_config, with_train
 
-from ledit_jax.config import ConfigError
 from ledit_jax.data.latents import LatentMetadata, LatentWriter, write_metadata
+from ledit_jax.errors import CheckpointError, ConfigError, TrainingStopped
 from ledit_jax.models.functional import init_params
 from ledit_jax.models.position import resize_table
 from ledit_jax.training.init_from import init_from_checkpoint
-from ledit_jax.training.loop import TrainingStopped, train
+from ledit_jax.training.loop import train
 from ledit_jax.training.step import _accumulate
-from ledit_jax.weights import CheckpointError, export_weights, find_checkpoint, load_weights
+from ledit_jax.weights import export_weights, find_checkpoint, load_weights
 
 
 def leaves(state):

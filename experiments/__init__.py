@@ -1,0 +1,1 @@
+"""Users of the package: the demo, the extrapolation study, the theory tools and the sweep. Nothing imports them."""

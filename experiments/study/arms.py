@@ -1,0 +1,106 @@
+"""The training of a study's arms: each (arm, seed) a run in a folder of its own, a finished one left as it is."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+
+from experiments.study.config import BASE, Study, arm_config
+from ledit_jax.config import Config
+from ledit_jax.errors import CheckpointError, ConfigError
+from ledit_jax.training.loop import train
+from ledit_jax.weights import find_checkpoint, load_description
+
+logger = logging.getLogger(__name__)
+
+# Settings of a run that do not change what it learns; of the data, where they lie and who reads them.
+_BOOKKEEPING = {
+    "train": ("log_every", "checkpoint_every", "keep_last", "keep_every", "sample_every", "max_nonfinite_steps"),
+    "data": ("path", "num_workers", "max_bad_share"),
+}
+
+
+class Stopped(Exception):
+    """A signal ended training; all of it is saved."""
+
+
+def check_arms(study: Study) -> None:
+    """Raises ConfigError if a folder of weights was trained with other settings than this study's."""
+    for seed in study.config.seeds:
+        for arm in _runs(study):
+            _check_is_ours(study, arm, seed)
+
+
+def _runs(study: Study) -> Iterator[str]:
+    """The arms in the order of training; the base comes first, if there is one."""
+    if study.config.base_steps:
+        yield BASE
+    yield from study.config.arms
+
+
+def one_line(error: Exception) -> str:
+    """An error as a cell of a table shows it."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+
+
+def _check_is_ours(study: Study, arm: str, seed: int) -> None:
+    done = _trained(study.weights(arm, seed))
+    if done is None:
+        return
+    theirs, ours = (_what_is_learned(c) for c in (done[1], arm_config(study.config, arm, seed)))
+    for section in ours:
+        for name, value in ours[section].items():
+            if theirs[section][name] != value:
+                raise ConfigError(
+                    f"{study.weights(arm, seed)} was trained with {section}.{name}={theirs[section][name]}, and this "
+                    f"study has {value}: choose another --workdir, or remove that folder"
+                )
+
+
+def _what_is_learned(config: Config) -> dict[str, dict]:
+    settings = config.to_dict()
+    return {
+        section: {k: v for k, v in settings[section].items() if k not in _BOOKKEEPING.get(section, ())}
+        for section in ("model", "diffusion", "data", "train")
+    }
+
+
+def _trained(workdir: Path) -> tuple[int, Config] | None:
+    """(step, config) of a run's newest checkpoint, or None where there is none that can be read."""
+    try:
+        description = load_description(find_checkpoint(workdir))
+    except CheckpointError:
+        return None
+    return description["step"], Config.from_dict(description["config"])
+
+
+def train_arms(study: Study, seed: int) -> dict[str, str]:
+    """Trains what is not finished, the base first; returns the errors of arms that failed."""
+    config, failed = study.config, {}
+    init_from = str(study.weights(BASE, seed)) if config.base_steps else None
+    for arm in _runs(study):
+        if BASE in failed:
+            failed[arm] = failed[BASE]
+            continue
+        try:
+            _train_arm(study, arm, seed, None if arm == BASE else init_from)
+        except Stopped:
+            raise
+        except Exception as error:  # whatever it is, the other arms can do without this one
+            failed[arm] = f"training {arm}: {one_line(error)}"
+            logger.error(f"seed {seed}: {failed[arm]}")
+    return failed
+
+
+def _train_arm(study: Study, arm: str, seed: int, init_from: str | None) -> None:
+    config, workdir = arm_config(study.config, arm, seed), study.weights(arm, seed)
+    done = _trained(workdir)
+    if done is not None and done[0] == config.train.num_steps:
+        logger.info(f"{arm}, seed {seed}: trained already")
+        return
+    logger.info(f"-- training {arm}, seed {seed}, in {workdir}")
+    state = train(config, workdir, init_from)
+    if int(state.step) < config.train.num_steps:
+        raise Stopped(f"stopped while training {arm}, seed {seed}: the same command goes on from there")
+    jax.clear_caches()  # the next arm's programs are others

@@ -1,0 +1,1 @@
+"""What the paper proves and probes, measured on trained models."""

@@ -1,0 +1,105 @@
+"""A folder of images: one sub-folder per class, or any arrangement with a table of labels."""
+
+import csv
+import os
+from pathlib import Path
+
+from PIL import Image, ImageOps
+
+from ledit_jax.data.source import UnreadableRecord
+from ledit_jax.data.transforms import center_crop, to_array, to_mode
+from ledit_jax.errors import ConfigError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+_TABLE = "labels.csv"
+# What Pillow raises for files that are missing, cut short, damaged, or no images at all.
+PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+
+
+class ImageFolder:
+    """Images of a folder, read when asked for.
+
+    With a `labels.csv` at its top, each row is `file,label`: a path within the folder and an integer from 0 (a first
+    row that reads exactly so is a heading). Without one, each sub-folder is a class, labels count the sub-folders in
+    sorted order, and the images are those anywhere within, by suffix. Names that start with a dot are passed over.
+
+    A image is turned upright as its EXIF orientation says (ADM and DiT do not, and so see a few ImageNet images
+    lying down), then converted to RGB (`channels` 3) or grey (1), and with a `size` (height, width) cropped to it by
+    `center_crop`: here and not later, so that no more than the crop is copied to an array. Reading raises
+    UnreadableRecord, naming the file.
+    Building raises ConfigError for a folder that is missing or without images, a class without images,
+    and a row that cannot be understood.
+    """
+
+    def __init__(self, path: str, channels: int = 3, size: tuple[int, int] | None = None):
+        root = Path(path)
+        if not path or not root.is_dir():
+            raise ConfigError(f"data.path={path!r} is not a folder: give the folder that holds the images")
+        self._root, self._channels, self._size = path, channels, size
+        if (root / _TABLE).is_file():
+            self._files, self._labels = _read_table(root / _TABLE)
+            self.num_classes = max(self._labels) + 1
+        else:
+            self._files, self._labels = _read_classes(root)
+            self.num_classes = self._labels[-1] + 1
+
+    @property
+    def entries(self) -> list[tuple[str, int]]:
+        """(path within the folder, label) of every image, in the order of the indices."""
+        return list(zip(self._files, self._labels, strict=True))
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, index: int) -> dict:
+        path = os.path.join(self._root, self._files[index])
+        try:
+            with Image.open(path) as opened:
+                ImageOps.exif_transpose(opened, in_place=True)
+                shown = to_mode(opened, self._channels)
+                image = to_array(center_crop(shown, *self._size) if self._size else shown, self._channels)
+        except PILLOW_ERRORS as error:
+            raise UnreadableRecord(f"{path}: {error}") from error
+        return {"image": image, "label": self._labels[index]}
+
+
+def _read_table(table: Path) -> tuple[list[str], list[int]]:
+    files, labels = [], []
+    with open(table, newline="", encoding="utf-8-sig") as stream:
+        for number, row in enumerate(csv.reader(stream), start=1):
+            if not row or (number == 1 and row == ["file", "label"]):
+                continue
+            if len(row) != 2 or not row[1].strip().isdecimal():
+                raise ConfigError(f"{table} line {number} is {','.join(row)!r}: write file,label with a label from 0")
+            files.append(row[0])
+            labels.append(int(row[1]))
+    if not files:
+        raise ConfigError(f"{table} names no images: write one line file,label for each")
+    return files, labels
+
+
+def _read_classes(root: Path) -> tuple[list[str], list[int]]:
+    classes = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    if not classes:
+        raise ConfigError(f"data.path={str(root)!r} has neither class folders nor a {_TABLE}: add one of them")
+    files, labels = [], []
+    for label, name in enumerate(classes):
+        found = _find_images(root, name)
+        if not found:
+            raise ConfigError(f"class folder {str(root / name)!r} has no images: fill it or remove it")
+        files += found
+        labels += [label] * len(found)
+    return files, labels
+
+
+def _find_images(root: Path, name: str) -> list[str]:
+    """Sorted paths, relative to `root`, of the images anywhere under root/name."""
+    found = []
+    for folder, subfolders, files in os.walk(root / name, followlinks=True):
+        subfolders[:] = [sub for sub in subfolders if not sub.startswith(".")]
+        found += [
+            os.path.relpath(os.path.join(folder, file), root)
+            for file in files
+            if not file.startswith(".") and file.lower().endswith(IMAGE_SUFFIXES)
+        ]
+    return sorted(found)

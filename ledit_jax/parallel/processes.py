@@ -1,0 +1,144 @@
+"""Several processes as one run: how they find each other, which of them speaks, and how they stop together."""
+
+import logging
+import os
+import socket
+import threading
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from ledit_jax.errors import ConfigError, StartTimeout
+
+_FLAGS = ("coordinator_address", "num_processes", "process_id")
+# Launchers say here how many tasks they started. For one task jax would join it to itself and, on GPUs, hide all
+# devices but the first.
+_TASK_COUNTS = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
+
+
+def start_processes(
+    coordinator_address: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    timeout: int = 300,
+) -> None:
+    """Joins this process to the others of its run, before anything else touches a device.
+
+    With all three given, process 0 listens at coordinator_address ("host:port") and the others connect to it. With
+    none, jax looks for a TPU pod, SLURM, Open MPI or Kubernetes, and a process on its own stays on its own.
+    timeout: seconds to wait for all to arrive. Raises StartTimeout if they do not, and ConfigError for arguments
+    that cannot be.
+    """
+    given = dict(zip(_FLAGS, (coordinator_address, num_processes, process_id), strict=True))
+    options = {name: value for name, value in given.items() if value is not None}
+    if options:
+        _check(given)
+        options["cluster_detection_method"] = "deactivate"
+    elif any(os.environ.get(name) == "1" for name in _TASK_COUNTS):
+        return
+    failure = _initialize(options, timeout)
+    if failure is None:
+        _only_process_zero_speaks()
+    elif options or "coordinator_address should be defined" not in str(failure):
+        raise ConfigError(f"starting several processes failed: {failure}") from failure
+
+
+def is_main_process() -> bool:
+    """Whether this process is the one that logs, and writes what is written once: metrics and images."""
+    return jax.process_index() == 0
+
+
+def check_shared(folder: Path) -> None:
+    """Raises ConfigError, in every process, unless all of them see the same `folder` and can write there."""
+    token = np.frombuffer(os.urandom(8), np.uint8)
+    token = multihost_utils.broadcast_one_to_all(token)
+    mark = folder / f".shared-{token.tobytes().hex()}"
+    if is_main_process():
+        mark.touch()
+    multihost_utils.sync_global_devices("mark of a shared folder")
+    seen = np.atleast_1d(multihost_utils.process_allgather(np.bool_(mark.exists())))
+    if is_main_process():
+        mark.unlink()
+    if not seen.all():
+        raise ConfigError(
+            f"--workdir={folder} is not the same folder for all processes: process {int(seen.argmin())} does not see "
+            "what process 0 writes there; use a file system that all of them mount"
+        )
+
+
+def shard_arrays(tree: Any, sharding: jax.sharding.NamedSharding) -> Any:
+    """Arrays laid out over the devices of all processes, each of which has the same whole arrays, or their parts."""
+
+    def place(array: Any) -> jax.Array:
+        if jax.process_count() == 1 or (isinstance(array, jax.Array) and not array.is_fully_addressable):
+            return jax.device_put(array, sharding)
+        # device_put would send the whole array to the other processes, to compare.
+        whole = np.asarray(array)
+        return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
+
+    return jax.tree.map(place, tree)
+
+
+def gather(array: jax.Array) -> np.ndarray:
+    """A global array as a whole NumPy array, in every process; all of them must call it."""
+    return np.asarray(array) if array.is_fully_addressable else multihost_utils.process_allgather(array, tiled=True)
+
+
+def _check(given: dict[str, Any]) -> None:
+    missing = [f"--{name}" for name, value in given.items() if value is None]
+    if missing:
+        have = ", ".join(f"--{name}={value}" for name, value in given.items() if value is not None)
+        raise ConfigError(f"{have} without {' and '.join(missing)}: give all three, or none to have them detected")
+    address, count, index = given.values()
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ConfigError(f"--coordinator_address={address} must be host:port, as in 10.0.0.1:8476")
+    if count < 1 or not 0 <= index < count:
+        raise ConfigError(f"--process_id={index} of --num_processes={count}: use 0 to {max(count - 1, 0)}")
+
+
+def _initialize(options: dict[str, Any], timeout: int) -> Exception | None:
+    """Runs jax.distributed.initialize in a thread; returns what it raised. Raises StartTimeout after `timeout`.
+
+    In a thread because jax aborts the whole process, with a stack trace, when its own time is over.
+    """
+    failures: list[Exception] = []
+
+    def initialize() -> None:
+        try:
+            jax.distributed.initialize(**options, initialization_timeout=timeout + 60)
+        except Exception as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=initialize, daemon=True)
+    thread.start()
+    thread.join(timeout)
+    if thread.is_alive():
+        raise StartTimeout(_why_late(options, timeout))
+    return failures[0] if failures else None
+
+
+def _why_late(options: dict[str, Any], timeout: int) -> str:
+    if not options:
+        return f"the other processes of this job did not all arrive within {timeout} s: look at their logs"
+    address, count, index = (options[name] for name in _FLAGS)
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except OSError as error:
+        return (
+            f"--coordinator_address={address} could not be reached within {timeout} s ({error.strerror or error}): "
+            "is process 0 running there, and is the port open?"
+        )
+    return (
+        f"process {index} waited {timeout} s at {address} and not all of --num_processes={count} arrived: "
+        "start every process, each with a --process_id of its own"
+    )
+
+
+def _only_process_zero_speaks() -> None:
+    if not is_main_process():
+        logging.getLogger("ledit_jax").setLevel(logging.WARNING)

@@ -1,0 +1,143 @@
+"""Many samples for a metric: drawn in shards that survive a kill, shared out over processes, assembled as a stream.
+
+While it goes, OUT.shards holds the recipe and a file for each shard that is done. The same command goes on from there,
+with any number of processes and devices, since image i is a function of the seed and i.
+"""
+
+import dataclasses
+import importlib.metadata
+import json
+import logging
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from ledit_jax.config import SampleConfig
+from ledit_jax.files import write_json
+from ledit_jax.parallel.processes import is_main_process
+from ledit_jax.progress import progress_bar
+from ledit_jax.sampling.pipeline import LEDiTPipeline
+from ledit_jax.sampling.shards import WAIT, Shards, agree
+from ledit_jax.sampling.writers import make_writer, recipe_path
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that a run of samples depends on; saved beside them, and compared before one is gone on with."""
+
+    checkpoint: str
+    step: int
+    """The training step of the checkpoint."""
+    weights: str
+    """"ema" or "params"."""
+    vae: str | None
+    labels: Literal["balanced", "random"]
+    classes: tuple[int, ...]
+    num_samples: int
+    height: int
+    width: int
+    seed: int
+    options: SampleConfig
+
+    def choose_labels(self) -> list[int]:
+        """ "balanced": the classes in turn, so that their counts differ by one at most. "random": each uniformly drawn.
+
+        Label i does not depend on the number of samples.
+        """
+        classes = np.asarray(self.classes)
+        if self.labels == "balanced":
+            return np.resize(classes, self.num_samples).tolist()
+        generator = np.random.Generator(np.random.Philox(key=[self.seed % 2**64, 1]))
+        return classes[np.floor(generator.random(self.num_samples) * len(classes)).astype(int)].tolist()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Flat, as JSON gives it back."""
+        values = dataclasses.asdict(self)
+        return json.loads(json.dumps(values | values.pop("options")))
+
+
+def write_grid(
+    out: str | Path, pipeline: LEDiTPipeline, recipe: Recipe, *, batch_size: int, columns: int, overwrite: bool
+) -> None:
+    """Draws one image of all samples. Called by every process of a run, with a pipeline over all devices."""
+    batches = pipeline.batches(
+        recipe.choose_labels(),
+        recipe.height,
+        recipe.width,
+        options=recipe.options,
+        seed=recipe.seed,
+        batch_size=batch_size * pipeline.mesh.size,
+        progress="sample",
+    )
+    if not is_main_process():  # all draw together, one writes
+        for _ in batches:
+            pass
+        return
+    writer = make_writer(out, recipe.num_samples, columns, overwrite)
+    for images in batches:
+        writer.write(images)
+    writer.close()
+
+
+def write_samples(
+    out: str | Path, pipeline: LEDiTPipeline, recipe: Recipe, *, batch_size: int, overwrite: bool = False
+) -> None:
+    """Draws the samples of a recipe and writes them to `out` (.npz or a folder), the recipe beside it.
+
+    Called by every process of a run, each with a pipeline over its own devices; they need one file system. Goes on
+    with what an earlier call with the same recipe left. batch_size: images at a time on each device. Raises
+    ConfigError for an `out` that exists (unless `overwrite`) or has shards of another recipe, and as
+    `LEDiTPipeline.batches` does.
+    """
+    out = Path(out)
+    labels = pipeline.check(recipe.choose_labels(), recipe.height, recipe.width)
+    shards = agree(lambda: Shards.open(out, recipe.to_dict(), batch_size * pipeline.mesh.size, overwrite), out)
+    mine = range(jax.process_index(), shards.count, jax.process_count())
+    todo = [index for index in mine if not shards.path(index).exists()]
+    total, left = (sum(len(shards.range(index)) for index in indices) for indices in (mine, todo))
+    if left < total:
+        _log.info("%d of %d images are there already", total - left, total)
+    with progress_bar("sample", total, "image", done=total - left, disable=not is_main_process()) as bar:
+        for index in todo:
+            shards.write(index, _draw(pipeline, recipe, labels, shards.range(index), batch_size))
+            bar.update(len(shards.range(index)))
+    if is_main_process():
+        shards.wait_for_all()
+        _assemble(shards, out, recipe)
+    else:
+        while shards.folder.exists():
+            time.sleep(WAIT)
+
+
+def _draw(pipeline: LEDiTPipeline, recipe: Recipe, labels: np.ndarray, indices: range, batch_size: int) -> np.ndarray:
+    """The images of some indices. Each device always runs the same program on the same neighbours, so that the number
+    of devices changes nothing, to the last bit."""
+    size = batch_size * pipeline.mesh.size
+    shape, seed = (recipe.height, recipe.width), recipe.seed
+    batches = []
+    for start in range(indices.start, indices.stop, size):
+        places = np.arange(start, start + size)
+        batch = np.take(labels, places, mode="wrap")  # what fills up the last batch is thrown away
+        batches.append(pipeline.decode(pipeline.sample_latents(batch, places, *shape, recipe.options, seed)))
+    return np.concatenate(batches)[: len(indices)]
+
+
+def _assemble(shards: Shards, out: Path, recipe: Recipe) -> None:
+    """Streams the shards into place, one in memory at a time, and removes them."""
+    versions = {name: importlib.metadata.version(name) for name in ("jax", "flax", "numpy")}
+    writer = make_writer(out, shards.num_samples, columns=1, overwrite=True)
+    with progress_bar("assemble", shards.num_samples, "image") as bar:
+        for index in range(shards.count):
+            images = np.load(shards.path(index))
+            writer.write(images)
+            bar.update(len(images))
+    write_json(recipe_path(out), recipe.to_dict() | {"versions": versions})
+    writer.close()
+    shutil.rmtree(shards.folder)

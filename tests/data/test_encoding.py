@@ -1,0 +1,284 @@
+"""Images to latents: what is stored, how the work is shared and gone on with, and what is refused."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from PIL import Image
+from tiny import cpu_devices, tiny_config
+
+from ledit_jax.config import AutoencoderConfig, Config, DataConfig
+from ledit_jax.data.encoding import encode_latents
+from ledit_jax.data.latents import MOMENTS, Latents, read_metadata, shard_path
+from ledit_jax.data.transforms import center_crop, to_float
+from ledit_jax.errors import CheckpointError, ConfigError
+from ledit_jax.models.vae import AutoencoderKL, VAEConfig
+from ledit_jax.training.loop import train
+from ledit_jax.weights import export_vae, load_vae
+
+ROOT = Path(__file__).parents[2]
+VAE = VAEConfig(block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4)
+AUTOENCODER = AutoencoderConfig(kind="sd", downsample=2)
+BAD = 17
+SIZES = dict(scale=0.18215, batch_size=4, shard_size=6)
+
+
+def write_vae(folder, seed):
+    model = AutoencoderKL(VAE, nnx.Rngs(seed))
+    export_vae(folder, nnx.to_pure_dict(nnx.state(model, nnx.Param)), VAE)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def vae(tmp_path_factory):
+    return write_vae(tmp_path_factory.mktemp("vae") / "a", 0)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Forty JPEGs in four classes, of several sizes, one of them cut short."""
+    root = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for i in range(40):
+        file = root / f"class{i // 10}" / f"{i:02d}.jpg"
+        file.parent.mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (20 + i % 7, 18 + i % 5, 3), np.uint8)).save(file)
+        if i == BAD:
+            file.write_bytes(file.read_bytes()[:100])
+    return root
+
+
+@pytest.fixture(scope="module")
+def data(images):
+    return DataConfig(source="image_folder", path=str(images), image_height=16, image_width=12, max_bad_share=0.05)
+
+
+def open_latents(folder):
+    return Latents(str(folder), 16, 12, AUTOENCODER)
+
+
+def assert_same_records(left, right):
+    assert len(left) == len(right) == 39
+    for i in range(39):
+        assert left[i]["label"] == right[i]["label"]
+        for name in MOMENTS:
+            np.testing.assert_array_equal(left[i][name], right[i][name])
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, data, vae):
+    """Folder and report of a run that nobody touched."""
+    folder = tmp_path_factory.mktemp("latents") / "whole"
+    return folder, encode_latents(data, vae, folder, **SIZES)
+
+
+def test_records_are_the_autoencoders_moments_of_both_flips(whole, images, vae):
+    latents, model = open_latents(whole[0]), load_vae(vae)
+    files = [file for i, file in enumerate(sorted(images.rglob("*.jpg"))) if i != BAD]
+    assert len(latents) == len(files) == 39
+    for i in (0, 6, 16, 17, 38):
+        image = center_crop(Image.open(files[i]).convert("RGB"), 16, 12)
+        x = jnp.asarray(to_float(np.stack([image, image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)])))
+        mean, logvar = model.encode(x)
+        record = latents[i]
+        assert record["label"] == int(files[i].parent.name[-1]) and record["mean"].shape == (8, 6, 4)
+        for name, expected in zip(MOMENTS, (mean[0], logvar[0], mean[1], logvar[1]), strict=True):
+            np.testing.assert_allclose(record[name], expected, atol=1e-5)
+        assert abs(record["mean"] - record["mean_flip"]).max() > 1e-2
+
+
+def test_metadata_and_report(whole, images, vae):
+    folder, report = whole
+    metadata = read_metadata(str(folder))
+    stored = json.loads((folder / "metadata.json").read_text())
+    assert stored == dataclasses.asdict(metadata) == dataclasses.asdict(report.metadata)
+    assert (metadata.count, metadata.skipped, metadata.num_classes) == (39, 1, 4)
+    assert (metadata.vae, metadata.scale, metadata.layout) == (vae, 0.18215, "NHWC")
+    assert (metadata.height, metadata.width, metadata.downsample) == (16, 12, 2)
+    assert metadata.source == f"image_folder {images}" and len(metadata.vae_id) == 16
+    assert report.encoded == 39 and report.images_per_sec > 0
+    # Four moments of 8 x 6 x 4 floats, a header, and what ArrayRecord adds to small files.
+    assert report.bytes_per_image > 4 * 8 * 6 * 4 * 4 + 20
+    assert "encoded 39 images at" in str(report) and "images/s" in str(report) and "bytes/image" in str(report)
+
+
+def test_bad_images_are_named_and_too_many_stop(tmp_path, data, vae, caplog):
+    encode_latents(data, vae, tmp_path / "a", **SIZES)
+    assert f"{BAD}.jpg" in caplog.text
+    many = dataclasses.replace(data, max_bad_share=0.0)
+    for i in range(3):  # a verdict takes 100 reads
+        folder = Path(tmp_path / "many" / str(i))
+        folder.mkdir(parents=True)
+        for file in Path(data.path).rglob("*.jpg"):
+            os.link(file, folder / file.name)
+    with pytest.raises(ConfigError, match=r"data.max_bad_share=0.0 is exceeded: . of 1\d\d records"):
+        encode_latents(dataclasses.replace(many, path=str(tmp_path / "many")), vae, tmp_path / "b", **SIZES)
+    assert not list((tmp_path / "b").glob("*.partial"))
+
+
+def test_parts_make_the_same_set_and_the_last_one_finishes_it(tmp_path, data, vae, whole):
+    reports = [encode_latents(data, vae, tmp_path, **SIZES, part=(i, 3)) for i in (2, 0, 1)]
+    assert [report.metadata is not None for report in reports] == [False, False, True]
+    assert [report.missing for report in reports] == [5, 2, 0]
+    assert "2 files are still to be written" in str(reports[1])
+    assert_same_records(open_latents(tmp_path), open_latents(whole[0]))
+
+
+def test_workers_and_other_batches_make_the_same_records(tmp_path, data, vae, whole):
+    encode_latents(dataclasses.replace(data, num_workers=2), vae, tmp_path / "a", **SIZES)
+    assert_same_records(open_latents(tmp_path / "a"), open_latents(whole[0]))
+    encode_latents(data, vae, tmp_path / "b", **(SIZES | {"batch_size": 3}))
+    left, right = open_latents(tmp_path / "b"), open_latents(whole[0])
+    for i in range(39):
+        np.testing.assert_allclose(left[i]["mean"], right[i]["mean"], atol=1e-5)
+
+
+def test_when_all_is_there_nothing_is_computed(whole, data, vae, monkeypatch):
+    folder, _ = whole
+    before = {file.name: file.stat().st_mtime_ns for file in folder.glob("*.array_record")}
+    monkeypatch.setattr("ledit_jax.data.encoding.load_vae", lambda path: pytest.fail("the autoencoder was loaded"))
+    report = encode_latents(data, vae, folder, **SIZES)
+    assert report.encoded == 0 and "nothing is left to do" in str(report)
+    assert before == {file.name: file.stat().st_mtime_ns for file in folder.glob("*.array_record")}
+
+
+def test_another_plan_is_refused(whole, tmp_path, data, vae):
+    folder, _ = whole
+    for changes, sizes, message in [
+        ({"image_height": 18}, {}, "begun with height=16, and this is height=18"),
+        ({}, {"shard_size": 7}, "begun with shard_size=6"),
+        ({}, {"scale": 0.2}, "begun with scale=0.18215"),
+    ]:
+        with pytest.raises(ConfigError, match=message) as caught:
+            encode_latents(dataclasses.replace(data, **changes), vae, folder, **(SIZES | sizes))
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match="begun with vae_id="):
+        encode_latents(data, write_vae(tmp_path / "other", 1), folder, **SIZES)
+
+
+def test_two_processes_cannot_write_one_file(tmp_path, data, vae):
+    import fcntl
+
+    path = shard_path(tmp_path, 1, 7).with_suffix(".partial")
+    with open(path, "ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(ConfigError, match=r"latents-00001-of-00007.partial' is being written by another process"):
+            encode_latents(data, vae, tmp_path, **SIZES)
+    assert encode_latents(data, vae, tmp_path, **SIZES).metadata.count == 39  # the file is now free
+
+
+def latents_config(folder, **changes) -> Config:
+    values = tiny_config(train=dict(num_steps=1, batch_size=8)).to_dict()
+    values["data"] |= dict(source="latents", path=str(folder), image_height=16, image_width=12, image_channels=3)
+    values["autoencoder"] |= dict(kind="sd", downsample=2) | changes
+    return Config.from_dict(values)
+
+
+def test_training_takes_them_and_refuses_another_size_or_vae(whole, tmp_path, vae):
+    folder, _ = whole
+    train(latents_config(folder, checkpoint=vae), tmp_path / "run")
+    other = write_vae(tmp_path / "other", 1)
+    with pytest.raises(ConfigError, match=r"autoencoder.checkpoint=.*other.* is not what made the latents"):
+        train(latents_config(folder, checkpoint=other), tmp_path / "refused")
+    config = latents_config(folder)
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, image_height=32))
+    with pytest.raises(ConfigError, match=r"data.image_height=32 does not match the latents .* have 16"):
+        train(config, tmp_path / "refused")
+    assert not (tmp_path / "refused").exists()
+
+
+def script(*arguments, devices=1) -> list:
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    environment["XLA_FLAGS"] = cpu_devices(devices)
+    return subprocess.Popen(
+        [sys.executable, "encode_latents.py", *arguments],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def command_line(data, vae, output) -> list[str]:
+    sizes = ["--height=16", "--width=12", "--batch_size=4", "--shard_size=6", "--max_bad_share=0.05"]
+    return [f"--path={data.path}", f"--vae={vae}", f"--output={output}", *sizes]
+
+
+def test_a_killed_process_goes_on_without_a_duplicate_or_a_loss(tmp_path, data, vae, whole):
+    """A real process, SIGKILL in the middle of a file, then the same command."""
+    process = script(*command_line(data, vae, tmp_path))
+    while not list(tmp_path.glob("*.array_record")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    there = {file.name: file.stat().st_mtime_ns for file in tmp_path.glob("*.array_record")}
+    assert 0 < len(there) < 7, "the kill came too late"
+    with pytest.raises(ConfigError, match="has no metadata.json"):
+        open_latents(tmp_path)
+
+    process = script(*command_line(data, vae, tmp_path))
+    out, log = process.communicate()
+    assert process.returncode == 0, log
+    assert f"{len(there)} of 7 files are there" in log and "images/s" in out and "bytes/image" in out
+    assert not list(tmp_path.glob("*.partial"))
+    assert there.items() <= {file.name: file.stat().st_mtime_ns for file in tmp_path.glob("*.array_record")}.items()
+    assert_same_records(open_latents(tmp_path), open_latents(whole[0]))
+
+
+def test_four_devices_share_each_batch(tmp_path, data, vae, whole):
+    process = script(*command_line(data, vae, tmp_path), devices=4)
+    _, log = process.communicate()
+    assert process.returncode == 0, log
+    got, expected = open_latents(tmp_path), open_latents(whole[0])
+    for i in range(39):
+        for name in MOMENTS:
+            np.testing.assert_allclose(got[i][name], expected[i][name], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "flag, message",
+    [
+        ("--path=/nothing", "--path='/nothing' is not a folder"),
+        ("--vae=/nothing", "checkpoint /nothing does not exist"),
+        ("--height=15", "height=15 is not a positive multiple of 2"),
+        ("--part=2/2", "--part=2/2 must be INDEX/COUNT"),
+    ],
+    ids=["path", "vae", "height", "part"],
+)
+def test_bad_input_is_one_line(tmp_path, data, vae, flag, message):
+    process = script(*command_line(data, vae, tmp_path / "out"), flag)
+    _, log = process.communicate()
+    assert process.returncode == 2 and log.startswith("error: ") and log.count("\n") == 1 and message in log, log
+    assert not (tmp_path / "out").exists()
+
+
+def test_devices_must_divide_the_batch(tmp_path, data, vae, monkeypatch):
+    monkeypatch.setattr(jax, "local_device_count", lambda: 8)
+    with pytest.raises(ConfigError, match="--batch_size=4 is not a multiple of the 8 devices"):
+        encode_latents(data, vae, tmp_path, **SIZES)
+
+
+def test_a_models_checkpoint_is_no_vae(tmp_path, data):
+    model = Path(ROOT / "assets" / "digits")
+    with pytest.raises(CheckpointError, match="is a model's, and a VAE's is needed"):
+        encode_latents(data, str(model), tmp_path / "out", **SIZES)
+
+
+def test_help_teaches():
+    process = script("--help")
+    text, _ = process.communicate()
+    assert process.returncode == 0
+    for part in ("python encode_latents.py --source=tfds", "the same command goes on", "--part=0/8", "--shard_size"):
+        assert part in text

@@ -1,0 +1,130 @@
+"""The study on photographs: how images are parted, what the judge reads, and a study from a zip to its tables."""
+
+import csv
+import dataclasses
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import tiny_config
+
+from experiments import photo_judge as photo_classifier
+from experiments.photo_judge import PhotoClassifier
+from experiments.study.config import StudyConfig
+from experiments.study.photos import HELD_OUT_EVERY, split_images
+from experiments.study.run import run_study
+from ledit_jax.errors import ConfigError
+
+CLASSES = {"green": (30, 170, 40), "orange": (220, 130, 20), "violet": (120, 40, 190)}
+PER_CLASS = 14
+SIDE = 20
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Class folders of noisy images, a colour for each class."""
+    root, rng = tmp_path_factory.mktemp("photographs"), np.random.default_rng(0)
+    for name, color in CLASSES.items():
+        (root / name).mkdir()
+        for index in range(PER_CLASS):
+            noisy = np.array(color) + rng.normal(0, 25, (SIDE, SIDE + index % 3, 3))
+            Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(root / name / f"{index:02}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def archive(folder, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("zip") / "photographs.zip"
+    with zipfile.ZipFile(path, "w") as images:
+        for file in sorted(folder.rglob("*.png")):
+            images.write(file, file.relative_to(folder))
+    return path
+
+
+def _table(part: Path) -> list[tuple[str, str]]:
+    """(class and file, label) of each row, with the images there to be read."""
+    with open(part / "labels.csv", newline="") as stream:
+        rows = [(row["file"], row["label"]) for row in csv.DictReader(stream)]
+    assert all((part / file).is_file() for file, _ in rows)
+    return [("/".join(Path(file).parts[-2:]), label) for file, label in rows]
+
+
+@pytest.mark.parametrize("kind", ["folder", "archive"])
+def test_every_sixth_image_of_a_class_is_held_out(kind, folder, archive, tmp_path):
+    source = {"folder": folder, "archive": archive}[kind]
+    parted = split_images(source, tmp_path / "images")
+    train, test = (_table(parted / part) for part in ("train", "test"))
+    expected = [(f"{name}/{i:02}.png", str(label)) for label, name in enumerate(CLASSES) for i in (5, 11)]
+    assert test == expected
+    assert len(train) == 3 * (PER_CLASS - PER_CLASS // HELD_OUT_EVERY) and not set(train) & set(test)
+
+    # What is there is kept, also when the source is gone.
+    before = (parted / "train" / "labels.csv").stat().st_mtime_ns
+    assert split_images(tmp_path / "gone.zip", parted) == parted
+    assert (parted / "train" / "labels.csv").stat().st_mtime_ns == before
+
+
+def test_images_that_cannot_be_parted_are_named(folder, tmp_path):
+    damaged = tmp_path / "damaged.zip"
+    damaged.write_bytes(b"PK not a zip")
+    with pytest.raises(ConfigError, match="damaged.zip cannot be unpacked"):
+        split_images(damaged, tmp_path / "a")
+    few = tmp_path / "few"
+    for name in ("one", "two"):
+        (few / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(few / name / "only.png")
+    with pytest.raises(ConfigError, match="class 0 has fewer than 6 images"):
+        split_images(few, tmp_path / "b")
+    assert not (tmp_path / "a").exists() and not (tmp_path / "b").exists()
+
+
+@pytest.fixture
+def small_judge(monkeypatch):
+    monkeypatch.setattr(photo_classifier, "WIDTHS", (8, 16, 16))
+
+
+def test_the_judge_reads_classes_at_sizes_it_has_not_seen(small_judge):
+    rng = np.random.default_rng(1)
+
+    def draw_set(count, height, width):
+        """Class 0 has bars that lie, class 1 bars that stand; colour and place say nothing."""
+        labels = np.arange(count) % 2
+        y, x = np.mgrid[:height, :width]
+        waves = [np.sin(12 * (x / width if label else y / height) + rng.uniform(0, 6)) for label in labels]
+        colors = rng.uniform(60, 120, (count, 1, 1, 3))
+        return (127 + np.stack(waves)[..., None] * colors).astype(np.uint8), labels
+
+    judge = PhotoClassifier.train([draw_set(40, 16, 16), draw_set(40, 24, 24)], num_classes=2, num_steps=20, seed=0)
+    images, labels = draw_set(40, 20, 28)
+    assert judge.accuracy(images, labels) > 0.9
+    assert judge.accuracy(images, 1 - labels) < 0.1
+    assert judge.features(images).shape == (40, 16)
+    with pytest.raises(ConfigError, match="num_classes=1 is too few"):
+        PhotoClassifier.train([(images, labels)], num_classes=1, num_steps=1, seed=0)
+
+
+def tiny_study(images: Path, **fields) -> StudyConfig:
+    config = tiny_config(model=dict(num_classes=3), train=dict(dilation_probability=0.0))
+    data = dataclasses.replace(config.data, source="image_folder", image_channels=3, flip=True)
+    defaults = dict(methods=("ledit",), sizes=("12x8",), steps=2, per_class=2, judge_steps=9)
+    experiment = dataclasses.replace(config, data=data)
+    study = StudyConfig(experiment=experiment, images=str(images), **(defaults | fields))
+    return StudyConfig.from_dict(dataclasses.asdict(study))
+
+
+def test_study_from_a_zip_to_its_tables(small_judge, archive, tmp_path):
+    cells = run_study(tiny_study(archive), tmp_path)
+    assert [(c.size, c.error) for c in cells] == [((12, 8), "")]
+    assert cells[0].figures.num_samples == 6 and cells[0].figures.objects is None
+    with np.load(tmp_path / "samples" / "ledit" / "seed-0" / "12x8.npz") as arrays:
+        assert arrays["images"].shape == (6, 12, 8, 3)
+    table = (tmp_path / "table.md").read_text()
+    assert "| method                 | 12x8 (2:3) |" in table and "real held-out images" in table
+
+
+def test_a_size_beyond_the_real_images_is_named_before_any_training(small_judge, archive, tmp_path):
+    with pytest.raises(ConfigError, match="size 24x24 is larger than the real images"):
+        run_study(tiny_study(archive, sizes=("8x8", "24x24")), tmp_path)
+    assert not (tmp_path / "weights").exists()

@@ -1,0 +1,217 @@
+"""The study end to end at tiny size: what it writes, how it resumes, what fails alone, and what is refused first."""
+
+import csv
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import tiny_config
+
+from configs import digits, study_digits, study_photos, study_shapes
+from experiments import report
+from experiments.study import arms as study_arms
+from experiments.study import cells as study_cells
+from experiments.study.cells import Cell
+from experiments.study.config import BASE, StudyConfig, arm_config
+from experiments.study.methods import ARMS, METHODS
+from experiments.study.reference import Figures
+from experiments.study.run import run_study
+from experiments.study.tables import image_rows, study_tables
+from ledit_jax.config import Config
+from ledit_jax.errors import ConfigError
+from ledit_jax.weights import load_weights
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_real_images():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "MAX_REAL", 200)
+        report.real_images.cache_clear()
+        yield
+    report.real_images.cache_clear()
+
+
+def tiny_study(**fields) -> StudyConfig:
+    experiment = tiny_config(train=dict(checkpoint_every=4, dilation_probability=0.0))
+    defaults = dict(
+        methods=("dit", "ledit"), sizes=("8x8", "12x8"), steps=2, base_steps=1, per_class=2, base_learning_rate=0.1
+    )
+    return StudyConfig.from_dict(dataclasses.asdict(StudyConfig(experiment=experiment, **(defaults | fields))))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """(study, workdir, cells) of a study in which RoPE's training fails, and LEDiT's second size."""
+    workdir = tmp_path_factory.mktemp("study")
+    study = tiny_study(methods=("ledit", "ntk"))
+    real_train, real_measure = study_arms.train, study_cells._measure_cell
+
+    def train(config, workdir, init_from):
+        if config.model.position == "rope":
+            raise FloatingPointError("no luck\nwith these weights")
+        return real_train(config, workdir, init_from)
+
+    def measure_cell(study, name, seed, size, *rest):
+        if (name, seed, size) == ("ledit", 0, (12, 8)):
+            raise MemoryError("too large")
+        return real_measure(study, name, seed, size, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study_arms, "train", train)
+        patch.setattr(study_cells, "_measure_cell", measure_cell)
+        cells = run_study(study, workdir)
+    return study, workdir, cells
+
+
+def test_failures_are_reported_and_take_nothing_down(finished):
+    _, workdir, cells = finished
+    errors = {(c.method, c.size): c.error for c in cells}
+    rope = "training rope: FloatingPointError: no luck with these weights"
+    assert errors == {
+        ("ledit", (8, 8)): "",
+        ("ledit", (12, 8)): "MemoryError: too large",
+        ("ntk", (8, 8)): rope,
+        ("ntk", (12, 8)): rope,
+    }
+    assert cells[0].figures is not None and all(c.figures is None for c in cells[1:])
+    table = (workdir / "table.md").read_text()
+    assert "| RoPE + VisionNTK       | failed   | failed     |" in table and "- ntk, seed 0: " + rope in table
+
+
+def test_results_say_the_same_in_every_form(finished):
+    _, workdir, cells = finished
+    with open(workdir / "table.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    results = json.loads((workdir / "results.json").read_text())
+    assert len(rows) == len(results["cells"]) == len(cells)
+    for cell, row, record in zip(cells, rows, results["cells"], strict=True):
+        assert (row["method"], int(row["seed"]), row["error"]) == (cell.method, cell.seed, cell.error)
+        assert (int(row["height"]), int(row["width"])) == cell.size == tuple(record["size"])
+        if cell.figures:
+            assert float(row["frechet"]) == cell.figures.frechet == record["figures"]["frechet"]
+            assert 0 <= cell.figures.accuracy <= 1 and cell.figures.num_samples == 20
+    assert results["study"]["steps"] == 2 and [tuple(r["size"]) for r in results["real"]] == [(8, 8), (12, 8)]
+    for name in ("accuracy.png", "frechet.png", "duplication.png", "images-8x8.png"):
+        with Image.open(workdir / name) as image:
+            assert image.width > 100
+    assert not (workdir / "objects.png").exists()  # digits are not counted
+    assert not (workdir / "images-12x8.png").exists()  # nothing was drawn
+
+
+def test_resuming_runs_what_is_missing_alone(finished, monkeypatch):
+    study, workdir, cells = finished
+    trained, drawn = [], []
+    real_train, real_measure = study_arms.train, study_cells._measure_cell
+
+    def train(config, path, init_from):
+        trained.append(path.relative_to(workdir / "weights").as_posix())
+        return real_train(config, path, init_from)
+
+    def measure_cell(study, name, seed, size, *rest):
+        drawn.append((name, seed, size))
+        return real_measure(study, name, seed, size, *rest)
+
+    monkeypatch.setattr(study_arms, "train", train)
+    monkeypatch.setattr(study_cells, "_measure_cell", measure_cell)
+    again = run_study(study, workdir)
+    assert trained == ["rope/seed-0"]
+    assert drawn == [("ledit", 0, (12, 8)), ("ntk", 0, (8, 8)), ("ntk", 0, (12, 8))]
+    assert all(c.figures is not None for c in again)
+    assert again[0] == cells[0]
+
+    # Other weights in the folder than this study would train are refused, and other sampling draws anew.
+    with pytest.raises(ConfigError, match="trained with train.num_steps=2, and this study has 3"):
+        run_study(dataclasses.replace(study, steps=3), workdir)
+    drawn.clear()
+    run_study(dataclasses.replace(study, per_class=1, methods=("ledit",), sizes=("8x8",)), workdir)
+    assert drawn == [("ledit", 0, (8, 8))]
+
+
+def test_arms_start_from_the_base(finished):
+    _, workdir, _ = finished
+    (base, config, base_step), (ledit, _, step) = (
+        load_weights(workdir / "weights" / arm / "seed-0", weights)
+        for arm, weights in ((BASE, "ema"), ("ledit", "params"))
+    )
+    assert (base_step, step, config.model.position) == (1, 2, "sincos")
+    # The output's bias starts at 0, the base's step at 0.1 moves its average by 0.01, and two at 1e-3 by 0.002 at most.
+    base, ledit = (params["final_layer"]["linear"]["bias"] for params in (base, ledit))
+    assert np.abs(base).max() > 9e-3 and np.abs(ledit - base).max() < 2.1e-3
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (dict(methods=("ledit", "rop")), "methods: 'rop' is unknown: did you mean rope"),
+        (dict(methods=("ledit", "ledit")), "must be one or more different"),
+        (dict(methods=()), "methods=()"),
+        (dict(sizes=("8x8", "9x8")), "size 9x8: height=9 is not a positive multiple of 2"),
+        (dict(sizes=("8",)), "'8' is not understood"),
+        (dict(seeds=(-1,)), "must not be negative"),
+        (dict(per_class=0), "per_class=0"),
+        (dict(methods=("fit",)), "method fit cannot start from a DiT"),
+        (dict(methods=("lookhere",)), "arm lookhere: model.num_heads=2 is too few"),
+        (dict(images="x"), "images=x is for image_folder"),
+    ],
+)
+def test_bad_settings_are_named_before_any_training(fields, message):
+    with pytest.raises(ConfigError, match=message):
+        tiny_study(**fields)
+
+
+def test_a_method_that_cannot_run_at_a_size_is_named(monkeypatch):
+    from ledit_jax.models import ledit
+
+    def resize_table(table, grid):
+        raise ValueError("no table for so many rows")
+
+    monkeypatch.setattr(ledit, "resize_table", resize_table)
+    with pytest.raises(ConfigError, match="method learnable cannot run at 8x8: no table"):
+        tiny_study(methods=("dit", "learnable"))
+
+
+def test_methods_on_one_line_are_taken_apart():
+    assert tiny_study(methods=("dit,nope-conv", "ledit,")).methods == ("dit", "nope-conv", "ledit")
+
+
+def test_every_method_has_an_arm_that_is_a_valid_model():
+    study = study_digits.study()
+    assert {method.arm for method in METHODS.values()} == set(ARMS)
+    configs = {arm: arm_config(study, arm, 0) for arm in ARMS}
+    for arm in ("ledit", "dit", "nope"):
+        assert configs[arm] == Config.from_dict(digits.get_config(arm).to_dict())
+    assert arm_config(study, BASE, 0) == Config.from_dict(digits.get_config("base").to_dict())
+    # The same budget for all, whatever else differs.
+    budgets = {(c.train.num_steps, c.train.batch_size, c.train.learning_rate, c.train.seed) for c in configs.values()}
+    assert len(budgets) == 1
+    assert len({METHODS[name].arm for name in ("rope", "ntk", "yarn", "riflex", "rope-unscaled")}) == 1
+
+
+def test_study_configs_are_valid(tmp_path):
+    for module in (study_digits, study_shapes, study_photos):
+        values = module.get_config().to_dict()
+        assert set(values["methods"]) <= set(METHODS)
+        values["methods"] = ["dit"]  # checking each method at each size takes a second
+        if module is study_photos:
+            with pytest.raises(ConfigError, match="images='' does not exist"):
+                StudyConfig.from_dict(values)
+            values["images"] = str(tmp_path)
+        assert StudyConfig.from_dict(values).trained_size == (16, 16)
+
+
+def test_tables_have_mean_and_spread_over_seeds():
+    study = tiny_study(methods=("dit",), sizes=("8x8",), seeds=(0, 1))
+    cells = [Cell("dit", seed, (8, 8), Figures(20, share, 3.0, 0.5, None)) for seed, share in ((0, 0.25), (1, 0.75))]
+    real = {(8, 8): Figures(20, 1.0, 0.5, 0.5, None)}
+    table = study_tables(study, cells, real)
+    assert "| DiT, sin/cos           | 50.0% ± 35.4% |" in table and "| real held-out images | 100.0%        |" in table
+
+
+def test_images_stand_in_rows_of_their_method():
+    red, blue = np.zeros((2, 4, 6, 3), np.uint8), np.zeros((2, 4, 6, 3), np.uint8)
+    red[..., 0], blue[..., 2] = 255, 255
+    page = np.asarray(image_rows([("red", red), ("blue", blue)], scale=4))
+    assert page.shape[0] == 2 * 16 + 9
+    assert (page[8, -3] == (255, 0, 0)).all() and (page[-8, -3] == (0, 0, 255)).all()

@@ -1,0 +1,79 @@
+"""The sweep: tables in the paper's layout with the paper's rows, and nothing done twice."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import torch
+from oracles import torch_inception
+from tiny import tiny_config
+
+from experiments.paper import FID
+from experiments.sweep import fid_table, parse_sizes
+from ledit_jax.errors import ConfigError
+from ledit_jax.evaluation.suite import Metrics
+from ledit_jax.models.functional import init_params
+from ledit_jax.weights import export_weights
+
+ROOT = Path(__file__).parents[2]
+
+
+def cells(table):
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+
+
+def test_ours_first_then_the_papers_rows_of_these_sizes():
+    results = {
+        ((384, 384), 1.5): Metrics(9.5, 1.0, 100.0, 0.5, 0.5),
+        ((512, 512), 1.5): Metrics(33.0, 1.0, 100.0, 0.5, 0.5),
+        ((512, 512), 4.0): Metrics(44.0, 1.0, 100.0, 0.5, 0.5),
+    }
+    table = cells(fid_table("xl2", results, 256))
+    assert table[0] == ["FID", "384x384", "512x512"]
+    assert table[2:4] == [["**xl2, cfg 1.5**", "9.50", "33.00"], ["**xl2, cfg 4**", "-", "44.00"]]
+    assert ["LEDiT, fine-tuned (paper)", "9.34", "33.25"] in table
+    assert ["LookHere-180 (paper)", "-", "66.93"] in table
+    assert not any("DiT, RoPE" in row[0] for row in table), "a row with none of these sizes"
+    assert len(cells(fid_table("digits", results, 16))) == 4
+
+
+def test_the_papers_figures():
+    assert FID[256]["LEDiT, fine-tuned"][(448, 448)] == 17.62 and FID[512]["VisionYaRN"][(1024, 1024)] == 104.62
+
+
+def test_sizes():
+    assert parse_sizes(["512x384"]) == [(512, 384)]
+    with pytest.raises(ConfigError, match="--sizes: 512 is no size: write height x width"):
+        parse_sizes(["512"])
+
+
+def test_a_sweep_of_a_tiny_model_and_the_same_command_again(tmp_path):
+    config = tiny_config()
+    export_weights(tmp_path / "c", init_params(config, jax.random.key(0)), config, step=1)
+    torch.save(torch_inception.random_state(), tmp_path / "x.pth")
+    np.savez(tmp_path / "ref.npz", np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8))
+    command = [sys.executable, "-m", "experiments.sweep", f"--checkpoint={tmp_path / 'c'}"]
+    command += [f"--inception={tmp_path / 'x.pth'}", f"--reference={tmp_path / 'ref.npz'}"]
+    command += [f"--workdir={tmp_path / 'w'}", "--sizes=8x8,8x12", "--num_samples=5", "--num_steps=2", "--batch_size=6"]
+
+    def run(*flags):
+        environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+        result = subprocess.run([*command, *flags], cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    first = run()
+    names = {"8x8-cfg1.5", "8x12-cfg1.5"}
+    figures = json.loads((tmp_path / "w" / "sweep.json").read_text())
+    assert set(figures) == names and all(f["fid"] > 0 for f in figures.values())
+    assert "8x12" in first and (tmp_path / "w" / "sweep.md").read_text() in first
+    assert json.loads((tmp_path / "w" / "8x12-cfg1.5.json").read_text())["recipe"]["width"] == 12
+    written = {path: path.stat().st_mtime_ns for name in names for path in (tmp_path / "w").glob(f"{name}.*")}
+    assert len(written) >= 6
+    assert run() == first
+    assert {path: path.stat().st_mtime_ns for path in written} == written, "something was drawn or measured again"

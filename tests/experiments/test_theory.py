@@ -1,0 +1,109 @@
+"""The variance of causal attention and the position probe: the theorem by simulation, and networks that must differ."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import noisy_params, tiny_config
+
+from experiments.theory.block_outputs import block_outputs, noisy_images
+from experiments.theory.position_probe import chance_error, probe, probe_figure, token_places
+from experiments.theory.variance import attended, fit_law, measure_variance, theorem_variance
+from ledit_jax.errors import ConfigError
+from ledit_jax.models.functional import init_params, make_apply
+
+DRAWS = 200_000
+
+
+def run_blocks(params, config, *inputs):
+    """Each block's (mixed, output), compiled."""
+    run = jax.jit(lambda *inputs: [(b.mixed, b.output) for b in block_outputs(params, config, *inputs)])
+    return run(*inputs)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 20])
+@pytest.mark.parametrize(("mean", "std"), [(0.0, 1.0), (1.5, 0.7)])
+def test_theorem_by_simulation(count, mean, std):
+    rng = np.random.default_rng(count)
+    scores = np.log(rng.exponential(size=(DRAWS, count)))
+    weights = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    terms = weights * rng.normal(mean, std, (DRAWS, count))
+    # The terms one by one, as the theorem has it; and together, where the mean drops out.
+    assert terms.var(axis=0).sum() == pytest.approx(theorem_variance(count, mean, std), rel=0.02)
+    assert terms.sum(axis=1).var() == pytest.approx(2 * std**2 / (count + 1), rel=0.02)
+
+
+def test_attended_tokens_are_the_scans():
+    assert attended("a", 2, 3).tolist() == [1, 2, 3, 4, 5, 6]
+    assert attended("b", 2, 3).tolist() == [1, 2, 3, 2, 4, 6]
+    assert attended("none", 2, 2).tolist() == [4] * 4
+
+
+def test_the_law_is_found_where_it_holds():
+    counts = np.array([1, 2, 4, 9])
+    assert fit_law(3 / (counts + 1), counts) == pytest.approx((3, 1, 1))
+    assert fit_law(5 * (counts + 1.0) ** -0.5, counts)[1:] == pytest.approx((1, 0.5))
+
+
+@pytest.mark.parametrize("family", ["LEDiT", "LookHere", "FiTv2"])
+def test_block_outputs_are_the_networks_own(family):
+    config = tiny_config(family, model=dict(width=32, num_heads=4))
+    params = noisy_params(config)
+    x, t, y = noisy_images(config, 8, 12, 3, 500, seed=0)
+    z = run_blocks(params, config, x, t, y)[-1][1]
+    # The last block's output through the final layer is what the network returns.
+    final = params["final_layer"]
+    condition = jax.nn.silu(_conditioning(config, params, t, y))
+    shift, scale = jnp.split(condition @ final["adaln"]["kernel"] + final["adaln"]["bias"], 2, axis=-1)
+    z = (z - z.mean(-1, keepdims=True)) / jnp.sqrt(z.var(-1, keepdims=True) + config.model.norm_eps)
+    z = (z * (1 + scale[:, None]) + shift[:, None]) @ final["linear"]["kernel"] + final["linear"]["bias"]
+    images = z.reshape(3, 4, 6, 2, 2, 2).swapaxes(2, 3).reshape(3, 8, 12, 2)
+    logit_scale = np.sqrt(np.log(24) / np.log(16))
+    expected = jax.jit(make_apply(config))(params, x, t, y, logit_scale=logit_scale)
+    np.testing.assert_allclose(images, expected, rtol=2e-4, atol=2e-4)
+
+
+def _conditioning(config, params, t, y):
+    frequencies = np.exp(-np.log(10_000.0) * np.arange(128) / 128)
+    angles = np.asarray(t)[:, None] * frequencies
+    p = params["timestep_embed"]
+    hidden = jax.nn.silu(np.concatenate([np.cos(angles), np.sin(angles)], -1) @ p["fc1"]["kernel"] + p["fc1"]["bias"])
+    return hidden @ p["fc2"]["kernel"] + p["fc2"]["bias"] + params["label_embed"]["embedding"][y]
+
+
+def test_first_token_of_a_causal_block_mixes_its_own_value_alone():
+    config = tiny_config("LEDiT", model=dict(block_order="ca", scan="a"))
+    params = noisy_params(config)
+    first, second = (noisy_images(config, 8, 8, 2, 999, seed)[0] for seed in (0, 1))
+    rest = second.at[:, :2, :2].set(first[:, :2, :2])
+    _, t, y = noisy_images(config, 8, 8, 2, 999, 0)
+    # Without the convolution, which looks around.
+    params["conv"]["kernel"] = jnp.zeros_like(params["conv"]["kernel"]).at[1, 1].set(jnp.eye(16))
+    mixed, _ = run_blocks(params, config, jnp.concatenate([first, rest]), jnp.tile(t, 2), jnp.tile(y, 2))[0]
+    np.testing.assert_allclose(mixed[:2, 0], mixed[2:, 0], rtol=1e-5, atol=1e-6)
+    assert np.abs(mixed[:2, 1] - mixed[2:, 1]).max() > 1e-2
+
+
+def test_probe_finds_position_where_there_is_some(tmp_path):
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(40, 16, 8))
+    places = token_places(4, 4)
+    assert places[5].tolist() == [1, 1] and np.mean((places - 1.5) ** 2) == chance_error(4, 4)
+    known = noise.copy()
+    known[..., :2] = places + 0.1 * noise[..., :2]
+    assert probe(known, (4, 4), 0) < 0.2 * chance_error(4, 4) < 0.7 * probe(noise, (4, 4), 0)
+    probe_figure({"known": [0.1, 0.2]}, 1.25, tmp_path / "probe.png")
+    assert (tmp_path / "probe.png").stat().st_size > 5_000
+
+
+def test_bad_input_is_named():
+    nope, ledit = tiny_config("NoPE"), tiny_config("LEDiT")
+    params = init_params(ledit, jax.random.key(0))
+    with pytest.raises(ConfigError, match="model.block_order=sa"):
+        measure_variance(init_params(nope, jax.random.key(0)), nope, 8, 8, [0], 4, 0)
+    with pytest.raises(ConfigError, match="timestep=1000"):
+        measure_variance(params, ledit, 8, 8, [1000], 4, 0)
+    with pytest.raises(ConfigError, match="height=9"):
+        measure_variance(params, ledit, 9, 8, [0], 4, 0)
+    with pytest.raises(ConfigError, match="images=2"):
+        probe(np.zeros((2, 4, 3)), (2, 2), 0)

@@ -1,0 +1,62 @@
+"""What --out names: grids, folders and ADM's npz, each whole or not there at all."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ledit_jax.errors import ConfigError
+from ledit_jax.sampling.writers import make_writer
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (5, 6, 4, 3), dtype=np.uint8)
+
+
+def write(out, images=IMAGES, overwrite=False):
+    writer = make_writer(out, len(images), columns=3, overwrite=overwrite)
+    writer.write(images[:2])
+    assert not out.exists() or overwrite
+    writer.write(images[2:])
+    writer.close()
+    assert [p.name for p in out.parent.iterdir()] == [out.name]
+
+
+def test_npz_is_adm_layout(tmp_path):
+    write(tmp_path / "x.npz")
+    with np.load(tmp_path / "x.npz") as archive:
+        assert archive.files == ["arr_0"]
+        np.testing.assert_array_equal(archive["arr_0"], IMAGES)
+
+
+def test_grey_npz_gets_three_equal_channels(tmp_path):
+    write(tmp_path / "x.npz", IMAGES[..., :1])
+    with np.load(tmp_path / "x.npz") as archive:
+        np.testing.assert_array_equal(archive["arr_0"], np.repeat(IMAGES[..., :1], 3, axis=-1))
+
+
+def test_folder_has_one_png_each(tmp_path):
+    write(tmp_path / "images")
+    for index, image in enumerate(IMAGES):
+        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "images" / f"{index:06d}.png")), image)
+
+
+def test_grid_has_every_image_in_its_place(tmp_path):
+    write(tmp_path / "x.png")
+    grid = np.asarray(Image.open(tmp_path / "x.png"))
+    assert grid.shape == (2 * 8 + 2, 3 * 6 + 2, 3)
+    np.testing.assert_array_equal(grid[2:8, 8:12], IMAGES[1])
+    np.testing.assert_array_equal(grid[10:16, 2:6], IMAGES[3])
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.npz", "images"])
+def test_existing_output_is_kept_unless_told_otherwise(tmp_path, name):
+    write(tmp_path / name)
+    with pytest.raises(ConfigError, match="exists already: choose another name or add --overwrite"):
+        make_writer(tmp_path / name, 5, 3, overwrite=False)
+    write(tmp_path / name, IMAGES[::-1], overwrite=True)
+
+
+def test_unknown_ending_and_unwritable_place(tmp_path):
+    with pytest.raises(ConfigError, match="unknown ending"):
+        make_writer(tmp_path / "x.jpg", 5, 3, overwrite=False)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot be written"):
+        make_writer(tmp_path / "file" / "x.npz", 5, 3, overwrite=False)
