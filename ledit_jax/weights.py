@@ -18,8 +18,9 @@ import orbax.checkpoint as ocp
 from flax import nnx
 
 from ledit_jax.config import Config
+from ledit_jax.diffusion import make_process
 from ledit_jax.errors import CheckpointError
-from ledit_jax.models.functional import Params, abstract_params
+from ledit_jax.models import Params, abstract_params, make_network
 from ledit_jax.models.vae import AutoencoderKL, VAEConfig
 
 _PIECE = 64 * 2**20  # bytes of an array that are written at a time, and of a file
@@ -50,7 +51,8 @@ def load_weights(path: str | Path, weights: str = "ema") -> tuple[Params, Config
         raise CheckpointError(f"checkpoint {folder} holds no {weights}, only {', '.join(held)}")
     description = load_description(folder)
     config = Config.from_dict(description["config"])
-    return _read(folder / weights, abstract_params(config)), config, description["step"]
+    network = make_network(config, make_process(config))
+    return _read(folder / weights, abstract_params(network)), config, description["step"]
 
 
 def load_vae(path: str | Path) -> AutoencoderKL:

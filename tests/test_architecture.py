@@ -16,9 +16,9 @@ BELOW = {
     "models": {"errors", "config", "parallel", "ops"},
     "diffusion": {"errors", "config"},
     "data": {"errors", "config", "files", "progress", "weights"},
-    "weights": {"errors", "config", "models"},
-    "flops": {"config"},
-    "convert": {"errors", "config", "files", "models", "weights"},
+    "weights": {"errors", "config", "models", "diffusion"},
+    "flops": {"models"},
+    "convert": {"errors", "config", "files", "models", "diffusion", "weights"},
     "evaluation": {"errors", "config", "data", "files", "models", "progress", "sampling"},
     "training": {"errors", "config", "files", "parallel", "ops", "models", "diffusion", "data", "weights", "flops"},
     "sampling": {
@@ -32,7 +32,7 @@ BELOW = {
         "diffusion",
         "weights",
     },
-    "compile_only": {"errors", "config", "flops", "models", "parallel", "training", "sampling"},
+    "compile_only": {"errors", "config", "flops", "models", "diffusion", "parallel", "training", "sampling"},
     "cli": {"errors", "config", "parallel"},
     "__init__": {"sampling"},
 }

@@ -7,9 +7,13 @@ import sys
 from pathlib import Path
 
 import jax
+from flax import nnx
 
-from ledit_jax.config import Config, DataConfig, SampleConfig, TrainConfig, model_preset, validate
-from ledit_jax.models.functional import Params, init_params
+from ledit_jax.config import Config, DataConfig, ModelConfig, SampleConfig, TrainConfig, model_preset, validate
+from ledit_jax.diffusion import make_process
+from ledit_jax.models import LEDiTNetwork, Params, init_params, make_network
+from ledit_jax.models.ledit import LEDiT
+from ledit_jax.models.positions import make_position
 
 
 def tiny_config(family: str = "LEDiT", *, model: dict | None = None, train: dict | None = None) -> Config:
@@ -42,9 +46,22 @@ def with_train(config: Config, **fields) -> Config:
     return dataclasses.replace(config, train=dataclasses.replace(config.train, **fields))
 
 
+def network_of(config: Config) -> LEDiTNetwork:
+    """The network that a config describes."""
+    return make_network(config, make_process(config))
+
+
+def build_ledit(
+    config: ModelConfig, in_channels: int, rngs: nnx.Rngs, grid: tuple[int, int] = (16, 16), scaled: bool = False
+) -> LEDiT:
+    """The module for noise and variance of so many channels; `scaled` is sampling's attention scaling beyond `grid`."""
+    position = make_position(config, grid)
+    return LEDiTNetwork(config, in_channels, 2 * in_channels, grid, position, attention_scaling=scaled).build(rngs)
+
+
 def noisy_params(config: Config) -> Params:
     """Initialised parameters with noise on top, so that zero-initialised layers do not hide anything."""
-    params, key = init_params(config, jax.random.key(0)), jax.random.key(1)
+    params, key = init_params(network_of(config), jax.random.key(0)), jax.random.key(1)
     return jax.tree.map(lambda a: a + 0.1 * jax.random.normal(key, a.shape), params)
 
 

@@ -10,8 +10,9 @@ import ml_collections
 from experiments.study.methods import ARMS, Method, find_method
 from ledit_jax.config import Config, check_image_size
 from ledit_jax.config.parse import from_mapping
+from ledit_jax.diffusion import make_process
 from ledit_jax.errors import ConfigError
-from ledit_jax.models.functional import abstract_params, make_apply
+from ledit_jax.models import abstract_params, make_apply, make_network
 
 Size = tuple[int, int]
 """Height and width in pixels."""
@@ -145,14 +146,13 @@ def _check_method(study: StudyConfig, name: str, method: Method) -> None:
     settings["model"]["depth"] = 2
     settings["sample"] |= sampling_options(study, method)
     config = Config.from_dict(settings)
-    apply, params = make_apply(config), abstract_params(config)
+    network = make_network(config, make_process(config)).for_sampling(config.sample)
+    apply, params = make_apply(network), abstract_params(network)
     label = jax.ShapeDtypeStruct((1,), "int32")
     for height, width in study.image_sizes:
         x = jax.ShapeDtypeStruct((1, *config.latent_shape(height, width)), "float32")
         try:
-            jax.eval_shape(
-                lambda p, x, t, y: apply(p, x, t, y, rope_method=config.sample.rope_method), params, x, label, label
-            )
+            jax.eval_shape(apply, params, x, label, label)
         except (TypeError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise ConfigError(f"method {name} cannot run at {height}x{width}: {reason}") from error

@@ -15,7 +15,7 @@ import numpy as np
 from ledit_jax.config import AutoencoderConfig, Config, DataConfig, ModelConfig, TrainConfig, model_preset
 from ledit_jax.convert.tables import CONV, LINEAR, SAME, Axes, Row, Shapes, Table
 from ledit_jax.errors import ConfigError
-from ledit_jax.models.position import sincos_table
+from ledit_jax.models.tables import sincos_table
 
 # Our modules -> theirs; {} is the block, and several are joined.
 _DIT = {

@@ -23,8 +23,9 @@ from ledit_jax.convert.dit import (
 from ledit_jax.convert.files import StoredTensors, check_output, open_tensors, written_aside
 from ledit_jax.convert.tables import Table, check_table, flatten_params, param_shapes, unflatten_params
 from ledit_jax.convert.vae import vae_config_from_shapes, vae_params_from_torch
+from ledit_jax.diffusion import make_process
 from ledit_jax.errors import ConfigError
-from ledit_jax.models.functional import Params, abstract_params
+from ledit_jax.models import Params, abstract_params, make_network
 from ledit_jax.models.vae import AutoencoderKL, VAEConfig
 from ledit_jax.weights import export_vae, export_weights
 
@@ -98,7 +99,7 @@ def _read_dit(
         config = dit_config(own.shapes, layout, stored.settings, model, num_heads)
     if model:
         check_model(model, config)
-    like = abstract_params(config)
+    like = abstract_params(make_network(config, make_process(config)))
     shapes = param_shapes(flatten_params(like))
     table = dit_table(shapes, layout, config.model.patch_size)
     constants = position_shapes(config, own.shapes, layout)

@@ -12,7 +12,7 @@ from ledit_jax.convert.files import check_output, write_tensors, written_aside
 from ledit_jax.convert.tables import flatten_params, param_shapes
 from ledit_jax.convert.vae import vae_params_to_torch
 from ledit_jax.errors import ConfigError
-from ledit_jax.models.functional import Params
+from ledit_jax.models import Params
 from ledit_jax.weights import describe, find_checkpoint, load_description, load_vae, load_weights
 
 _log = logging.getLogger(__name__)

@@ -55,6 +55,7 @@ class Loader:
         batch = next(self._iterator)
         self._next_batch += 1
         self._bad.add(batch.pop("bad"), self._next_batch * self._stream["batch_size"])
+        batch["condition"] = batch.pop("label")
         return batch
 
     def get_state(self) -> dict[str, int | str]:
@@ -98,10 +99,12 @@ def make_loader(
     config: DataConfig,
     autoencoder: AutoencoderConfig,
     *,
+    condition=None,
     batch_size: int,
     seed: int,
     process_index: int = 0,
     process_count: int = 1,
+    source=None,
 ) -> Loader:
     """Loader of process `process_index` of `process_count`, in batches of `batch_size` for this process.
 
@@ -117,7 +120,7 @@ def make_loader(
         raise ConfigError(f"data.max_bad_share={config.max_bad_share} is not between 0 and 1")
     if seed < 0:
         raise ConfigError(f"train.seed={seed} must be 0 or more")
-    source = make_source(config, autoencoder)
+    source = source or make_source(config, autoencoder)
     shard = ProcessShare(source, process_index, process_count)
     if not 0 < batch_size <= len(shard):
         raise ConfigError(
@@ -150,4 +153,6 @@ def make_loader(
     }
     if config.source == "latents":
         stream["vae"] = source.metadata.vae_id
-    return Loader(batches, source.num_classes, config.num_workers, config.max_bad_share, stream)
+    loader = Loader(batches, source.num_classes, config.num_workers, config.max_bad_share, stream)
+    loader.source = source
+    return loader

@@ -28,7 +28,7 @@ def attention(
     grid: tuple[int, int],
     scan: str = "none",
     causal: Bool[Array, " B"] | None = None,
-    logit_scale: float | Float[Array, ""] = 1.0,
+    logit_scale: float | np.float32 | Float[Array, ""] = 1.0,
     bias: Float[Array, "N T T"] | None = None,
     backend: str = "auto",
 ) -> Float[Array, "B T N K"]:

@@ -52,7 +52,7 @@ def splash_attention(
     grid: tuple[int, int],
     scan: str,
     causal: Bool[Array, " B"] | None,
-    scale: float | Float[Array, ""],
+    scale: float | np.float32 | Float[Array, ""],
     interpret: bool = False,
 ) -> Float[Array, "B T N K"]:
     """As `ledit_jax.ops.attention.attention`, with `scale` on the logits in all; `interpret` runs it without a TPU.

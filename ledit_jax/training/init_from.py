@@ -7,12 +7,14 @@ import jax
 import jax.numpy as jnp
 
 from ledit_jax.config import Config
+from ledit_jax.diffusion import make_process
 from ledit_jax.errors import CheckpointError
-from ledit_jax.models.functional import Params, init_params
-from ledit_jax.models.position import resize_table
+from ledit_jax.models import Network, Params, init_params, make_network
+from ledit_jax.models.positions import TABLE
+from ledit_jax.models.tables import resize_table
 from ledit_jax.weights import load_weights
 
-_LABELS, _TABLE = "label_embed/embedding", "position_table"
+_LABELS = "label_embed/embedding"
 # Settings that give the weights their meaning and that no shape tells.
 _MEANING = ("num_heads", "timestep_max_period", "timestep_frequency_shift")
 
@@ -33,7 +35,9 @@ class InitReport:
         return "\n".join([*rows, *self.notes])
 
 
-def init_from_checkpoint(path: str | Path, config: Config, key: jax.Array) -> tuple[Params, InitReport]:
+def init_from_checkpoint(
+    path: str | Path, config: Config, network: Network, key: jax.Array
+) -> tuple[Params, InitReport]:
     """Parameters for `config`, taken from the checkpoint (its EMA) wherever a name exists in both.
 
     Whatever only this config has, such as LEDiT's convolution over a DiT, is initialised as the config says: the
@@ -43,19 +47,20 @@ def init_from_checkpoint(path: str | Path, config: Config, key: jax.Array) -> tu
     """
     source, source_config, step = load_weights(path)
     _check_meaning(path, source_config, config)
-    old, new = _flatten(source), _flatten(init_params(config, key))
+    old, new = _flatten(source), _flatten(init_params(network, key))
     notes = [f"from {path}, step {step}"]
     if source_config.model.num_classes != config.model.num_classes:
         # Other classes: their rows mean nothing here.
         notes.append(f"dropped: {_LABELS} {old.pop(_LABELS).shape} (num_classes differs)")
-    if _TABLE in old and _TABLE in new and old[_TABLE].shape[:2] != new[_TABLE].shape[:2]:
-        notes.append(f"resized: {_TABLE} {old[_TABLE].shape} -> {new[_TABLE].shape}")
-        old[_TABLE] = resize_table(old[_TABLE], new[_TABLE].shape[:2])
+    if TABLE in old and TABLE in new and old[TABLE].shape[:2] != new[TABLE].shape[:2]:
+        notes.append(f"resized: {TABLE} {old[TABLE].shape} -> {new[TABLE].shape}")
+        old[TABLE] = resize_table(old[TABLE], new[TABLE].shape[:2])
     wrong = [f"{name} {old[name].shape} -> {new[name].shape}" for name in old if _differ(old, new, name)]
     if wrong:
         raise CheckpointError(f"--init_from={path} does not fit this model: {'; '.join(wrong)}")
-    if source_config.model.position == "sincos" and config.model.position != "sincos":
-        notes.append("dropped: the sin/cos positional table (not a parameter; this model has no positions)")
+    lost = make_network(source_config, make_process(source_config)).position.lost_when_dropped
+    if lost and source_config.model.position != config.model.position:
+        notes.append(f"dropped: {lost} (not a parameter)")
     merged = {name: jnp.asarray(old.get(name, value)) for name, value in new.items()}
     report = InitReport(
         loaded=tuple(sorted(old.keys() & new.keys())),

@@ -14,6 +14,7 @@ import torch
 from diffusers import DDIMScheduler, DiTTransformer2DModel
 from flax import nnx
 from oracles import torch_dit
+from tiny import network_of
 
 from ledit_jax.config import Config, model_preset
 from ledit_jax.convert.dit import dit_config, dit_layout, dit_table, position_shapes
@@ -68,7 +69,7 @@ def relative_error(got, want):
 def assert_params_are(checkpoint, peer):
     """The checkpoint holds exactly the tensors of the oracle, in the layout that the oracle's own file defines."""
     params, config, _ = load_weights(checkpoint)
-    want = torch_dit.to_ledit_params(peer, abstract_params(config))
+    want = torch_dit.to_ledit_params(peer, abstract_params(network_of(config)))
     jax.tree.map(np.testing.assert_array_equal, params, want)
 
 
@@ -197,8 +198,8 @@ def test_50_steps_of_ddim_with_guidance(tmp_path):
     theirs.save_pretrained(tmp_path / "dit")
     convert_to_checkpoint(tmp_path / "dit", tmp_path / "checkpoint")
     params, config, _ = load_weights(tmp_path / "checkpoint")
-    apply, start, scale = make_apply(config), noise(2, 8, 8, 4), 2.0
-    denoise = guided(lambda x, t, y: apply(params, x, t, y), jnp.array([3, 7]), 10, scale, "3")
+    apply, start, scale = make_apply(network_of(config)), noise(2, 8, 8, 4), 2.0
+    denoise = guided(lambda x, t, y: apply(params, x, t, y), jnp.array([3, 7]), jnp.array([10, 10]), scale, "3")
     ours = jax.jit(lambda x: create_diffusion("ddim50").ddim_sample_loop(denoise, x))(start)
 
     scheduler = DDIMScheduler(beta_start=1e-4, beta_end=0.02, clip_sample=False)
@@ -216,7 +217,7 @@ def test_50_steps_of_ddim_with_guidance(tmp_path):
 
 
 def model_shapes(config):
-    return param_shapes(flatten_params(abstract_params(config)))
+    return param_shapes(flatten_params(abstract_params(network_of(config))))
 
 
 def shapes_of(make):
@@ -323,7 +324,7 @@ def start_of_fine_tuning(checkpoint, **fields):
     """(parameters, report, output on noise) of a LEDiT that starts from the checkpoint."""
     config = dataclasses.replace(load_weights(checkpoint)[1], model=small("LEDiT", **fields))
     params, report = init_from_checkpoint(checkpoint, config, jax.random.key(0))
-    return report, jax.jit(make_apply(config))(params, noise(3, 8, 8, 4), T, Y)
+    return report, jax.jit(make_apply(network_of(config)))(params, noise(3, 8, 8, 4), T, Y)
 
 
 @pytest.mark.parametrize("order", ["sa", "sa_ca"])

@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 from diffusers import AutoencoderKL as TorchVAE
 from oracles import torch_dit
-from tiny import tiny_config
+from tiny import network_of, tiny_config
 
 from ledit_jax.config import model_preset
 from ledit_jax.convert import read
@@ -246,7 +246,7 @@ def test_an_output_that_exists(tmp_path, dit_file, checkpoint):
 
 def test_networks_that_pytorch_has_no_names_for(tmp_path):
     config = tiny_config("FiTv2")
-    export_weights(tmp_path / "fit", init_params(config, jax.random.key(0)), config, step=1)
+    export_weights(tmp_path / "fit", init_params(network_of(config), jax.random.key(0)), config, step=1)
     with pytest.raises(ConfigError, match="has model.block=fit and model.position=rope: only networks with DiT's"):
         convert_to_torch(tmp_path / "fit", tmp_path / "fit.pt")
 

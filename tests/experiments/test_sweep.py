@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from oracles import torch_inception
-from tiny import tiny_config
+from tiny import network_of, tiny_config
 
 from experiments.paper import FID
 from experiments.sweep import fid_table, parse_sizes
@@ -54,7 +54,7 @@ def test_sizes():
 
 def test_a_sweep_of_a_tiny_model_and_the_same_command_again(tmp_path):
     config = tiny_config()
-    export_weights(tmp_path / "c", init_params(config, jax.random.key(0)), config, step=1)
+    export_weights(tmp_path / "c", init_params(network_of(config), jax.random.key(0)), config, step=1)
     torch.save(torch_inception.random_state(), tmp_path / "x.pth")
     np.savez(tmp_path / "ref.npz", np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8))
     command = [sys.executable, "-m", "experiments.sweep", f"--checkpoint={tmp_path / 'c'}"]

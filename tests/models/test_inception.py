@@ -12,7 +12,7 @@ from flax import nnx
 from oracles import inception_graph, torch_inception
 
 from ledit_jax.convert.inception import convert_inception, graph_names, load_inception, read_inception
-from ledit_jax.errors import ConfigError
+from ledit_jax.errors import ConfigError, LEDiTError
 from ledit_jax.models.inception import average_pool, resize
 
 SIZES = [(40, 64), (299, 299), (330, 512)]  # aspect kept by nobody; up, as it is, and down
@@ -131,7 +131,7 @@ def test_what_takes_no_part_may_be_in_the_file(state, port, tmp_path):
 
 class TestBadFiles:
     def refused(self, path, *parts):
-        with pytest.raises(ConfigError) as caught:
+        with pytest.raises(LEDiTError) as caught:
             read_inception(path)
         assert "\n" not in str(caught.value)
         for part in parts:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from flax import nnx
+from tiny import build_ledit
 from torch import Tensor, nn
 
 from ledit_jax.config import ModelConfig
@@ -329,5 +330,6 @@ def torch_peer(config: ModelConfig, in_channels: int = 4, grid: tuple[int, int] 
 
 def ledit_peer(module: LEDiT, config: ModelConfig, in_channels: int = 4) -> ledit.LEDiT:
     """Our model with the parameters of `module`."""
-    graphdef, template = nnx.split(nnx.eval_shape(lambda: ledit.LEDiT(config, in_channels, nnx.Rngs(0))), nnx.Param)
+    abstract = nnx.eval_shape(lambda: build_ledit(config, in_channels, nnx.Rngs(0)))
+    graphdef, template = nnx.split(abstract, nnx.Param)
     return nnx.merge(graphdef, to_ledit_params(module, template))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jax
 import pytest
-from tiny import tiny_config
+from tiny import network_of, tiny_config
 
 from ledit_jax.models.functional import init_params
 from ledit_jax.weights import export_weights
@@ -60,7 +60,7 @@ def test_train_in_a_folder_that_cannot_be_written(tmp_path):
 def checkpoint(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoint") / "c"
     config = tiny_config()
-    export_weights(folder, init_params(config, jax.random.key(0)), config, step=1)
+    export_weights(folder, init_params(network_of(config), jax.random.key(0)), config, step=1)
     return folder
 
 

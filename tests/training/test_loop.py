@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny import tiny_config, with_train
+from tiny import network_of, tiny_config, with_train
 
 from ledit_jax.data.latents import LatentMetadata, LatentWriter, write_metadata
 from ledit_jax.errors import CheckpointError, ConfigError, TrainingStopped
 from ledit_jax.models.functional import init_params
-from ledit_jax.models.position import resize_table
+from ledit_jax.models.tables import resize_table
 from ledit_jax.training.init_from import init_from_checkpoint
 from ledit_jax.training.loop import train
 from ledit_jax.training.step import _accumulate
@@ -176,14 +176,14 @@ def test_fine_tuning_from_another_shape_names_both_shapes(tmp_path):
 @pytest.mark.parametrize("name, value", [("num_heads", 4), ("timestep_frequency_shift", 1.0)])
 def test_fine_tuning_with_another_meaning_of_the_weights_is_refused(tmp_path, name, value):
     config = tiny_config()
-    export_weights(tmp_path / "c", init_params(config, jax.random.key(0)), config, step=1)
+    export_weights(tmp_path / "c", init_params(network_of(config), jax.random.key(0)), config, step=1)
     with pytest.raises(CheckpointError, match=rf"model\.{name}={getattr(config.model, name)}, and this config has"):
         init_from_checkpoint(tmp_path / "c", tiny_config(model={name: value}), jax.random.key(0))
 
 
 def test_fine_tuning_at_another_size_resizes_a_learned_table(tmp_path):
     config = tiny_config("Learnable")
-    params = init_params(config, jax.random.key(0))
+    params = init_params(network_of(config), jax.random.key(0))
     export_weights(tmp_path / "c", params, config, step=1)
     larger = dataclasses.replace(config, data=dataclasses.replace(config.data, image_height=16, image_width=12))
     tuned, report = init_from_checkpoint(tmp_path / "c", larger, jax.random.key(1))
