@@ -53,6 +53,10 @@ class NoPosition:
         """A learned table [h, w, D] over the trained grid, if the method has one."""
         return None
 
+    def fixed_table(self, grid: Grid, width: int) -> Float[np.ndarray, "h w D"] | None:
+        """The table that is added to every token and never trained, if the method has one."""
+        return None
+
     def add(self, x: Float[Array, "B h w D"], table: nnx.Param | None) -> Float[Array, "B h w D"]:
         """The tokens with what is added to them."""
         return x
@@ -82,8 +86,11 @@ class SinCos(NoPosition):
             raise ConfigError(f"model.width={config.width} is not a multiple of 4, which sin/cos positions need")
         return cls()
 
+    def fixed_table(self, grid: Grid, width: int) -> Float[np.ndarray, "h w D"]:
+        return sincos_table(*grid, width)
+
     def add(self, x: Float[Array, "B h w D"], table: nnx.Param | None) -> Float[Array, "B h w D"]:
-        return x + sincos_table(*x.shape[1:]).astype(x.dtype)
+        return x + self.fixed_table(x.shape[1:3], x.shape[3]).astype(x.dtype)
 
 
 @dataclass(frozen=True)

@@ -199,4 +199,4 @@ def _make_writable(workdir: Path) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise ConfigError(f"--workdir={workdir} cannot be written ({error.strerror}): choose another folder") from error
+        raise ConfigError(f"workdir={workdir} cannot be written ({error.strerror}): choose another folder") from error

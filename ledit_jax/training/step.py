@@ -62,7 +62,9 @@ def make_train_step(
         grad_norm = optax.tree.norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        ema = optax.incremental_update(params, state.ema, 1 - config.ema_decay)
+        decay = config.ema_decay
+        # Not optax.incremental_update, whose sum is rounded in another order.
+        ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.ema, params)
 
         finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(grad_norm)
         params, ema, opt_state = jax.tree.map(

@@ -23,7 +23,7 @@ from ledit_jax.convert.tables import check_table, flatten_params, param_shapes
 from ledit_jax.convert.write import convert_to_torch
 from ledit_jax.diffusion import create_diffusion
 from ledit_jax.diffusion.guidance import guided
-from ledit_jax.errors import ConfigError, ConversionError
+from ledit_jax.errors import CheckpointError, ConfigError, ConversionError
 from ledit_jax.models.functional import abstract_params, make_apply
 from ledit_jax.sampling.pipeline import load_model
 from ledit_jax.training.init_from import init_from_checkpoint
@@ -115,7 +115,7 @@ def test_training_file(tmp_path, make, suffix, weights, seed):
 
 def test_training_file_without_the_weights_asked_for(tmp_path):
     state = {"model": oracle(small()).state_dict()}
-    with pytest.raises(ConfigError, match="--weights=ema, and the training file .* holds only model"):
+    with pytest.raises(ConfigError, match="weights=ema, and the training file .* holds only model"):
         convert(state, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["weights.pt"]
 
@@ -181,14 +181,14 @@ def test_diffusers_copies_that_drifted_apart(tmp_path):
     theirs = diffusers_dit()
     theirs.transformer_blocks[1].norm1.emb.timestep_embedder.linear_2.bias.data[3] += 1e-3
     theirs.save_pretrained(tmp_path / "dit")
-    with pytest.raises(ConfigError, match=r"transformer_blocks\.1\..*linear_2\.bias differs from that of block 0"):
+    with pytest.raises(CheckpointError, match=r"transformer_blocks\.1\..*linear_2\.bias differs from that of block 0"):
         convert_to_checkpoint(tmp_path / "dit", tmp_path / "checkpoint")
 
 
 @pytest.mark.parametrize("settings", [{"norm_eps": 1e-3}, {"activation_fn": "gelu"}, {"norm_elementwise_affine": True}])
 def test_diffusers_settings_that_dit_does_not_have(tmp_path, settings):
     diffusers_dit(**settings).save_pretrained(tmp_path / "dit")
-    with pytest.raises(ConfigError, match=f"config.json has {next(iter(settings))}="):
+    with pytest.raises(CheckpointError, match=f"config.json has {next(iter(settings))}="):
         convert_to_checkpoint(tmp_path / "dit", tmp_path / "checkpoint")
 
 
@@ -374,7 +374,7 @@ def test_every_fault_is_in_one_line(tmp_path):
 def test_weights_that_are_not_a_dit_s(tmp_path, change, message):
     state = oracle(small()).state_dict()
     change(state)
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(CheckpointError, match=message):
         convert(state, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["weights.pt"]
 
@@ -382,10 +382,10 @@ def test_weights_that_are_not_a_dit_s(tmp_path, change, message):
 @pytest.mark.parametrize(
     "options, message",
     [
-        (dict(num_heads=None), "no preset has width 32: give --num_heads"),
+        (dict(num_heads=None), "no preset has width 32: give num_heads"),
         (dict(num_heads=5), "num_heads=5 does not divide model.width=32"),
-        (dict(model="DiT-S/2"), "--model=DiT-S/2 has depth=12, and the file 2"),
-        (dict(model="LEDiT-S/2"), "--model=LEDiT-S/2 has depth=12"),
+        (dict(model="DiT-S/2"), "model=DiT-S/2 has depth=12, and the file 2"),
+        (dict(model="LEDiT-S/2"), "model=LEDiT-S/2 has depth=12"),
         (dict(model="DiT-Q/2"), "model name 'DiT-Q/2' is unknown"),
     ],
 )

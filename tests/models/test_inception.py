@@ -12,7 +12,7 @@ from flax import nnx
 from oracles import inception_graph, torch_inception
 
 from ledit_jax.convert.inception import convert_inception, graph_names, load_inception, read_inception
-from ledit_jax.errors import ConfigError, LEDiTError
+from ledit_jax.errors import LEDiTError, OutputError
 from ledit_jax.models.inception import average_pool, resize
 
 SIZES = [(40, 64), (299, 299), (330, 512)]  # aspect kept by nobody; up, as it is, and down
@@ -117,9 +117,9 @@ def test_converted_file_is_the_same_and_needs_no_torch(port, tmp_path):
     read = read_inception(tmp_path / "inception.npz")
     for name, array in read_inception(port).items():
         np.testing.assert_array_equal(read[name], array)
-    with pytest.raises(ConfigError, match="exists already"):
+    with pytest.raises(OutputError, match="exists already"):
         convert_inception(port, tmp_path / "inception.npz")
-    with pytest.raises(ConfigError, match=r"must end in .npz"):
+    with pytest.raises(OutputError, match=r"must end in .npz"):
         convert_inception(port, tmp_path / "inception")
 
 
