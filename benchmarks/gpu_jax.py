@@ -29,7 +29,7 @@ def _train(config: Config, inputs: dict[str, jax.Array]) -> Callable[[], float]:
     key = jax.random.key(0)
     step = jax.jit(make_train_step(config), static_argnums=3, donate_argnums=0)
     held = [jax.jit(functools.partial(init_state, config))(key)]
-    batch = {"x": inputs["x"], "label": inputs["y"]}
+    batch = {"x": inputs["x"], "condition": inputs["y"]}
 
     def run() -> float:
         held[0], metrics = step(held[0], batch, key, 1)

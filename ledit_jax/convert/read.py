@@ -20,10 +20,11 @@ from ledit_jax.convert.dit import (
     embedder_copies,
     position_shapes,
 )
-from ledit_jax.convert.files import StoredTensors, check_output, open_tensors, written_aside
+from ledit_jax.convert.files import StoredTensors, check_output, open_tensors
 from ledit_jax.convert.tables import Table, check_table, flatten_params, param_shapes, unflatten_params
 from ledit_jax.convert.vae import vae_config_from_shapes, vae_params_from_torch
 from ledit_jax.errors import ConfigError
+from ledit_jax.files import written_aside
 from ledit_jax.models.functional import Params, abstract_params
 from ledit_jax.models.vae import AutoencoderKL, VAEConfig
 from ledit_jax.weights import export_vae, export_weights

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
+import numpy as np
 
 from ledit_jax.config import Config
 from ledit_jax.data import make_loader
@@ -39,15 +40,15 @@ class Run:
         self.loader = make_loader(
             config.data,
             config.autoencoder,
+            condition=_class_label,
             batch_size=config.train.batch_size // jax.process_count(),
             seed=config.train.seed,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
-        if self.loader.num_classes > config.model.num_classes:
-            raise ConfigError(
-                f"model.num_classes={config.model.num_classes}, but the data has {self.loader.num_classes} classes"
-            )
+        num_classes = self.loader.source.num_classes
+        if num_classes > config.model.num_classes:
+            raise ConfigError(f"model.num_classes={config.model.num_classes}, but the data has {num_classes} classes")
         _make_writable(workdir)
         if jax.process_count() > 1:
             check_shared(workdir)
@@ -73,10 +74,9 @@ class Run:
         """This process's share of the next batch, as global arrays."""
         with self.data_wait:
             batch = next(self.loader)
-        return {
-            name: jax.make_array_from_process_local_data(self.program.batch_sharding, value)
-            for name, value in batch.items()
-        }
+        return jax.tree.map(
+            lambda value: jax.make_array_from_process_local_data(self.program.batch_sharding, value), batch
+        )
 
     def health(self, steps_per_sec: float) -> dict[str, float]:
         """Speed and supply since the last call; no `mfu` on a device whose peak is not known."""
@@ -180,6 +180,10 @@ def _report(run: Run, step: int, metrics: dict[str, jax.Array], writer, progress
         rate = progress.rate(step)
         writer.write(step, values | run.health(rate))
         progress.log(step, values["loss"], rate)
+
+
+def _class_label(record: dict) -> np.int32:
+    return np.int32(record["label"])
 
 
 def _make_writable(workdir: Path) -> None:

@@ -55,7 +55,7 @@ class TrainProgram:
         x = jax.ShapeDtypeStruct((size, *self.config.latent_shape()), "float32", sharding=self.batch_sharding)
         label = jax.ShapeDtypeStruct((size,), "int32", sharding=self.batch_sharding)
         key = jax.eval_shape(lambda: jax.random.key(0))
-        return self.state, {"x": x, "label": label}, _placed(key, NamedSharding(self.mesh, P()))
+        return self.state, {"x": x, "condition": label}, _placed(key, NamedSharding(self.mesh, P()))
 
 
 def _check_attention(model: ModelConfig, mesh: Mesh) -> None:

@@ -14,7 +14,7 @@ from ledit_jax.training.optimizer import make_optimizer
 from ledit_jax.training.state import TrainState
 
 Batch = dict[str, jax.Array]
-"""{"x": float32 [B, H, W, C], "label": int32 [B]}"""
+"""{"x": float32 [B, H, W, C], "condition": int32 [B]}"""
 
 
 def draw_dilation(config: TrainConfig, step: int) -> int:
@@ -42,7 +42,7 @@ def make_train_step(config: Config) -> Callable[..., tuple[TrainState, dict[str,
     )
 
     def loss_fn(params, batch: Batch, key, dilation: int):
-        x0, labels = batch["x"], batch["label"]
+        x0, labels = batch["x"], batch["condition"]
         t_key, noise_key, drop_key = jax.random.split(key, 3)
         t = jax.random.randint(t_key, labels.shape, 0, diffusion.num_timesteps)
         drop = jax.random.bernoulli(drop_key, config.train.label_dropout, labels.shape)

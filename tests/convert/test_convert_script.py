@@ -24,7 +24,7 @@ from ledit_jax.config import model_preset
 from ledit_jax.convert import read
 from ledit_jax.convert.read import convert_to_checkpoint
 from ledit_jax.convert.write import convert_to_torch
-from ledit_jax.errors import CheckpointError, ConfigError
+from ledit_jax.errors import CheckpointError, ConfigError, OutputError
 from ledit_jax.models.functional import init_params
 from ledit_jax.sampling.pipeline import load_model
 from ledit_jax.weights import export_weights, load_vae
@@ -260,7 +260,7 @@ def test_overwriting_a_converted_checkpoint(tmp_path, state, dit_file):
 
 
 @pytest.mark.parametrize(
-    "error, caught", [(OSError(28, "No space left on device"), ConfigError), (KeyboardInterrupt(), KeyboardInterrupt)]
+    "error, caught", [(OSError(28, "No space left on device"), OutputError), (KeyboardInterrupt(), KeyboardInterrupt)]
 )
 def test_a_write_that_fails_leaves_nothing_behind(tmp_path, dit_file, monkeypatch, error, caught):
     def export(folder, *_):
@@ -270,5 +270,5 @@ def test_a_write_that_fails_leaves_nothing_behind(tmp_path, dit_file, monkeypatc
     monkeypatch.setattr(read, "export_weights", export)
     with pytest.raises(caught) as info:
         convert_to_checkpoint(dit_file, tmp_path / "c", num_heads=4)
-    assert not isinstance(error, OSError) or "cannot be written: No space left on device" in str(info.value)
+    assert not isinstance(error, OSError) or "cannot be written (No space left on device)" in str(info.value)
     assert list(tmp_path.iterdir()) == []
