@@ -25,7 +25,7 @@ from ledit_jax.compile_only.programs import report_train_step
 from ledit_jax.config import Config
 from ledit_jax.parallel.processes import is_main_process
 from ledit_jax.sampling.pipeline import LEDiTPipeline
-from ledit_jax.sampling.writers import make_writer
+from ledit_jax.sampling.sheets import image_grid, save_png
 from ledit_jax.training.hooks import Hook
 from ledit_jax.training.loop import train
 from ledit_jax.training.profile import parse_profile
@@ -55,9 +55,7 @@ def sample_grids(config: Config, folder: Path, rows: int = 4, columns: int = 10)
         pipeline.set_params(params)
         images = pipeline(classes * rows)  # all processes draw together, one writes
         if is_main_process():
-            writer = make_writer(folder / f"step_{step:07d}.png", len(images), len(classes), overwrite=True)
-            writer.write(images)
-            writer.close()
+            save_png(image_grid(images, len(classes), framed=True), folder / f"step_{step:07d}.png")
 
     return Hook(config.train.sample_every, draw)
 

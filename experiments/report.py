@@ -16,13 +16,14 @@ import scipy.ndimage
 from jaxtyping import Int, UInt8
 
 from experiments.judge import ImageClassifier
-from experiments.plots import Panel, loss_curve, sheet
+from experiments.plots import loss_curve
 from ledit_jax.config import AutoencoderConfig, DataConfig
 from ledit_jax.data.catalog import make_source
 from ledit_jax.errors import ConfigError
 from ledit_jax.evaluation.frechet import frechet_distance, gaussian_statistics
 from ledit_jax.evaluation.neighbours import precision_recall
 from ledit_jax.evaluation.tables import markdown
+from ledit_jax.sampling.sheets import Panel, save_sheet
 
 Size = tuple[int, int]
 """Height and width in pixels."""
@@ -205,9 +206,11 @@ def write_report(
     """
     out_dir, columns = Path(out_dir), len(class_names)
     panels = [_panel(row, s.images[: rows_shown * columns], columns) for row, s in zip(rows, samples, strict=True)]
-    sheet(panels, out_dir / "sheet.png", class_names)
+    save_sheet(panels, out_dir / "sheet.png", class_names)
     for row, panel in zip(rows, panels, strict=True):
-        sheet([panel], out_dir / f"samples-{row.height}x{row.width}.png", class_names, scale=max(1, 96 // row.height))
+        save_sheet(
+            [panel], out_dir / f"samples-{row.height}x{row.width}.png", class_names, scale=max(1, 96 // row.height)
+        )
     loss_curve(metrics, out_dir / "loss.png")
     table = report_table(rows)
     notes = (

@@ -10,7 +10,6 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from experiments.plots import image_grid
 from experiments.report import Samples, relative_size
 from experiments.study.cells import Cell
 from experiments.study.config import Size, StudyConfig
@@ -18,6 +17,7 @@ from experiments.study.methods import METHODS
 from experiments.study.reference import Figures
 from ledit_jax.evaluation.tables import markdown
 from ledit_jax.files import write_json, write_whole
+from ledit_jax.sampling.sheets import image_grid
 
 METRICS = {
     "accuracy": ("Share read as the class asked for (higher is better)", "{:.1%}"),

@@ -6,9 +6,7 @@ imported inside the functions that need them, so that nothing else in the packag
 
 import contextlib
 import json
-import os
 import re
-import shutil
 import warnings
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -224,25 +222,3 @@ def check_output(output: Path, overwrite: bool) -> None:
         steps = list(output.iterdir())  # a run's own checkpoints hold its optimizer as well
         if len(steps) != 1 or not steps[0].name.isdigit() or (steps[0] / "optimizer").exists():
             raise OutputError(f"output={output} is a folder with other things in it: choose another place")
-
-
-@contextlib.contextmanager
-def written_aside(output: Path) -> Iterator[Path]:
-    """Yields a place beside `output` to write to, and renames it to `output`, replacing that, once the block is done.
-
-    Whatever goes wrong, nothing half-written stays behind. Raises ConfigError where the disk refuses.
-    """
-    aside, old = (output.absolute().with_name(f".{name}-{os.getpid()}-{output.name}") for name in ("new", "old"))
-    try:
-        aside.parent.mkdir(parents=True, exist_ok=True)
-        yield aside
-        if output.is_dir():  # a folder is not replaced in one move, as a file is
-            os.replace(output, old)
-        os.replace(aside, output)
-    except OSError as error:
-        raise OutputError(f"output={output} cannot be written: {error.strerror or error}") from error
-    finally:
-        for rest in (aside, old):
-            shutil.rmtree(rest, ignore_errors=True)
-        if aside.is_file():
-            aside.unlink()

@@ -16,9 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from ledit_jax.convert.files import check_output, open_tensors, written_aside
+from ledit_jax.convert.files import check_output, open_tensors
 from ledit_jax.convert.tables import CONV, flatten_params, unflatten_params
 from ledit_jax.errors import CheckpointError, ConversionError, OutputError
+from ledit_jax.files import whole_file
 from ledit_jax.models.inception import Inception
 
 _log = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ def convert_inception(source: str | Path, output: str | Path, overwrite: bool = 
         raise OutputError(f"output={output} must end in .npz: the Inception network is one file of arrays")
     check_output(output, overwrite)
     flat = read_inception(Path(source))
-    with written_aside(output) as aside, open(aside, "wb") as file:
+    with whole_file(output) as file:
         np.savez(file, **flat)
     _log.info("%s is the Inception network of 2015", source)
 

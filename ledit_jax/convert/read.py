@@ -21,11 +21,12 @@ from ledit_jax.convert.dit import (
     position_shapes,
     position_table,
 )
-from ledit_jax.convert.files import StoredTensors, check_output, open_tensors, written_aside
+from ledit_jax.convert.files import StoredTensors, check_output, open_tensors
 from ledit_jax.convert.tables import Table, check_table, flatten_params, param_shapes, unflatten_params
 from ledit_jax.convert.vae import vae_config_from_shapes, vae_params_from_torch
 from ledit_jax.diffusion import make_process
 from ledit_jax.errors import CheckpointError, ConfigError
+from ledit_jax.files import written_aside
 from ledit_jax.models import Params, abstract_params, make_network
 from ledit_jax.models.vae import AutoencoderKL, VAEConfig
 from ledit_jax.weights import export_vae, export_weights

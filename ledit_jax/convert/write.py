@@ -8,10 +8,11 @@ from flax import nnx
 
 from ledit_jax.config import Config
 from ledit_jax.convert.dit import dit_table, position_shapes, position_table
-from ledit_jax.convert.files import check_output, write_tensors, written_aside
+from ledit_jax.convert.files import check_output, write_tensors
 from ledit_jax.convert.tables import flatten_params, param_shapes
 from ledit_jax.convert.vae import vae_params_to_torch
 from ledit_jax.errors import OutputError
+from ledit_jax.files import written_aside
 from ledit_jax.models import Params
 from ledit_jax.weights import describe, find_checkpoint, load_description, load_vae, load_weights
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from ledit_jax.errors import ConfigError
+from ledit_jax.errors import DataError
 from ledit_jax.evaluation.frechet import frechet_distance, gaussian_statistics
 
 
@@ -79,11 +79,11 @@ def test_distance_is_symmetric_and_scales_as_a_square():
 
 
 def test_errors_name_the_values():
-    with pytest.raises(ConfigError, match="num_samples=1 "):
+    with pytest.raises(DataError, match="num_samples=1 "):
         gaussian_statistics(np.ones((1, 3)))
-    with pytest.raises(ConfigError, match="features of 1 of 3 samples"):
+    with pytest.raises(DataError, match="features of 1 of 3 samples"):
         gaussian_statistics(np.array([[1.0, 2], [np.nan, np.nan], [3, 4]]))
-    with pytest.raises(ConfigError, match=r"\(3,\).*\(4,\)"):
+    with pytest.raises(DataError, match=r"\(3,\).*\(4,\)"):
         frechet_distance(np.zeros(3), np.eye(3), np.zeros(4), np.eye(4))
-    with pytest.raises(ConfigError, match="not finite"):
+    with pytest.raises(DataError, match="not finite"):
         frechet_distance(np.zeros(3), np.full((3, 3), np.inf), np.zeros(3), np.eye(3))

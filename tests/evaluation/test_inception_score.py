@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ledit_jax.errors import ConfigError
+from ledit_jax.errors import DataError
 from ledit_jax.evaluation.inception_score import inception_score
 
 
@@ -37,5 +37,5 @@ def test_knowing_nothing_and_showing_one_class_are_1():
 
 
 def test_errors():
-    with pytest.raises(ConfigError, match="not finite"):
+    with pytest.raises(DataError, match="not finite"):
         inception_score(np.full((4, 2), np.nan, np.float32), np.eye(2, dtype=np.float32))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tiny import run_on_eight_devices
 
-from ledit_jax.errors import ConfigError
+from ledit_jax.errors import DataError
 from ledit_jax.evaluation.neighbours import precision_recall
 
 
@@ -66,7 +66,7 @@ def test_a_narrow_set_within_a_wide_one_is_precise_and_recalls_little():
     ],
 )
 def test_errors_name_the_numbers(reference, samples, message):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(DataError, match=message):
         precision_recall(reference, samples)
 
 

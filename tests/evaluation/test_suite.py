@@ -13,7 +13,7 @@ from PIL import Image
 from tiny import run_on_eight_devices
 
 from ledit_jax.convert.inception import convert_inception, load_inception
-from ledit_jax.errors import ConfigError
+from ledit_jax.errors import ConfigError, DataError, OutputError
 from ledit_jax.evaluation import features as features_module
 from ledit_jax.evaluation import statistics as statistics_module
 from ledit_jax.evaluation.features import FeatureExtractor
@@ -146,8 +146,12 @@ def test_features_are_kept_and_gone_on_with(sets, extractor, measured, tmp_path,
     again = measure_set(str(sets[0]), Counting, folder=tmp_path / "kept")
     assert not calls, "what is there was computed again"
     np.testing.assert_array_equal(again.pool[1], resumed.pool[1])
-    with pytest.raises(ConfigError, match="holds features of other images or weights"):
+    with pytest.raises(OutputError, match=r"begun with other settings \(name=.*a.npz there, .*b.npz here; count=11"):
         measure_set(str(sets[1]), Counting, folder=tmp_path / "kept")
+    piece = tmp_path / "kept" / "000001.npz"
+    piece.write_bytes(piece.read_bytes()[:-40])
+    with pytest.raises(DataError, match=r"000001.npz is damaged"):
+        measure_set(str(sets[0]), Counting, folder=tmp_path / "kept")
 
 
 def test_saved_statistics_give_the_same_figures_and_need_no_network(measured, extractor, tmp_path):
@@ -237,7 +241,7 @@ def test_one_image_has_no_covariance(extractor, tmp_path):
 )
 def test_bad_statistics(tmp_path, arrays, message):
     np.savez(tmp_path / "x.npz", **arrays)
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(DataError, match=message):
         measure_set(str(tmp_path / "x.npz"), lambda: pytest.fail("the network was asked for"))
 
 

@@ -94,7 +94,7 @@ def test_sample_from_a_damaged_checkpoint(tmp_path, checkpoint):
 def test_sample_keeps_what_is_there_and_replaces_it_when_told(tmp_path, checkpoint):
     out = tmp_path / "x.png"
     out.write_text("precious")
-    assert_one_line(run("sample.py", f"--checkpoint={checkpoint}", f"--out={out}"), "exists already", "--overwrite")
+    assert_one_line(run("sample.py", f"--checkpoint={checkpoint}", f"--out={out}"), "exists already", "overwrite")
     assert out.read_text() == "precious"
     result = run("sample.py", f"--checkpoint={checkpoint}", f"--out={out}", "--overwrite", "--width=12")
     assert result.returncode == 0, result.stderr

@@ -87,10 +87,10 @@ def test_metrics_after_the_checkpoint_are_dropped_on_resume(tmp_path):
 def test_accumulation_is_the_mean_over_all_parts():
     """On a loss without randomness, the parts' mean gradient is that of the whole batch."""
     weights = jnp.arange(3.0)
-    batch = {"x": jax.random.normal(jax.random.key(0), (8, 3)), "label": jnp.arange(8)}
+    batch = {"x": jax.random.normal(jax.random.key(0), (8, 3)), "condition": jnp.arange(8)}
 
     def loss(weights, batch, key, dilation):
-        per_sample = dilation * jnp.sin(batch["x"] @ weights) * batch["label"]
+        per_sample = dilation * jnp.sin(batch["x"] @ weights) * batch["condition"]
         return per_sample.mean(), {"loss": per_sample.mean()}
 
     grad_fn = jax.grad(loss, has_aux=True)
