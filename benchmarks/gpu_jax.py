@@ -7,12 +7,12 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 from oracles import torch_dit
 
 from ledit_jax.config import Config
 from ledit_jax.diffusion.samplers import sample_keys
 from ledit_jax.models.functional import init_params
+from ledit_jax.parallel.mesh import data_mesh
 from ledit_jax.sampling.denoising import make_denoising_step
 from ledit_jax.training.state import init_state
 from ledit_jax.training.step import make_train_step
@@ -39,7 +39,7 @@ def _train(config: Config, inputs: dict[str, jax.Array]) -> Callable[[], float]:
 
 
 def _sample(config: Config, inputs: dict[str, jax.Array]) -> Callable[[], float]:
-    _, step = make_denoising_step(config, Mesh(np.asarray(jax.devices()[:1]), ("data",)), "ddpm", 250, "3", "plain")
+    _, step = make_denoising_step(config, data_mesh(jax.devices()[:1]), "ddpm", 250, "3", "plain")
     params = jax.jit(lambda: init_params(config, jax.random.key(0)))()
     keys = sample_keys(0, np.arange(len(inputs["x"])))
     return lambda: float(step(params, inputs["x"], 100, keys, inputs["y"], 4.0, 1.0, True).sum())

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from tqdm import tqdm
 
@@ -32,6 +32,7 @@ from ledit_jax.data.loader import read_ahead
 from ledit_jax.data.source import BadRecords
 from ledit_jax.errors import ConfigError
 from ledit_jax.files import write_json
+from ledit_jax.parallel.mesh import data_mesh
 from ledit_jax.weights import load_vae, vae_description
 
 logger = logging.getLogger(__name__)
@@ -154,7 +155,7 @@ def make_encoder(vae: str, batch_shape: tuple[int, int, int, int]) -> Callable[[
 
     The batch is split over the devices of this process, each of which has the whole autoencoder.
     """
-    mesh = Mesh(np.asarray(jax.local_devices()), ("data",))
+    mesh = data_mesh(jax.local_devices())
     batch_sharding = NamedSharding(mesh, P("data"))
     graphdef, params = nnx.split(load_vae(vae), nnx.Param)
     params = jax.device_put(params, NamedSharding(mesh, P()))

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Float, UInt8
 from tqdm import tqdm
@@ -18,6 +18,7 @@ from ledit_jax.errors import ConfigError
 from ledit_jax.evaluation.images import Images
 from ledit_jax.files import whole_file, write_json
 from ledit_jax.models.inception import Inception
+from ledit_jax.parallel.mesh import data_mesh
 from ledit_jax.progress import progress_bar
 
 PIECE = 1000
@@ -32,7 +33,7 @@ class FeatureExtractor:
 
     def __init__(self, network: Inception, batch_size: int = 64):
         """batch_size: images at a time on each device."""
-        self.mesh = Mesh(np.asarray(jax.local_devices()), ("data",))
+        self.mesh = data_mesh(jax.local_devices())
         self.batch_size = batch_size * self.mesh.size
         graphdef, params = nnx.split(network, nnx.Param)
         self.class_weights = np.asarray(network.fc.kernel[...])

@@ -12,8 +12,9 @@ from ledit_jax.data import make_loader
 from ledit_jax.errors import ConfigError, TrainingStopped
 from ledit_jax.flops import model_flops_utilization, train_step_flops
 from ledit_jax.models.functional import Params, count_params
+from ledit_jax.parallel.mesh import make_mesh
 from ledit_jax.parallel.processes import check_shared, is_main_process
-from ledit_jax.parallel.sharding import make_mesh
+from ledit_jax.parallel.sharding import batch_share
 from ledit_jax.training.checkpoint import TrainCheckpointer
 from ledit_jax.training.init_from import init_from_checkpoint
 from ledit_jax.training.inputs import check_latents_vae
@@ -36,13 +37,14 @@ class Run:
         self.mesh = make_mesh(config.mesh)
         self.program = TrainProgram(config, self.mesh)
         check_latents_vae(config)
+        share, num_shares = batch_share(self.mesh)
         self.loader = make_loader(
             config.data,
             config.autoencoder,
-            batch_size=config.train.batch_size // jax.process_count(),
+            batch_size=config.train.batch_size // num_shares,
             seed=config.train.seed,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            process_index=share,
+            process_count=num_shares,
         )
         if self.loader.num_classes > config.model.num_classes:
             raise ConfigError(
