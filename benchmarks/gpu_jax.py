@@ -7,12 +7,12 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 from oracles import torch_dit
 
 from ledit_jax.config import Config
 from ledit_jax.diffusion import make_process, sample_keys
 from ledit_jax.models import init_params, make_network
+from ledit_jax.parallel.mesh import data_mesh
 from ledit_jax.sampling.denoising import make_denoising_step
 from ledit_jax.training.state import init_state
 from ledit_jax.training.step import make_train_step
@@ -41,7 +41,7 @@ def _train(config: Config, inputs: dict[str, jax.Array]) -> Callable[[], float]:
 
 
 def _sample(config: Config, inputs: dict[str, jax.Array]) -> Callable[[], float]:
-    process, mesh = make_process(config), Mesh(np.asarray(jax.devices()[:1]), ("data",))
+    process, mesh = make_process(config), data_mesh(jax.devices()[:1])
     network = make_network(config, process)
     _, step = make_denoising_step(network, process, mesh, "ddpm", 250, config.num_tokens(), "3")
     params = jax.jit(lambda: init_params(network, jax.random.key(0)))()

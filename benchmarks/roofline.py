@@ -31,7 +31,7 @@ from ledit_jax.diffusion import make_process  # noqa: E402
 from ledit_jax.evaluation.tables import markdown  # noqa: E402
 from ledit_jax.flops import PEAK_BF16_FLOPS, forward_flops  # noqa: E402
 from ledit_jax.models import abstract_params, count_params, make_network  # noqa: E402
-from ledit_jax.parallel.sharding import make_mesh  # noqa: E402
+from ledit_jax.parallel.mesh import make_mesh  # noqa: E402
 from ledit_jax.training.program import TrainProgram  # noqa: E402
 
 BANDWIDTH = {"TPU v5e": 819e9, "TPU v5p": 2765e9, "TPU v6e": 1640e9, "NVIDIA H100 80GB HBM3": 3350e9}

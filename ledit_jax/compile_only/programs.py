@@ -15,7 +15,8 @@ from ledit_jax.config import Config
 from ledit_jax.diffusion import make_process
 from ledit_jax.flops import forward_flops, train_step_flops
 from ledit_jax.models import abstract_params, make_network
-from ledit_jax.parallel.sharding import make_mesh
+from ledit_jax.parallel.mesh import data_mesh, make_mesh
+from ledit_jax.parallel.sharding import batch_sharding
 from ledit_jax.sampling.denoising import make_denoising_step
 from ledit_jax.training.program import TrainProgram
 
@@ -50,7 +51,7 @@ def report_denoising_step(config: Config, name: str, height: int | None, width: 
     ConfigError as `report_train_step` does.
     """
     topology = parse_topology(name)
-    mesh = Mesh(np.asarray(describe_devices(topology)), ("data",))
+    mesh = data_mesh(describe_devices(topology))
     batch_size *= mesh.size
     step, arguments = denoising_program(config, mesh, height, width, batch_size)
     _announce("denoising step", topology)
@@ -68,7 +69,7 @@ def denoising_program(
     config: Config, mesh: Mesh, height: int | None, width: int | None, batch_size: int
 ) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     """(jitted step, abstract arguments) of a guided step, the images split over the mesh's axis `data`."""
-    whole, split = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
+    whole, split = NamedSharding(mesh, P()), batch_sharding(mesh)
 
     def place(tree, sharding):
         return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), tree)

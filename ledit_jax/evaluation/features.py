@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Float, UInt8
 from tqdm import tqdm
@@ -16,6 +16,7 @@ from tqdm import tqdm
 from ledit_jax.evaluation.images import Images
 from ledit_jax.files import PieceFolder
 from ledit_jax.models.inception import Inception
+from ledit_jax.parallel.mesh import data_mesh
 from ledit_jax.progress import progress_bar
 
 PIECE = 1000
@@ -30,7 +31,7 @@ class FeatureExtractor:
 
     def __init__(self, network: Inception, batch_size: int = 64):
         """batch_size: images at a time on each device."""
-        self.mesh = Mesh(np.asarray(jax.local_devices()), ("data",))
+        self.mesh = data_mesh(jax.local_devices())
         self.batch_size = batch_size * self.mesh.size
         graphdef, params = nnx.split(network, nnx.Param)
         self.class_weights = np.asarray(network.fc.kernel[...])

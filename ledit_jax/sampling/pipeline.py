@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, PyTree, UInt8
 
@@ -19,7 +19,9 @@ from ledit_jax.diffusion import Process, guidance_mask, make_process, sample_key
 from ledit_jax.errors import ConfigError
 from ledit_jax.models import Network, Params, make_apply, make_network
 from ledit_jax.models.vae import AutoencoderKL
+from ledit_jax.parallel.mesh import data_mesh
 from ledit_jax.parallel.processes import gather, shard_arrays
+from ledit_jax.parallel.sharding import batch_sharding
 from ledit_jax.progress import progress_bar
 from ledit_jax.sampling.denoising import make_denoising_step
 from ledit_jax.weights import load_vae, load_weights
@@ -67,7 +69,7 @@ class LEDiTPipeline:
         self.config = config
         self.process = process or make_process(config)
         self.network = network or make_network(config, self.process)
-        self.mesh = Mesh(np.asarray(devices or jax.devices()), ("data",))
+        self.mesh = data_mesh(devices or jax.devices())
         self.vae = None
         if vae is not None:
             graphdef, state = nnx.split(vae)
@@ -197,7 +199,7 @@ class LEDiTPipeline:
         is_guided = guidance_mask(sampler.times, options.cfg_interval, self.process.end_time)
         is_guided &= options.cfg_scale != 1.0
 
-        indices, condition = shard_arrays((indices, condition), NamedSharding(self.mesh, P("data")))
+        indices, condition = shard_arrays((indices, condition), batch_sharding(self.mesh))
         keys = sample_keys(seed, indices)
         state = sampler.init(sample_noise(keys, self.config.latent_shape(height, width)))
         for step in range(sampler.num_steps):

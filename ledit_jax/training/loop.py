@@ -13,8 +13,9 @@ from ledit_jax.diffusion import Process
 from ledit_jax.errors import ConfigError, TrainingStopped
 from ledit_jax.flops import model_flops_utilization, train_step_flops
 from ledit_jax.models import Network, count_params
+from ledit_jax.parallel.mesh import make_mesh
 from ledit_jax.parallel.processes import check_shared, is_main_process
-from ledit_jax.parallel.sharding import make_mesh
+from ledit_jax.parallel.sharding import batch_share
 from ledit_jax.training.checkpoint import TrainCheckpointer
 from ledit_jax.training.hooks import Hook
 from ledit_jax.training.init_from import init_from_checkpoint
@@ -40,15 +41,15 @@ class Run:
         self.mesh = make_mesh(config.mesh)
         self.program = TrainProgram(config, self.mesh, network, process)
         check_latents_vae(config)
-        condition = self.program.network.condition
+        condition, (share, num_shares) = self.program.network.condition, batch_share(self.mesh)
         self.loader = make_loader(
             config.data,
             config.autoencoder,
             condition=condition.from_record,
-            batch_size=config.train.batch_size // jax.process_count(),
+            batch_size=config.train.batch_size // num_shares,
             seed=config.train.seed,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            process_index=share,
+            process_count=num_shares,
             source=source,
         )
         condition.check_source(self.loader.source)
