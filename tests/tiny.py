@@ -4,12 +4,16 @@ import dataclasses
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 
 from ledit_jax.config import Config, DataConfig, SampleConfig, TrainConfig, model_preset, validate
 from ledit_jax.models.functional import Params, init_params
+from ledit_jax.training.state import TrainState, init_state
+from ledit_jax.training.step import make_train_step
 
 
 def tiny_config(family: str = "LEDiT", *, model: dict | None = None, train: dict | None = None) -> Config:
@@ -46,6 +50,17 @@ def noisy_params(config: Config) -> Params:
     """Initialised parameters with noise on top, so that zero-initialised layers do not hide anything."""
     params, key = init_params(config, jax.random.key(0)), jax.random.key(1)
     return jax.tree.map(lambda a: a + 0.1 * jax.random.normal(key, a.shape), params)
+
+
+def begin_training(config: Config, params: Params) -> tuple[TrainState, Callable]:
+    """The state at step 0, and the step: step(state, x, labels, key, dilation) -> (state, metrics)."""
+    state = init_state(config, jax.random.key(0), params)
+    jitted = jax.jit(make_train_step(config), static_argnums=3)
+
+    def step(state: TrainState, x, labels, key: jax.Array, dilation: int = 1):
+        return jitted(state, {"x": jnp.asarray(x, jnp.float32), "label": jnp.asarray(labels, jnp.int32)}, key, dilation)
+
+    return state, step
 
 
 def cpu_devices(count: int) -> str:
