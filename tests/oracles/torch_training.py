@@ -17,7 +17,7 @@ ALPHA_BAR = np.cumprod(1 - BETAS)
 
 def dit_losses(x0: Tensor, t: Tensor, noise: Tensor, eps: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """(mse, vb) [B] of images [B, ...] at timesteps t [B], sample by sample; no gradient of vb reaches eps."""
-    each = [_one_sample(*args) for args in zip(x0, t.tolist(), noise, eps, v, strict=True)]
+    each = [_one_sample(*args) for args in zip(x0, t.long().tolist(), noise, eps, v, strict=True)]
     return tuple(torch.stack(values) for values in zip(*each, strict=True))
 
 
