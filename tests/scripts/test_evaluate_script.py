@@ -5,14 +5,14 @@ import json
 import numpy as np
 import pytest
 import torch
-from oracles import torch_inception
+from oracles import fidelity
 from scripts.test_bad_input import assert_one_line, run
 
 
 @pytest.fixture(scope="module")
 def inception(tmp_path_factory):
     path = tmp_path_factory.mktemp("inception") / "pt_inception-2015-12-05-6726825d.pth"
-    torch.save(torch_inception.random_state(), path)
+    torch.save(fidelity.random_inception(), path)
     return path
 
 
