@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from oracles import fidelity
-from tiny import run_on_eight_devices
 
 from ledit_jax.errors import ConfigError
 from ledit_jax.evaluation.neighbours import precision_recall
@@ -59,17 +58,3 @@ def test_a_narrow_set_within_a_wide_one_is_precise_and_recalls_little():
 def test_errors_name_the_numbers(reference, samples, message):
     with pytest.raises(ConfigError, match=message):
         precision_recall(reference, samples)
-
-
-def test_eight_devices_give_the_same(tmp_path):
-    """In a process of its own, since the number of CPU devices is fixed when jax starts."""
-    script = (
-        "import sys, jax, numpy as np\n"
-        "from ledit_jax.evaluation.neighbours import precision_recall\n"
-        "a, b = np.load(sys.argv[1]).values()\n"
-        "print(jax.local_device_count(), *precision_recall(a, b, 20))\n"
-    )
-    reference, samples = features(8, 130, 12), features(9, 90, 12, shift=0.3)
-    np.savez(tmp_path / "x.npz", reference, samples)
-    count, *shares = run_on_eight_devices(script, tmp_path / "x.npz").split()
-    assert count == "8" and tuple(map(float, shares)) == precision_recall(reference, samples, 20)
