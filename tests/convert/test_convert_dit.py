@@ -363,18 +363,22 @@ def test_every_fault_is_in_one_line(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change, message",
+    "change, error, message",
     [
-        (lambda state: state["pos_embed"][0, 5, 7].add_(1e-2), "pos_embed is not DiT's sin/cos table .*0.01"),
-        (lambda state: state.pop("pos_embed"), "missing .1.: pos_embed"),
-        (lambda state: state.update({"final_layer.linear.bias": torch.zeros(32, dtype=torch.int8)}), "holds int8"),
+        (lambda s: s["pos_embed"][0, 5, 7].add_(1e-2), CheckpointError, "pos_embed is not DiT's sin/cos table .*0.01"),
+        (lambda s: s.pop("pos_embed"), ConversionError, "missing .1.: pos_embed"),
+        (
+            lambda s: s.update({"final_layer.linear.bias": torch.zeros(32, dtype=torch.int8)}),
+            CheckpointError,
+            "holds int8",
+        ),
     ],
     ids=["positions", "no positions", "integers"],
 )
-def test_weights_that_are_not_a_dit_s(tmp_path, change, message):
+def test_weights_that_are_not_a_dit_s(tmp_path, change, error, message):
     state = oracle(small()).state_dict()
     change(state)
-    with pytest.raises(CheckpointError, match=message):
+    with pytest.raises(error, match=message):
         convert(state, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["weights.pt"]
 

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 import torch
-from oracles import torch_inception
+from oracles import fidelity
 from tiny import network_of, tiny_config
 
 from experiments.paper import FID
@@ -55,7 +55,7 @@ def test_sizes():
 def test_a_sweep_of_a_tiny_model_and_the_same_command_again(tmp_path):
     config = tiny_config()
     export_weights(tmp_path / "c", init_params(network_of(config), jax.random.key(0)), config, step=1)
-    torch.save(torch_inception.random_state(), tmp_path / "x.pth")
+    torch.save(fidelity.random_inception(), tmp_path / "x.pth")
     np.savez(tmp_path / "ref.npz", np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8))
     command = [sys.executable, "-m", "experiments.sweep", f"--checkpoint={tmp_path / 'c'}"]
     command += [f"--inception={tmp_path / 'x.pth'}", f"--reference={tmp_path / 'ref.npz'}"]

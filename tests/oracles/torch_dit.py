@@ -81,9 +81,10 @@ class TimestepEmbedder(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(256, width), nn.SiLU(), nn.Linear(width, width))
 
     def sinusoids(self, t: Tensor) -> Tensor:
-        """[B] -> float32 [B, 256]."""
-        exponent = torch.arange(128, dtype=torch.float32) / (128 - self.frequency_shift)
-        angle = t[:, None].float() * torch.exp(-math.log(self.max_period) * exponent)
+        """[B] -> [B, 256] in the type of the weights."""
+        dtype = self.mlp[0].weight.dtype
+        exponent = torch.arange(128, dtype=dtype) / (128 - self.frequency_shift)
+        angle = t[:, None].to(dtype) * torch.exp(-math.log(self.max_period) * exponent)
         return torch.cat([angle.cos(), angle.sin()], dim=1)
 
     def forward(self, t: Tensor) -> Tensor:
