@@ -100,7 +100,7 @@ def _train_arm(study: Study, arm: str, seed: int, init_from: str | None) -> None
         logger.info(f"{arm}, seed {seed}: trained already")
         return
     logger.info(f"-- training {arm}, seed {seed}, in {workdir}")
-    state = train(config, workdir, init_from)
+    state = train(config, workdir, init_from=init_from)
     if int(state.step) < config.train.num_steps:
         raise Stopped(f"stopped while training {arm}, seed {seed}: the same command goes on from there")
     jax.clear_caches()  # the next arm's programs are others

@@ -51,7 +51,7 @@ def finished(tmp_path_factory):
     def train(config, workdir, init_from):
         if config.model.position == "rope":
             raise FloatingPointError("no luck\nwith these weights")
-        return real_train(config, workdir, init_from)
+        return real_train(config, workdir, init_from=init_from)
 
     def measure_cell(study, name, seed, size, *rest):
         if (name, seed, size) == ("ledit", 0, (12, 8)):
@@ -107,7 +107,7 @@ def test_resuming_runs_what_is_missing_alone(finished, monkeypatch):
 
     def train(config, path, init_from):
         trained.append(path.relative_to(workdir / "weights").as_posix())
-        return real_train(config, path, init_from)
+        return real_train(config, path, init_from=init_from)
 
     def measure_cell(study, name, seed, size, *rest):
         drawn.append((name, seed, size))

@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import tiny_config, with_train
+from tiny import network_of, tiny_config, with_train
 
 from ledit_jax.errors import ConfigError
+from ledit_jax.models import abstract_params
 from ledit_jax.training import loop
 from ledit_jax.training.loop import train
 from ledit_jax.training.metrics import Stopwatch
@@ -37,7 +38,7 @@ def test_metrics_of_a_healthy_run(tmp_path, monkeypatch):
     assert rows[-1]["ema_drift"] == pytest.approx(drift, rel=1e-5) and drift > 0
     assert rows[0]["grad_norm"] > 0 and all(0 <= row["data_wait_share"] < 1 for row in rows)
     assert all(row["bad_records"] == 0 for row in rows)
-    flops = loop.train_step_flops(config)
+    flops = loop.train_step_flops(abstract_params(network_of(config)), config.token_grid(), config.train.batch_size)
     assert all(row["mfu"] == pytest.approx(row["steps_per_sec"] * flops) for row in rows)
 
 

@@ -170,7 +170,7 @@ def test_fine_tuning_from_another_shape_names_both_shapes(tmp_path):
     train(with_train(tiny_config(), num_steps=1), tmp_path / "a")
     wider = tiny_config(model=dict(width=32))
     with pytest.raises(CheckpointError, match=r"patch_embed/kernel \(4, 16\) -> \(4, 32\)"):
-        train(wider, tmp_path / "b", str(tmp_path / "a"))
+        train(wider, tmp_path / "b", init_from=str(tmp_path / "a"))
 
 
 @pytest.mark.parametrize("name, value", [("num_heads", 4), ("timestep_frequency_shift", 1.0)])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from oracles import torch_dit
 from oracles.torch_training import TorchTraining
-from tiny import begin_training, tiny_config, with_train
+from tiny import begin_training, network_of, tiny_config, with_train
 
 from ledit_jax.models.functional import abstract_params, init_params
 from ledit_jax.training.optimizer import learning_rate_schedule
@@ -107,7 +107,7 @@ def test_labels_are_dropped_at_the_configured_rate():
     batch, steps, answer = 2048, 4, 1000.0
     base = tiny_config("NoPE", model=dict(depth=1))
     config = with_train(base, batch_size=batch, label_dropout=0.3)
-    params = jax.tree.map(np.zeros_like, init_params(config, jax.random.key(0)))
+    params = jax.tree.map(np.zeros_like, init_params(network_of(config), jax.random.key(0)))
     params["label_embed"]["embedding"][10, 0] = 50.0  # SiLU keeps it
     params["final_layer"]["adaln"]["kernel"][0, 0] = answer / 50.0  # the shift of the first feature
     params["final_layer"]["linear"]["kernel"][0] = np.tile([1.0, 0.0], 4)  # to eps, not to v, of each of four pixels
