@@ -70,8 +70,9 @@ class Run:
             return state
         params = None
         if init_from:
-            params, report = init_from_checkpoint(init_from, self.config, self.program.network, self.key)
-            params = jax.device_get(params)
+            params, report = init_from_checkpoint(
+                init_from, self.config, self.key, self.mesh, network=self.program.network
+            )
             logger.info(str(report))
         return self.program.init(self.key, params)
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from ledit_jax import LEDiTPipeline, load_model
 from ledit_jax.config import AutoencoderConfig
-from ledit_jax.errors import CheckpointError, ConfigError
+from ledit_jax.errors import CheckpointError, ConfigError, OutputError
 from ledit_jax.models.functional import init_params, make_apply
 from ledit_jax.models.vae import AutoencoderKL, VAEConfig
 from ledit_jax.weights import export_weights, find_checkpoint, load_weights
@@ -210,5 +210,5 @@ class TestBrokenCheckpoints:
             load_weights(folder, "params")
 
     def test_export_does_not_overwrite(self, folder, pipeline):
-        with pytest.raises(CheckpointError, match="exists already"):
+        with pytest.raises(OutputError, match="exists already"):
             export_weights(folder, pipeline.params, pipeline.config, step=6)
