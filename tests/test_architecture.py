@@ -16,10 +16,10 @@ BELOW = {
     "models": {"errors", "config", "parallel", "ops"},
     "diffusion": {"errors", "config"},
     "data": {"errors", "config", "files", "progress"},
-    "weights": {"errors", "config", "models", "diffusion"},
+    "weights": {"errors", "config", "parallel", "models", "diffusion"},
     "flops": {"models"},
     "convert": {"errors", "config", "files", "models", "diffusion", "weights"},
-    "evaluation": {"errors", "config", "data", "files", "models", "progress"},
+    "evaluation": {"errors", "config", "data", "files", "models", "parallel", "progress"},
     "training": {"errors", "config", "files", "parallel", "ops", "models", "diffusion", "data", "weights", "flops"},
     "sampling": {
         "errors",

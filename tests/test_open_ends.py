@@ -124,7 +124,7 @@ class Depth(NoPosition):
 
 
 CONFIG = tiny_config(train=dict(num_steps=10, checkpoint_every=5, dilation_probability=0.0, learning_rate=1e-2))
-NOPE = tiny_config("NoPE", train=dict(num_steps=10, checkpoint_every=5))
+NOPE = tiny_config("NoPE", train=dict(num_steps=10, checkpoint_every=5, learning_rate=1e-2))
 
 
 def velocity_network():
@@ -145,7 +145,7 @@ def test_trains_resumes_and_samples(case, tmp_path):
     network = make()
     given = dict(network=network, process=process, source=make_source(config.data, config.autoencoder))
     whole = train(config, tmp_path / "whole", **given)
-    losses = [json.loads(line)["loss"] for line in (tmp_path / "whole" / "metrics.jsonl").open()]
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
     assert len(losses) == 10 and np.isfinite(losses).all() and losses[-1] < losses[0]
 
     train(with_train(config, num_steps=5), tmp_path / "parts", **given)

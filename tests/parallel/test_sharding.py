@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import Mesh
-from tiny import run_on_eight_devices, tiny_config, with_train
+from tiny import network_of, run_on_eight_devices, tiny_config, with_train
 
 from ledit_jax.config import MeshConfig
 from ledit_jax.errors import ConfigError
@@ -73,7 +73,7 @@ def test_batch_and_width_must_divide():
 
 @pytest.mark.parametrize("model", [dict(post_norm=True), dict(block="fit")], ids=["dit", "fit"])
 def test_every_large_parameter_is_split(model):
-    params = abstract_params(tiny_config(model=model))
+    params = abstract_params(network_of(tiny_config(model=model)))
     shapes = dict(jax.tree_util.tree_leaves_with_path(params))
     for path, sharding in jax.tree_util.tree_leaves_with_path(shardings(make_mesh(MeshConfig()), params)):
         name = "/".join(key.key for key in path)
@@ -85,7 +85,7 @@ def test_every_large_parameter_is_split(model):
 
 def test_an_array_that_the_mesh_does_not_divide_is_named():
     # SwiGLU makes it two thirds of 16.
-    params = abstract_params(tiny_config(model=dict(block="fit", mlp_ratio=1.0)))
+    params = abstract_params(network_of(tiny_config(model=dict(block="fit", mlp_ratio=1.0))))
     mesh = Mesh(np.array(jax.devices()[:1] * 4).reshape(1, 1, 4), AXES)
     with pytest.raises(ConfigError, match=r"mesh.tensor=4 does not divide 10, a side of blocks/mlp/fc1/"):
         shardings(mesh, params)

@@ -78,7 +78,7 @@ def test_profile_traces_the_steps_asked_for(tmp_path, caplog):
     assert len(traces) == 1 and b"train_step" in traces[0].read_bytes()
     with caplog.at_level("INFO", logger="ledit_jax"):
         train(with_train(tiny_config(), num_steps=5), tmp_path, profile=(1, 2))
-    assert "--profile=1:2 lies behind: this run goes on at step 4" in caplog.text
+    assert "profile=1:2 lies behind: this run goes on at step 4" in caplog.text
     assert len(list((tmp_path / "profile").rglob("*.xplane.pb"))) == 1
 
 
@@ -92,9 +92,9 @@ def test_a_run_that_ends_within_a_trace_still_writes_it(tmp_path, monkeypatch):
 def test_profile_flag():
     assert parse_profile("20:5", 25) == (20, 5)
     for text in ("20", "20:", ":5", "a:5", "20:0", "-1:5", "1:2:3"):
-        with pytest.raises(ConfigError, match=r"--profile=.* must be START:COUNT"):
+        with pytest.raises(ConfigError, match=r"profile=.* must be START:COUNT"):
             parse_profile(text, 100)
-    with pytest.raises(ConfigError, match=r"--profile=20:6 reaches beyond train.num_steps=25"):
+    with pytest.raises(ConfigError, match=r"profile=20:6 reaches beyond train.num_steps=25"):
         parse_profile("20:6", 25)
 
 

@@ -8,12 +8,12 @@ import jax
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-from ledit_jax.models.position import resize_table
-from tiny import noisy_params, run_on_eight_devices, tiny_config
+from tiny import network_of, noisy_params, run_on_eight_devices, tiny_config
 
 from ledit_jax import weights
 from ledit_jax.errors import CheckpointError
 from ledit_jax.models.functional import init_params
+from ledit_jax.models.tables import resize_table
 from ledit_jax.training.init_from import init_from_checkpoint
 from ledit_jax.weights import export_weights, load_weights
 
@@ -70,7 +70,7 @@ def arms():
 
 def merged_by_hand(source, config, key):
     """What a run starts from, made of whole arrays on one device."""
-    old, merged = flat(source), flat(init_params(config, key))
+    old, merged = flat(source), flat(init_params(network_of(config), key))
     for name, array in merged.items():
         if name in old and old[name].shape == array.shape:
             merged[name] = old[name]

@@ -202,7 +202,7 @@ def test_resuming_with_a_changed_architecture_is_refused(tmp_path):
 
 def test_workdir_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="--workdir=.*cannot be written"):
+    with pytest.raises(ConfigError, match="workdir=.*cannot be written"):
         train(tiny_config(), tmp_path / "file" / "run")
 
 

@@ -58,7 +58,11 @@ def assert_tree_is(got, network, like):
 
 def test_steps_are_those_of_pytorch_in_float64():
     """Losses, gradient norm, parameters and moving average, with a limit that clips some of the gradients only."""
-    peer, like, key = torch_dit.torch_peer(CONFIG.model, in_channels=1), abstract_params(CONFIG), jax.random.key(3)
+    peer, like, key = (
+        torch_dit.torch_peer(CONFIG.model, in_channels=1),
+        abstract_params(network_of(CONFIG)),
+        jax.random.key(3),
+    )
     state, step = begin_training(CONFIG, torch_dit.to_ledit_params(peer, like))
     free = TorchTraining(copy.deepcopy(peer), with_train(CONFIG, grad_clip=0.0).train)
     theirs, rng, norms = TorchTraining(peer, CONFIG.train), np.random.default_rng(0), []
