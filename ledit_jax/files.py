@@ -22,11 +22,12 @@ ARRAY_ERRORS = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, N
 def written_aside(path: Path, mark: str = "partial") -> Iterator[Path]:
     """Yields a place beside `path` to write a file or a folder to; it takes the name `path` when the block is done.
 
-    It is on the disk before it does, and replaces what has the name. An exception leaves nothing behind, and what a
-    kill left is removed by the next writer: so there is one writer at a time, unless each has a `mark` of its own.
-    Raises OutputError for what the operating system refuses.
+    What is there is on the disk before it takes the name, and replaces what has it. The place has the suffix of
+    `path`, which some libraries go by. An exception leaves nothing behind, and what a kill left is removed by the next
+    writer: so there is one writer at a time, unless each has a `mark` of its own. Raises OutputError for what the
+    operating system refuses.
     """
-    aside = path.absolute().with_name(f".{path.absolute().name}.{mark}")
+    aside = path.absolute().with_name(f".{mark}-{path.absolute().name}")
     try:
         _make_folder(aside.parent)
         _remove(aside)
@@ -47,7 +48,7 @@ def settle(aside: Path, path: Path) -> None:
         os.sync()  # once for all: it may hold 50,000 images, and waiting for each of them takes minutes
     else:
         _flush(aside)
-    old = path.with_name(f".{path.name}.old")
+    old = path.with_name(f".old-{path.name}")
     if path.is_dir():  # a folder is not replaced in one move, as a file is
         _remove(old)
         os.replace(path, old)
@@ -114,7 +115,8 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any], free: Collect
     """The settings, nested ones as "model.width", that differ: "model.width=32 there, 16 here". Those in `free` may."""
     theirs, ours = dict(_flatten(there)), dict(_flatten(here))
     names = [name for name in theirs | ours if name not in free]
-    return [f"{n}={theirs.get(n)} there, {ours.get(n)} here" for n in names if theirs.get(n) != ours.get(n)]
+    pairs = [(name, theirs.get(name), ours.get(name)) for name in names]
+    return [f"{name}={_short(their)} there, {_short(our)} here" for name, their, our in pairs if their != our]
 
 
 class PieceFolder:
@@ -160,9 +162,10 @@ class PieceFolder:
             found = cls.find(folder, note)  # which another process may have begun at the same moment
         differ = differences(found.settings, settings, free)
         if differ:
+            named = "; ".join(differ[:3]) + (f"; and {len(differ) - 3} more" if len(differ) > 3 else "")
             raise OutputError(
-                f"{folder} was begun with other settings ({'; '.join(differ)}): give the same as then, choose another "
-                "place, or remove it"
+                f"{folder} was begun with other settings ({named}): give the same as then, choose another place, or "
+                "remove it"
             )
         return found
 
@@ -211,6 +214,11 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
             yield f"{prefix}{name}", value
 
 
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
 def _make_folder(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK):
@@ -218,7 +226,10 @@ def _make_folder(folder: Path) -> None:
 
 
 def _refused(path: Path, error: OSError) -> OutputError:
-    return OutputError(f"{path} cannot be written ({error.strerror or error}): choose another place")
+    reason = error.strerror or str(error)
+    if error.filename:  # which may be another one
+        reason += f": {error.filename}"
+    return OutputError(f"{path} cannot be written ({reason}): choose another place")
 
 
 def _flush(path: Path) -> None:

@@ -48,7 +48,7 @@ def test_a_folder_comes_back_where_the_new_one_cannot_take_its_name(tmp_path, mo
     replace = os.replace
 
     def refuse(source, target):
-        if str(source).endswith(".partial"):
+        if ".partial" in str(source):
             raise OSError(5, "Input/output error")
         replace(source, target)
 
@@ -59,7 +59,7 @@ def test_a_folder_comes_back_where_the_new_one_cannot_take_its_name(tmp_path, mo
 
 
 def test_what_a_kill_left_is_removed(tmp_path):
-    (tmp_path / ".x.partial").write_bytes(b"half")
+    (tmp_path / ".partial-x").write_bytes(b"half")
     with written_aside(tmp_path / "x") as aside:
         (aside / "a").mkdir(parents=True)
     assert names(tmp_path) == ["x"]
@@ -78,7 +78,7 @@ def test_content_reaches_the_disk_before_the_name_and_the_name_afterwards(tmp_pa
     watch("replace", lambda source, target: os.path.basename(target))
     with whole_file(tmp_path / "x") as file:
         file.write(b"content")
-    assert done == [("fsync", ".x.partial"), ("replace", "x"), ("fsync", tmp_path.name)]
+    assert done == [("fsync", ".partial-x"), ("replace", "x"), ("fsync", tmp_path.name)]
     done.clear()
     with written_aside(tmp_path / "y") as aside:
         aside.mkdir()
@@ -164,6 +164,12 @@ class TestPieceFolder:
             self.open(tmp_path, other)
         with pytest.raises(OutputError, match=r"\(shard_size=4 there, None here\)"):
             self.open(tmp_path, {"recipe": SETTINGS["recipe"]})
+
+    def test_a_message_stays_short(self, tmp_path):
+        self.open(tmp_path, {name: list(range(1000)) for name in "abcde"})
+        with pytest.raises(OutputError, match=r"and 2 more\)") as caught:
+            self.open(tmp_path, dict.fromkeys("abcde", 0))
+        assert len(str(caught.value)) < 600 + len(str(tmp_path))
 
     def test_free_settings_are_those_of_the_folder(self, tmp_path):
         self.open(tmp_path)

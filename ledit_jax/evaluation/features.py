@@ -93,5 +93,5 @@ class FeatureExtractor:
 
 
 def _load_features(path: Path) -> Features:
-    with np.load(path) as archive:
+    with open(path, "rb") as file, np.load(file) as archive:  # of a damaged one, np.load(path) would stay open
         return archive["pool"], archive["spatial"]

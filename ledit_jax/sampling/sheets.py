@@ -48,7 +48,7 @@ def image_grid(
 def save_png(image: UInt8[np.ndarray, "H W C"], path: str | Path) -> None:
     """Writes one image of 1 (grey) or 3 (RGB) channels; makes the folder. Raises OutputError."""
     with written_aside(Path(path)) as aside:
-        to_image(image).save(aside, format="PNG")
+        to_image(image).save(aside)
 
 
 def save_sheet(

@@ -51,7 +51,7 @@ def _write_grid(path: Path, columns: int) -> Iterator[Write]:
     yield batches.append
     images = np.concatenate(batches)
     grid = image_grid(images, min(columns, len(images)), framed=True)
-    to_image(grid).save(path, format="PNG")
+    to_image(grid).save(path)
 
 
 @contextlib.contextmanager

@@ -142,7 +142,7 @@ def test_killed_while_assembling(pipeline, tmp_path, monkeypatch):
     write_samples(tmp_path / "x.npz", pipeline, recipe(), batch_size=8)
     first = read(tmp_path / "x.npz")
     monkeypatch.undo()
-    (tmp_path / ".x.npz.partial").write_bytes(b"half")
+    (tmp_path / ".partial-x.npz").write_bytes(b"half")
     write_samples(tmp_path / "x.npz", pipeline, recipe(), batch_size=8)
     np.testing.assert_array_equal(read(tmp_path / "x.npz"), first)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["x.npz", "x.recipe.json"]
@@ -195,7 +195,7 @@ def test_killed_twice_and_gone_on_with_equals_undisturbed_bit_for_bit(checkpoint
     for wanted in (2, 5):
         process = start(command(checkpoint, out))
         deadline = time.time() + 200
-        while len(list(shards.glob("*.npy"))) < wanted and process.poll() is None and time.time() < deadline:
+        while len(list(shards.glob("[0-9]*.npy"))) < wanted and process.poll() is None and time.time() < deadline:
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
         process.communicate()
@@ -203,7 +203,7 @@ def test_killed_twice_and_gone_on_with_equals_undisturbed_bit_for_bit(checkpoint
         assert not out.exists()
         for name, time_written in kept.items():
             assert (shards / name).stat().st_mtime_ns == time_written, "a shard was drawn again"
-        kept = {path.name: path.stat().st_mtime_ns for path in shards.glob("*.npy")}
+        kept = {path.name: path.stat().st_mtime_ns for path in shards.glob("[0-9]*.npy")}
     finish(start(command(checkpoint, out)))
     np.testing.assert_array_equal(read(out), undisturbed)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["x.npz", "x.recipe.json"]
