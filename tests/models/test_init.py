@@ -1,4 +1,4 @@
-"""Initial parameters of every layer, what they imply at step 0, and parameter counts of all presets."""
+"""Initial parameters of every layer, what they imply at step 0, and parameter counts."""
 
 import dataclasses
 import math
@@ -138,11 +138,11 @@ def test_published_parameter_counts(name, published):
     assert count_ours(config) + table == published
 
 
-@pytest.mark.parametrize("family", ["LEDiT", "DiT", "NoPE"])
-@pytest.mark.parametrize("size", ["S", "B", "L", "XL"])
-@pytest.mark.parametrize("patch_size", [2, 4, 8])
-def test_parameter_counts_of_all_presets(family, size, patch_size):
-    config = model_preset(f"{family}-{size}/{patch_size}")
+@pytest.mark.parametrize("name", ["LEDiT-S/2", "DiT-B/4", "NoPE-L/8", "LEDiT-XL/2"])
+def test_parameter_counts(name):
+    """Every family, size and patch once."""
+    config = model_preset(name)
+    family, patch_size = name.split("-")[0], config.patch_size
     conv = (9 * config.width + 1) * config.width if family == "LEDiT" else 0
     patches = patch_size**2 * 4
     D, F, L = config.width, 4 * config.width, config.depth

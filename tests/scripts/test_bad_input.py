@@ -1,27 +1,18 @@
 """Bad input to train.py and sample.py, as a user meets it: one line, exit code 2, no traceback, nothing written."""
 
-import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import pytest
+from script_runs import ROOT, run
 from tiny import network_of, tiny_config
 
 from ledit_jax.models.functional import init_params
 from ledit_jax.weights import export_weights
 
-ROOT = Path(__file__).parents[2]
 DIGITS = "--config=configs/digits.py"
-
-
-def run(script: str, *arguments: str) -> subprocess.CompletedProcess:
-    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-    return subprocess.run(
-        [sys.executable, script, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
-    )
 
 
 def assert_one_line(result: subprocess.CompletedProcess, *parts: str) -> None:
@@ -102,7 +93,9 @@ def test_sample_keeps_what_is_there_and_replaces_it_when_told(tmp_path, checkpoi
 
 
 def test_help_teaches():
+    """In interpreters that start from nothing, as the user's do."""
     for script in ("train.py", "sample.py", "evaluate.py"):
-        result = run(script, "--help")
+        command = [sys.executable, script, "--help"]
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
         assert result.returncode == 0
         assert f"python {script}" in result.stdout

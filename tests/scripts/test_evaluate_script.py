@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 from oracles import fidelity
-from scripts.test_bad_input import assert_one_line, run
+from script_runs import run
+from scripts.test_bad_input import assert_one_line
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 from PIL import Image
-from scripts.test_bad_input import DIGITS, run
+from script_runs import run
 
 from ledit_jax.weights import load_weights
 
@@ -13,7 +13,7 @@ def test_a_run_leaves_what_its_help_promises(tmp_path):
     train = dict(num_steps=5, batch_size=8, log_every=1, checkpoint_every=3, sample_every=2)
     settings = [f"--config.train.{name}={value}" for name, value in train.items()]
     settings += ["--config.model.depth=2", "--config.model.width=16", "--config.sample.num_steps=3"]
-    result = run("train.py", DIGITS, f"--workdir={tmp_path}", *settings)
+    result = run("train.py", "--config=configs/digits.py", f"--workdir={tmp_path}", *settings)
     assert result.returncode == 0, result.stderr
     assert "step 5/5" in result.stderr and f"finished at step 5, saved in {tmp_path}" in result.stderr
 
