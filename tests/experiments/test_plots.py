@@ -16,7 +16,7 @@ from experiments.plots import (
     save_png,
     sheet,
 )
-from ledit_jax.errors import ConfigError
+from ledit_jax.errors import DataError
 
 
 def _noise(*shape):
@@ -89,7 +89,7 @@ def test_losses_are_read_in_order_and_resumed_steps_once(tmp_path):
 
 def test_file_without_losses_is_refused(tmp_path):
     _write_metrics(tmp_path / "metrics.jsonl", [{"step": 1, "images_per_sec": 3.0}])
-    with pytest.raises(ConfigError, match=r"metrics\.jsonl holds no record"):
+    with pytest.raises(DataError, match=r"metrics\.jsonl holds no record"):
         loss_curve({"run": tmp_path / "metrics.jsonl"}, tmp_path / "loss.png")
 
 
