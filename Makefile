@@ -7,12 +7,14 @@ BIN := $(VENV)/bin
 LIBTPU := import importlib.metadata as m; print(*[r.split(";")[0] for r in m.requires("jax") if r.startswith("libtpu")])
 GPU_PYTHON ?= python3
 
-.PHONY: help demo test lint digits digits-compare bench bench-gpu clean
+STUDY := $(BIN)/python -m experiments.study --config=configs/study_digits.py --workdir=runs/study_digits
+
+.PHONY: help demo test lint digits digits-compare study bench bench-gpu clean
 
 help:  ## Lists the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-demo: $(VENV)/.run  ## Trains the shipped digits model on, stops, resumes, and samples beyond its training size.
+demo: $(VENV)/.run  ## Trains the shipped digits model on, stops, resumes, draws beyond its training size, measures.
 	$(BIN)/python -m experiments.demo --workdir=runs/demo
 
 test: $(VENV)/.dev lint  ## Lint, format and the whole test suite.
@@ -22,11 +24,15 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-digits: $(VENV)/.run  ## The recipe of the shipped checkpoint, from scratch; resumes where it was stopped.
-	$(BIN)/python -m experiments.digits --workdir=runs/digits
+digits: $(VENV)/.run  ## The shipped checkpoint from scratch, its figures and its export; resumes where it was stopped.
+	$(STUDY) --config.methods=ledit
+	$(BIN)/python -m experiments.ship --checkpoint=runs/study_digits/weights/ledit/seed-0 --out=runs/export/digits
 
-digits-compare: $(VENV)/.run  ## The same budget for DiT with sin/cos positions and with none, and the table of the three.
-	$(BIN)/python -m experiments.digits --workdir=runs/digits --compare
+digits-compare: $(VENV)/.run  ## The same for DiT with sin/cos positions and with none, and the tables of the three.
+	$(STUDY) --config.methods=ledit,dit,nope
+
+study: $(VENV)/.run  ## All methods on digits, in the same folder: tables, charts and images (about an hour).
+	$(STUDY)
 
 bench: $(VENV)/.dev  ## Timings against PyTorch on this machine.
 	$(BIN)/python benchmarks/train_step.py

@@ -52,7 +52,7 @@ def write_images(folder: Path, count: int) -> list[Path]:
 
 
 def pil_loop(path: Path) -> np.ndarray:
-    """A image's bytes, decoded and cropped as in openai/guided-diffusion."""
+    """An image's bytes, decoded and cropped as in openai/guided-diffusion."""
     with Image.open(path) as file:
         image = file.convert("RGB")
     while min(image.size) >= 2 * SIZE:

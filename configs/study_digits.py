@@ -1,6 +1,6 @@
 """The extrapolation study on handwritten digits: trained at 16x16, drawn at up to 64x64 (see docs/extrapolation.md).
 
-  python -m experiments.study.run --config=configs/study_digits.py --workdir=runs/study_digits
+  python -m experiments.study --config=configs/study_digits.py --workdir=runs/study_digits
 
 The recipe of configs/digits.py: 4,000 steps of a common DiT, then 3,000 of each arm, from that DiT's weights, as in
 the paper's main table. 13 methods on 10 arms; --config.methods chooses some. On two quiet cores 11.7

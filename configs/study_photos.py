@@ -1,6 +1,6 @@
 """The extrapolation study on coloured photographs, for one GPU: trained at 16x16, drawn at 24x24 and 32x32.
 
-  python -m experiments.study.run --config=configs/study_photos.py --workdir=runs/study_photos \\
+  python -m experiments.study --config=configs/study_photos.py --workdir=runs/study_photos \\
       --config.images=PHOTOS.zip
 
 PHOTOS is a zip, or a folder, with a folder of images for each of ten classes, 32 pixels or more a side (CIFAR-10's

@@ -1,6 +1,6 @@
 """The extrapolation study on solid shapes: as configs/study_digits.py, with drawn shapes in the digits' place.
 
-  python -m experiments.study.run --config=configs/study_shapes.py --workdir=runs/study_shapes
+  python -m experiments.study --config=configs/study_shapes.py --workdir=runs/study_shapes
 
 Shapes are drawn exactly at every size, and a real image has exactly one: the table counts the objects too. The main
 six arms only. At 10 steps/s (two quiet cores) 43 minutes of training, and then a minute of sampling

@@ -1,10 +1,12 @@
-"""`make demo`: the whole job on real data in minutes, starting from the shipped digits checkpoint.
+"""`make demo`: the whole job on real data in about a minute, starting from the shipped digits checkpoint.
 
-Trains it on, stops it with SIGTERM, resumes with the same command, then samples at sizes it never saw and has an
-independent classifier read what came out. Run from the repository's root.
+Trains it on, stops it with SIGTERM, resumes with the same command, then draws images at sizes that it never saw and
+measures them as the study does. Run from the repository's root.
 """
 
+import dataclasses
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -14,20 +16,28 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments.digits import report
-from experiments.report import train_judge
+from configs import study_digits
+from experiments.measure import measure_checkpoint
+from experiments.study.reference import make_reference
 from ledit_jax import cli
 from ledit_jax.errors import TrainingStopped
 
+SIZES = ("16x16", "24x24", "32x32", "16x32", "32x16")
+"""1x, 1.5x and 2x the training side, then 2:1 and 1:2 (width to height)."""
 
-def train_until(step: int, command: list[str], metrics: Path) -> None:
-    """Runs train.py and sends SIGTERM once metrics.jsonl has reached `step`; it must save and exit with 0."""
-    process = subprocess.Popen(command)
+
+def stop_at(step: int, process: subprocess.Popen, metrics: Path) -> None:
+    """Sends SIGTERM to a run of train.py once metrics.jsonl has reached `step`; it must save and exit with 0."""
     while process.poll() is None and last_step(metrics) < step:
         time.sleep(0.2)
     if process.poll() is None:
         print(f"\n-- stopping it with SIGTERM at step {last_step(metrics)}", flush=True)
         process.send_signal(signal.SIGTERM)
+    finish(process)
+
+
+def finish(process: subprocess.Popen) -> None:
+    """Waits for the run's end. Raises TrainingStopped if it failed."""
     if code := process.wait():
         raise TrainingStopped(f"train.py ended with exit code {code}; its last lines are above")
 
@@ -45,17 +55,21 @@ def main() -> None:
     run = workdir / "train"
     command = [sys.executable, "train.py", "--config=configs/digits.py:demo", f"--workdir={run}"]
     command += ["--init_from=assets/digits", f"--config.train.num_steps={_STEPS.value}"]
+    # What the first start compiles, the second reads.
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(workdir / "cache")}
     print("-- training the shipped checkpoint on\n$", " ".join(["python", *command[1:]]), flush=True)
-    train_until(_STEPS.value // 2, command, run / "metrics.jsonl")
+    process = subprocess.Popen(command, env=environment)
+    study = dataclasses.replace(study_digits.study(), sizes=SIZES)
+    reference = make_reference(study, None)  # the judge, while the training step compiles
+    stop_at(_STEPS.value // 2, process, run / "metrics.jsonl")
     print("-- the same command again resumes", flush=True)
-    train_until(_STEPS.value + 1, command, run / "metrics.jsonl")
-    print("-- sampling from the weights just trained, at sizes they never saw", flush=True)
-    report("LEDiT", run, train_judge("digits"), _PER_CLASS.value)
-    print(f"\nImages and tables are in {run}-report; all of it took {time.perf_counter() - started:.0f} s")
+    finish(subprocess.Popen(command, env=environment))
+    print("-- images of the weights just trained, at sizes that they never saw", flush=True)
+    measure_checkpoint(study, reference, run, "LEDiT", workdir, "make demo")
+    print(f"all of it took {time.perf_counter() - started:.0f} s")
 
 
 if __name__ == "__main__":
     _WORKDIR = flags.DEFINE_string("workdir", "runs/demo", "Replaced if it exists.")
     _STEPS = flags.DEFINE_integer("steps", 200, "Training steps, half of them before the stop.", lower_bound=20)
-    _PER_CLASS = flags.DEFINE_integer("per_class", 10, "Images of each class and size.", lower_bound=1)
     cli.run(main, __doc__)

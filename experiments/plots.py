@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from ledit_jax.errors import ConfigError
+from ledit_jax.errors import DataError
 
 _LINE = "#2563a8"
 
@@ -15,7 +15,7 @@ _LINE = "#2563a8"
 def loss_curve(metrics: Mapping[str, str | Path], path: str | Path) -> None:
     """Draws the training loss of runs given as name -> metrics.jsonl: the raw values, and a moving average on top.
 
-    Raises ConfigError for a file that holds no loss.
+    Raises DataError for a file that holds no loss.
     """
     from matplotlib.figure import Figure  # not pyplot: no global state, and no window whatever the backend
 
@@ -50,7 +50,7 @@ def read_losses(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
         if "loss" in record:
             losses[record["step"]] = record["loss"]
     if not losses:
-        raise ConfigError(f"{path} holds no record with step and loss: give the metrics.jsonl of a training run")
+        raise DataError(f"{path} holds no record with step and loss: give the metrics.jsonl of a training run")
     steps = sorted(losses)
     return np.array(steps), np.array([losses[step] for step in steps], np.float64)
 

@@ -21,7 +21,7 @@ _BOOKKEEPING = {
 }
 
 
-class Stopped(Exception):
+class Interrupted(Exception):
     """A signal ended training; all of it is saved."""
 
 
@@ -85,7 +85,7 @@ def train_arms(study: Study, seed: int) -> dict[str, str]:
             continue
         try:
             _train_arm(study, arm, seed, None if arm == BASE else init_from)
-        except Stopped:
+        except Interrupted:
             raise
         except Exception as error:  # whatever it is, the other arms can do without this one
             failed[arm] = f"training {arm}: {one_line(error)}"
@@ -102,5 +102,5 @@ def _train_arm(study: Study, arm: str, seed: int, init_from: str | None) -> None
     logger.info(f"-- training {arm}, seed {seed}, in {workdir}")
     state = train(config, workdir, init_from=init_from)
     if int(state.step) < config.train.num_steps:
-        raise Stopped(f"stopped while training {arm}, seed {seed}: the same command goes on from there")
+        raise Interrupted(f"stopped while training {arm}, seed {seed}: the same command goes on from there")
     jax.clear_caches()  # the next arm's programs are others

@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import ml_collections
 
+from experiments.sizes import Size, parse_size, size_name
 from experiments.study.methods import ARMS, Method, find_method
 from ledit_jax.config import Config, check_image_size
 from ledit_jax.config.parse import from_mapping
@@ -14,8 +15,6 @@ from ledit_jax.diffusion import make_process
 from ledit_jax.errors import ConfigError
 from ledit_jax.models import abstract_params, make_apply, make_network
 
-Size = tuple[int, int]
-"""Height and width in pixels."""
 BASE = "base"
 """The name of the DiT that every arm is fine-tuned from, if there is one."""
 
@@ -25,9 +24,9 @@ class StudyConfig:
     """A study. Every method has the experiment's data, budget, sampler and guidance; no method is tuned alone."""
 
     experiment: Config = field(default_factory=Config)
-    """What all arms share; an arm replaces the fields that make the method (`study_methods.ARMS`)."""
+    """What all arms share; an arm replaces the fields that make the method (`methods.ARMS`)."""
     methods: tuple[str, ...] = ("dit", "rope", "ntk", "yarn", "riflex", "nope", "nope-causal", "nope-conv", "ledit")
-    """Names of `study_methods.METHODS`."""
+    """Names of `methods.METHODS`."""
     sizes: tuple[str, ...] = ()
     """Images to draw, HEIGHTxWIDTH in pixels, as in 24x24."""
     seeds: tuple[int, ...] = (0,)
@@ -52,7 +51,12 @@ class StudyConfig:
     @property
     def image_sizes(self) -> tuple[Size, ...]:
         """`sizes` as (height, width). Raises ConfigError for one that is not written so."""
-        return tuple(_parse_size(size) for size in self.sizes)
+        return tuple(parse_size(size) for size in self.sizes)
+
+    @property
+    def images_per_cell(self) -> int:
+        """Images of one method, size and seed."""
+        return self.per_class * self.experiment.model.num_classes
 
     @property
     def arms(self) -> tuple[str, ...]:
@@ -85,8 +89,8 @@ class Study:
         return self.workdir / "weights" / arm / f"seed-{seed}"
 
     def cell(self, method: str, seed: int, size: Size) -> Path:
-        """A cell's files without their suffix: .json has its figures, .npz its images."""
-        return self.workdir / "samples" / method / f"seed-{seed}" / f"{size[0]}x{size[1]}"
+        """The file of a cell's images."""
+        return self.workdir / "samples" / method / f"seed-{seed}" / f"{size_name(size)}.npz"
 
 
 def arm_config(study: StudyConfig, arm: str, seed: int) -> Config:
@@ -146,16 +150,20 @@ def _check_method(study: StudyConfig, name: str, method: Method) -> None:
     settings["model"]["depth"] = 2
     settings["sample"] |= sampling_options(study, method)
     config = Config.from_dict(settings)
-    network = make_network(config, make_process(config)).for_sampling(config.sample)
-    apply, params = make_apply(network), abstract_params(network)
-    label = jax.ShapeDtypeStruct((1,), "int32")
     for height, width in study.image_sizes:
-        x = jax.ShapeDtypeStruct((1, *config.latent_shape(height, width)), "float32")
         try:
-            jax.eval_shape(apply, params, x, label, label)
+            _trace(config, height, width)
         except (TypeError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise ConfigError(f"method {name} cannot run at {height}x{width}: {reason}") from error
+
+
+def _trace(config: Config, height: int, width: int) -> None:
+    """Runs the network that a config samples with, in shapes alone."""
+    network = make_network(config, make_process(config)).for_sampling(config.sample)
+    x = jax.ShapeDtypeStruct((1, *config.latent_shape(height, width)), "float32")
+    label = jax.ShapeDtypeStruct((1,), "int32")
+    jax.eval_shape(make_apply(network), abstract_params(network), x, label, label)
 
 
 def _check_source(study: StudyConfig) -> None:
@@ -171,10 +179,3 @@ def _check_source(study: StudyConfig) -> None:
         raise ConfigError(f"images={study.images} is for image_folder, and experiment.data.source={source}")
     if source == "image_folder" and not (study.images and Path(study.images).exists()):
         raise ConfigError(f"images={study.images!r} does not exist: give a folder of class folders, or a zip of it")
-
-
-def _parse_size(size: str) -> Size:
-    height, _, width = size.partition("x")
-    if not (height.isdecimal() and width.isdecimal()):
-        raise ConfigError(f"sizes: {size!r} is not understood: write HEIGHTxWIDTH in pixels, as in 24x24")
-    return int(height), int(width)

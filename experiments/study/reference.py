@@ -1,5 +1,6 @@
-"""What a study's samples are held against: real images at each size, and a judge that was trained on them alone."""
+"""The one measure of generated images: real images at each size, and a judge that was trained on them alone."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,27 +9,34 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Integer
 
-from experiments.duplication import rank_among_real, self_similarity
-from experiments.judge import ImageClassifier
-from experiments.photo_judge import PhotoClassifier
-from experiments.report import MAX_REAL, Samples, count_objects, real_images, train_judge
-from experiments.study.config import Size, StudyConfig
-from ledit_jax.data.image_folder import ImageFolder
-from ledit_jax.data.transforms import center_crop, to_array, to_image
-from ledit_jax.errors import ConfigError
+from experiments.judges.judge import Judge
+from experiments.judges.outlines import OutlineJudge
+from experiments.judges.photos import PhotoJudge
+from experiments.sizes import Size
+from experiments.study.config import StudyConfig
+from experiments.study.images import Samples, count_objects, real_images
+from experiments.study.photos import real_photographs, split_images
+from ledit_jax.evaluation.duplication import rank_among_real, self_similarity
 from ledit_jax.evaluation.frechet import frechet_distance, gaussian_statistics
-from ledit_jax.progress import progress_bar
+from ledit_jax.evaluation.neighbours import NUM_NEIGHBOURS, precision_recall
+
+OUTLINE_JUDGE_SIZES: tuple[Size, ...] = ((16, 16), (24, 24), (32, 32), (16, 32), (32, 16))
+"""What the judge of digits and shapes is trained on; fixed, so that every study of a source has the same judge."""
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What is measured of a cell's images."""
+    """What is measured of images of one size. Shares are 0 to 1."""
 
     num_samples: int
     accuracy: float
-    """Share, 0 to 1, that the judge reads as the class asked for."""
+    """Share that the judge reads as the class asked for."""
     frechet: float
     """Distance to the real training images rendered at this size, in the judge's features; lower is better."""
+    precision: float | None
+    """Share among the real training images, by nearest neighbours in those features; None for three images or less."""
+    recall: float | None
+    """Share of the real training images among these, in the same way."""
     duplication: float
     """See `duplication_score`: 0.5 is what real images get, 1 a tiling."""
     objects: float | None
@@ -37,22 +45,18 @@ class Figures:
 
 @dataclass(frozen=True)
 class _Real:
-    """Statistics of the real training images of one size."""
+    """What is needed of the real training images of one size."""
 
+    features: Float[np.ndarray, "N D"]
     statistics: tuple[Float[np.ndarray, " D"], Float[np.ndarray, "D D"]]
     similarity: Float[np.ndarray, " N"]
     labels: Integer[np.ndarray, " N"]
 
 
 class Reference:
-    """Measures samples of any size against real images of that size."""
+    """Measures images of any size against real ones of that size."""
 
-    def __init__(
-        self,
-        real: Callable[[int, int, str], Samples],
-        judge: ImageClassifier | PhotoClassifier,
-        counts_objects: bool,
-    ):
+    def __init__(self, real: Callable[[int, int, str], Samples], judge: Judge, counts_objects: bool):
         """real(height, width, split): images of the split "train" or "test". judge: trained on "train" alone."""
         self._real, self._judge, self._counts_objects = real, judge, counts_objects
         self._training = functools.cache(self._describe_training)
@@ -60,13 +64,19 @@ class Reference:
     def measure(self, samples: Samples) -> Figures:
         """Figures of samples, in whatever size they have."""
         training = self._training(*samples.size)
-        drawn = gaussian_statistics(self._judge.features(samples.images))
-        similarity = self_similarity(samples.images)
+        features = self._judge.features(samples.images)
+        precision = recall = None
+        if len(features) > NUM_NEIGHBOURS:
+            precision, recall = precision_recall(training.features, features)
         return Figures(
             num_samples=len(samples.labels),
             accuracy=self._judge.accuracy(samples.images, samples.labels),
-            frechet=frechet_distance(*drawn, *training.statistics),
-            duplication=rank_among_real(similarity, samples.labels, training.similarity, training.labels),
+            frechet=frechet_distance(*gaussian_statistics(features), *training.statistics),
+            precision=precision,
+            recall=recall,
+            duplication=rank_among_real(
+                self_similarity(samples.images), samples.labels, training.similarity, training.labels
+            ),
             objects=count_objects(samples.images) if self._counts_objects else None,
         )
 
@@ -83,45 +93,40 @@ class Reference:
 
     def _describe_training(self, height: int, width: int) -> _Real:
         train = self._real(height, width, "train")
-        statistics = gaussian_statistics(self._judge.features(train.images))
-        return _Real(statistics, self_similarity(train.images), train.labels)
+        features = self._judge.features(train.images)
+        return _Real(features, gaussian_statistics(features), self_similarity(train.images), train.labels)
 
 
-def make_reference(study: StudyConfig, folder: Path | None) -> Reference:
-    """The reference of a study; for photographs `folder` holds train and test (see `photos.split_images`)."""
-    source = study.experiment.data.source
+def prepare_images(config: StudyConfig, workdir: Path) -> tuple[StudyConfig, Path | None]:
+    """(config, folder): photographs are parted into training and held-out ones in `folder`, which training reads.
+
+    Digits and shapes need nothing, and have no folder.
+    """
+    if config.experiment.data.source != "image_folder":
+        return config, None
+    folder = split_images(Path(config.images), workdir / "images")
+    data = dataclasses.replace(config.experiment.data, path=str(folder / "train"))
+    return dataclasses.replace(config, experiment=dataclasses.replace(config.experiment, data=data)), folder
+
+
+def make_reference(config: StudyConfig, folder: Path | None) -> Reference:
+    """Trains the judge of a study; `folder` is what `prepare_images` returned."""
+    source = config.experiment.data.source
     if folder is None:
-        return Reference(functools.partial(real_images, source), train_judge(source), source == "shapes")
-    channels = study.experiment.data.image_channels
-    real = functools.partial(_real_photographs, folder, channels)
-    judge_sizes = sorted({study.trained_size, *study.image_sizes})
-    judge = PhotoClassifier.train(
+        return Reference(functools.partial(real_images, source), train_outline_judge(source), source == "shapes")
+    channels = config.experiment.data.image_channels
+    real = functools.partial(real_photographs, folder, channels)
+    judge_sizes = sorted({config.trained_size, *config.image_sizes})
+    judge = PhotoJudge.train(
         [(s.images, s.labels) for s in (real(*size, "train", None) for size in judge_sizes)],
-        num_classes=study.experiment.model.num_classes,
-        num_steps=study.judge_steps,
+        num_classes=config.experiment.model.num_classes,
+        num_steps=config.judge_steps,
         seed=0,
     )
     return Reference(real, judge, counts_objects=False)
 
 
-@functools.cache
-def _real_photographs(
-    folder: Path, channels: int, height: int, width: int, split: str, most: int | None = MAX_REAL
-) -> Samples:
-    """Images of a split, evenly over its classes, cut and reduced to a size as training does it."""
-    source = ImageFolder(str(folder / split), channels)
-    count = len(source) if most is None else min(len(source), most)
-    images, labels = [], []
-    with progress_bar(f"read {split} {height}x{width}", count, "image", disable=count <= MAX_REAL) as bar:
-        for index in np.linspace(0, len(source) - 1, count).astype(int).tolist():
-            record = source[index]
-            smallest = min(record["image"].shape[:2])
-            if max(height, width) > smallest:
-                raise ConfigError(
-                    f"size {height}x{width} is larger than the real images ({smallest} pixels a side): there is "
-                    "nothing to compare with, leave it out"
-                )
-            images.append(to_array(center_crop(to_image(record["image"]), height, width), channels))
-            labels.append(record["label"])
-            bar.update()
-    return Samples(np.stack(images), np.array(labels))
+def train_outline_judge(source: str) -> OutlineJudge:
+    """A judge of a source's training images, digits or shapes, at every size of OUTLINE_JUDGE_SIZES."""
+    sets = [real_images(source, height, width, "train") for height, width in OUTLINE_JUDGE_SIZES]
+    return OutlineJudge.train([(s.images, s.labels) for s in sets], seed=0)

@@ -1,75 +1,64 @@
-"""The extrapolation study: trains the listed methods alike, samples them at sizes they never saw, and measures.
-
-  python -m experiments.study.run --config=configs/study_digits.py --workdir=runs/study_digits
-  python -m experiments.study.run --config=configs/study_shapes.py --workdir=runs/study_shapes
-  python -m experiments.study.run --config=configs/study_photos.py --workdir=runs/study_photos \\
-      --config.images=PHOTOS.zip
-
---config.methods=dit,ledit chooses methods, --config.sizes="'24x24','32x32'" sizes, --config.seeds=0,1,2 seeds. The same
-command again goes on where it was stopped and tries again what failed; what is finished is kept. WORKDIR gets
-table.md, table.csv, results.json, a figure for each metric and images-HxW.png, with a row for each method.
-Exit code 0 is done (or stopped by a signal, with everything saved), 1 some cells failed, 2 a setting cannot work.
-"""
+"""A study from its settings to its results: the arms trained, the cells measured, the pages written."""
 
 import dataclasses
-import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from absl import flags
-
-from experiments.study.arms import Stopped, check_arms, train_arms
-from experiments.study.cells import Cell, load_images, measure_seed
+from experiments.plots import loss_curve
+from experiments.sizes import size_name
+from experiments.study.arms import check_arms, train_arms
+from experiments.study.cells import load_images, measure_seed
+from experiments.study.charts import metric_chart
 from experiments.study.config import Study, StudyConfig
-from experiments.study.photos import split_images
-from experiments.study.reference import make_reference
-from experiments.study.tables import write_study
-from ledit_jax import cli
+from experiments.study.methods import METHODS
+from experiments.study.reference import make_reference, prepare_images
+from experiments.study.results import Cell, Results, summarise
+from experiments.study.sheets import method_sheet, size_sheet
+from experiments.study.tables import write_tables
 
 
-def run_study(config: StudyConfig, workdir: Path) -> list[Cell]:
-    """Trains, samples and measures whatever is not finished yet, and writes the report. Returns every cell.
+def run_study(config: StudyConfig, workdir: Path, command: str = "") -> list[Cell]:
+    """Trains, samples and measures whatever is not finished yet, and writes the results. Returns every cell.
 
     An arm whose training fails, and a cell whose sampling or measuring does, is reported with its error and does
-    not stop the others. Raises ConfigError before any training, and Stopped after a signal.
+    not stop the others. Raises ConfigError before any training, and Interrupted after a signal. command: what the
+    results are said to come from.
     """
-    folder = None
-    if config.experiment.data.source == "image_folder":
-        folder = split_images(Path(config.images), workdir / "images")
-        config = _with_images(config, folder / "train")
+    config, folder = prepare_images(config, workdir)
     study = Study(config, workdir)
     check_arms(study)
     reference = make_reference(config, folder)
-    cells = []
+    cells, failed = [], {}
     for seed in config.seeds:
-        failed = train_arms(study, seed)
-        cells += measure_seed(study, seed, reference, failed)
-    count = config.per_class * config.experiment.model.num_classes
-    real = {size: reference.measure_real(size, count) for size in config.image_sizes}
-    write_study(config, cells, real, workdir, lambda cell: load_images(study, cell))
+        failed[seed] = train_arms(study, seed)
+        cells += measure_seed(study, seed, reference, failed[seed])
+    real = {size: reference.measure_real(size, config.images_per_cell) for size in config.image_sizes}
+    start = f"after {config.base_steps:,} of a common DiT" if config.base_steps else "from scratch"
+    weights = f"{config.steps:,} training steps {start}"
+    labels = {name: METHODS[name].label for name in config.methods}
+    results = summarise(config, labels, cells, real, weights=weights, command=command)
+    write_tables(results, cells, dataclasses.asdict(config), workdir)
+    draw_study(study, results, cells, failed[config.seeds[0]])
+    print(f"\nWrote table.md, table.csv, results.json, the charts and the sheets of images to {workdir}")
     return cells
 
 
-def _with_images(config: StudyConfig, path: Path) -> StudyConfig:
-    data = dataclasses.replace(config.experiment.data, path=str(path))
-    return dataclasses.replace(config, experiment=dataclasses.replace(config.experiment, data=data))
+def draw_study(study: Study, results: Results, cells: Sequence[Cell], failed: Mapping[str, str]) -> None:
+    """Writes METRIC.png, loss.png, images-HxW.png and images-METHOD.png: curves and images are of the first seed.
 
-
-def main() -> None:
-    study = cli.load_config(StudyConfig.from_dict)
-    try:
-        cells = run_study(study, Path(_WORKDIR.value))
-    except Stopped as stopped:
-        print(stopped)
-        return
-    failed = sum(cell.figures is None for cell in cells)
-    if failed:
-        print(f"{failed} of {len(cells)} cells failed; the same command tries them again", file=sys.stderr)
-        sys.exit(1)
-
-
-if __name__ == "__main__":
-    cli.define_config_flag("Study, for example configs/study_digits.py.")
-    _WORKDIR = flags.DEFINE_string("workdir", None, "Where weights, images and results go.")
-    flags.declare_key_flag("config")
-    flags.mark_flags_as_required(["config", "workdir"])
-    cli.run(main, __doc__)
+    failed: arms without weights.
+    """
+    seed = study.config.seeds[0]
+    for metric in results.metrics:
+        metric_chart(results, metric, study.workdir / f"{metric}.png")
+    curves = {arm: study.weights(arm, seed) / "metrics.jsonl" for arm in study.config.arms if arm not in failed}
+    if curves:
+        loss_curve(curves, study.workdir / "loss.png")
+    drawn = [cell for cell in cells if cell.seed == seed and cell.figures is not None]
+    images = {(cell.method, cell.size): load_images(study, cell.method, seed, cell.size) for cell in drawn}
+    for size in results.sizes:
+        ours = {name: images[name, size] for name in results.methods if (name, size) in images}
+        size_sheet(results, size, ours, study.workdir / f"images-{size_name(size)}.png")
+    for name in results.methods:
+        ours = {size: images[name, size] for size in results.sizes if (name, size) in images}
+        method_sheet(results, name, ours, study.workdir / f"images-{name}.png")

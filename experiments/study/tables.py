@@ -1,181 +1,127 @@
-"""The results of a study: tables, figures with a line for each method, image grids with a row for each method."""
+"""The tables of a study in all their forms, and the command that makes a page's tables from the JSON beside it.
+
+  python -m experiments.study.tables --results=docs/extrapolation/digits.json --methods=ledit,dit,nope
+  python -m experiments.study.tables --results=docs/extrapolation/digits.json --charts=docs/extrapolation
+
+--charts=FOLDER draws a chart of every metric to FOLDER/NAME-METRIC.png, where NAME is the file's. --metrics chooses.
+"""
 
 import csv
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import io
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
-import numpy as np
-from jaxtyping import UInt8
-from PIL import Image, ImageDraw, ImageFont
+from absl import flags
 
-from experiments.report import Samples, relative_size
-from experiments.study.cells import Cell
-from experiments.study.config import Size, StudyConfig
-from experiments.study.methods import METHODS
+from experiments.sizes import Size, relative_size, size_name
+from experiments.study.charts import metric_chart
 from experiments.study.reference import Figures
+from experiments.study.results import METRICS, REAL, Cell, Results, read_results, write_results
+from ledit_jax import cli
+from ledit_jax.errors import ConfigError, nearest
 from ledit_jax.evaluation.tables import markdown
-from ledit_jax.files import write_json, write_whole
-from ledit_jax.sampling.sheets import image_grid
-
-METRICS = {
-    "accuracy": ("Share read as the class asked for (higher is better)", "{:.1%}"),
-    "frechet": ("Fréchet distance to real images of that size (lower is better)", "{:.2f}"),
-    "duplication": ("Duplication (0.5 is what real images have, 1 a tiling)", "{:.2f}"),
-    "objects": ("Connected shapes per image (a real one has 1)", "{:.2f}"),
-}
-_COLUMNS = 10
-_IMAGE_HEIGHT = 64
-_REAL = "real held-out images"
+from ledit_jax.files import write_whole
 
 
-def write_study(
-    config: StudyConfig,
-    cells: Sequence[Cell],
-    real: Mapping[Size, Figures],
-    folder: Path,
-    load: Callable[[Cell], Samples],
-) -> None:
-    """Writes table.md, table.csv, results.json, METRIC.png and images-HxW.png to `folder`, and prints the tables.
-
-    real: figures of real held-out images at each size. load: the images of a cell that has figures.
-    """
-    tables = study_tables(config, cells, real)
-    write_whole(folder / "table.md", tables + "\n")
-    _write_csv(cells, folder / "table.csv")
-    _write_json(config, cells, real, folder / "results.json")
-    for metric in _measured(real):
-        metric_figure(config, cells, real, metric, folder / f"{metric}.png")
-    for size in config.image_sizes:
-        _write_images(config, cells, size, load, folder / f"images-{size[0]}x{size[1]}.png")
-    print(f"\n{tables}\n\nWrote table.md, table.csv, results.json, the figures and images-*.png to {folder}")
+def metric_table(results: Results, metric: str) -> str:
+    """Markdown: methods down and sizes across; mean and standard deviation over the seeds, "failed" where none is."""
+    form = METRICS[metric][1]
+    lines = [
+        [label, *(_entry(results, name, size, metric, form) for size in results.sizes)]
+        for name, label in results.methods.items()
+    ]
+    lines.append([REAL, *(form.format(results.real[size][metric]) for size in results.sizes)])
+    return markdown(["method", *_size_titles(results)], lines)
 
 
-def study_tables(config: StudyConfig, cells: Sequence[Cell], real: Mapping[Size, Figures]) -> str:
-    """Markdown: a table per metric, methods down and sizes across; mean and standard deviation over the seeds.
+def _size_titles(results: Results) -> list[str]:
+    return [f"{size_name(size)} ({relative_size(size, results.trained_size)})" for size in results.sizes]
 
-    The deviation (of the sample, n - 1) is given where there are two or more. A cell that failed says so, and its
-    error stands below.
-    """
-    header = ["method", *(f"{h}x{w} ({relative_size((h, w), config.trained_size)})" for h, w in config.image_sizes)]
-    parts = []
-    for metric in _measured(real):
-        title, form = METRICS[metric]
-        lines = [
-            [METHODS[name].label, *(_entry(_of(cells, name, size), metric, form) for size in config.image_sizes)]
-            for name in config.methods
-        ]
-        lines.append([_REAL, *(form.format(getattr(real[size], metric)) for size in config.image_sizes)])
-        parts.append(f"{title}:\n\n{markdown(header, lines)}")
-    count = next(iter(real.values())).num_samples
-    parts.append(
-        f"Per cell {config.per_class * config.experiment.model.num_classes} images of each of {len(config.seeds)} "
-        f"seed(s), {count} real ones; {config.steps:,} training steps"
-        + (f" after {config.base_steps:,} of a common DiT." if config.base_steps else " from scratch.")
-    )
-    errors = dict.fromkeys(f"- {c.method}, seed {c.seed}: {c.error}" for c in cells if c.figures is None)
-    if errors:
-        parts.append("Failed:\n\n" + "\n".join(errors))
+
+def _entry(results: Results, name: str, size: Size, metric: str, form: str) -> str:
+    entry = results.entries[name, size].get(metric)
+    if entry is None:
+        return "failed"
+    spread = "" if entry.spread is None else f" ± {form.format(entry.spread)}"
+    lost = results.failed.get((name, size), 0)
+    return form.format(entry.mean) + spread + (f" ({lost} failed)" if lost else "")
+
+
+def method_table(results: Results, metrics: Sequence[str]) -> str:
+    """Markdown for results of one method: metrics down and sizes across, the figures of real images in brackets."""
+    ((name, label),) = results.methods.items()
+    lines = []
+    for metric in metrics:
+        form = METRICS[metric][1]
+        figures = [(_entry(results, name, size, metric, form), results.real[size][metric]) for size in results.sizes]
+        lines.append([metric, *(f"{entry} ({form.format(real)})" for entry, real in figures)])
+    return markdown([f"{label} ({REAL})", *_size_titles(results)], lines)
+
+
+def all_tables(results: Results, metrics: Sequence[str]) -> str:
+    """A table for each metric, or one for a single method; how much was measured, and the errors of what failed."""
+    if len(results.methods) == 1:
+        titles = "\n".join(f"- {metric}: {METRICS[metric][0]}" for metric in metrics)
+        parts = [method_table(results, metrics), titles]
+    else:
+        parts = [f"{METRICS[metric][0]}:\n\n{metric_table(results, metric)}" for metric in metrics]
+    parts.append(results.note)
+    if results.errors:
+        parts.append("Failed:\n\n" + "\n".join(f"- {error}" for error in results.errors))
     return "\n\n".join(parts)
 
 
-def metric_figure(
-    config: StudyConfig, cells: Sequence[Cell], real: Mapping[Size, Figures], metric: str, path: Path
-) -> None:
-    """A metric against the size, a line per method with its spread over the seeds, real images dashed."""
-    from matplotlib.figure import Figure  # not pyplot: no global state, and no window whatever the backend
+def write_tables(results: Results, cells: Sequence[Cell], study: dict[str, Any], folder: Path) -> None:
+    """Writes table.md, table.csv (a line for each cell) and results.json to `folder`, and prints the tables.
 
-    figure = Figure(figsize=(10, 5), dpi=120, layout="constrained")
-    axes = figure.add_subplot()
-    places = np.arange(len(config.image_sizes))
-    for index, name in enumerate(config.methods):
-        values = [_values(_of(cells, name, size), metric) for size in config.image_sizes]
-        means = [np.mean(v) if v else np.nan for v in values]
-        spreads = [np.std(v, ddof=1) if len(v) > 1 else 0.0 for v in values] if len(config.seeds) > 1 else None
-        style = {"color": f"C{index % 10}", "linestyle": ("-", "--", ":", "-.")[index // 10 % 4]}
-        axes.errorbar(places, means, spreads, marker="o", markersize=4, capsize=3, label=METHODS[name].label, **style)
-    floor = [getattr(real[size], metric) for size in config.image_sizes]
-    axes.plot(places, floor, color="black", linestyle=(0, (1, 2)), label=_REAL)
-    labels = [f"{h}x{w}\n{relative_size((h, w), config.trained_size)}" for h, w in config.image_sizes]
-    axes.set_xticks(places, labels)
-    axes.set(xlabel="height x width, against the training size", ylabel=METRICS[metric][0])
-    if metric == "frechet":
-        axes.set_yscale("log")
-    axes.grid(axis="y", color="#e4e4e4", linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside right upper", frameon=False)
-    figure.savefig(path, format="png")
-
-
-def image_rows(rows: Sequence[tuple[str, UInt8[np.ndarray, "N h w C"]]], scale: int) -> Image.Image:
-    """A row of images per name, the names on the left; every row has as many images of one size."""
-    font = ImageFont.load_default(15)
-    left = int(max(font.getlength(name) for name, _ in rows)) + 16
-    strips = [image_grid(images, len(images), scale, pad=scale + 1) for _, images in rows]
-    height, width = strips[0].shape[:2]
-    gap = scale + 5
-    canvas = Image.new("RGB", (left + width, len(rows) * (height + gap) - gap), "white")
-    draw = ImageDraw.Draw(canvas)
-    for index, ((name, _), strip) in enumerate(zip(rows, strips, strict=True)):
-        y = index * (height + gap)
-        draw.text((0, y + height / 2), name, "#1a1a1a", font, anchor="lm")
-        canvas.paste(Image.fromarray(strip if strip.shape[-1] == 3 else strip[..., 0]), (left, y))
-    return canvas
-
-
-def _write_images(
-    config: StudyConfig, cells: Sequence[Cell], size: Size, load: Callable[[Cell], Samples], path: Path
-) -> None:
-    """The first images of each method with the first seed: the same noise and classes in every row."""
-    rows = []
-    for name in config.methods:
-        drawn = [c for c in _of(cells, name, size) if c.figures is not None and c.seed == config.seeds[0]]
-        if drawn:
-            rows.append((METHODS[name].label, load(drawn[0]).images[:_COLUMNS]))
-    if rows:
-        image_rows(rows, max(1, _IMAGE_HEIGHT // size[0])).save(path, format="PNG")
-
-
-def _write_csv(cells: Sequence[Cell], path: Path) -> None:
-    names = [field.name for field in dataclasses.fields(Figures)]
-    with open(path, "w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["method", "seed", "height", "width", *names, "error"])
-        for cell in cells:
-            figures = ["" for _ in names] if cell.figures is None else dataclasses.astuple(cell.figures)
-            writer.writerow([cell.method, cell.seed, *cell.size, *figures, cell.error])
-
-
-def _write_json(config: StudyConfig, cells: Sequence[Cell], real: Mapping[Size, Figures], path: Path) -> None:
-    results = {
-        "study": dataclasses.asdict(config),
+    study: the settings behind the cells; both stand in the JSON as well.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tables = all_tables(results, results.metrics)
+    write_whole(folder / "table.md", tables + "\n")
+    write_whole(folder / "table.csv", _csv(cells))
+    more = {
+        "cells": [dataclasses.asdict(cell) for cell in cells],
+        "study": study,
         "jax": jax.__version__,
         "device": jax.devices()[0].device_kind,
-        "cells": [dataclasses.asdict(cell) for cell in cells],
-        "real": [{"size": size, **dataclasses.asdict(figures)} for size, figures in real.items()],
     }
-    write_json(path, results)
+    write_results(results, folder / "results.json", more)
+    print(f"\n{tables}")
 
 
-def _measured(real: Mapping[Size, Figures]) -> list[str]:
-    return [name for name in METRICS if getattr(next(iter(real.values())), name) is not None]
+def _csv(cells: Sequence[Cell]) -> str:
+    names = [field.name for field in dataclasses.fields(Figures)]
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(["method", "seed", "height", "width", *names, "error"])
+    for cell in cells:
+        figures = ["" for _ in names] if cell.figures is None else dataclasses.astuple(cell.figures)
+        writer.writerow([cell.method, cell.seed, *cell.size, *figures, cell.error])
+    return text.getvalue()
 
 
-def _of(cells: Sequence[Cell], method: str, size: Size) -> list[Cell]:
-    return [cell for cell in cells if (cell.method, cell.size) == (method, size)]
+def main() -> None:
+    values = flags.FLAGS
+    path = Path(values.results)
+    results = read_results(path)
+    results = results.select(values.methods) if values.methods else results
+    metrics = values.metrics or results.metrics
+    for metric in metrics:
+        if metric not in results.metrics:
+            raise ConfigError(f"--metrics: {metric} was not measured: {nearest(metric, results.metrics)}")
+    print(all_tables(results, metrics))
+    for metric in metrics if values.charts else ():
+        metric_chart(results, metric, Path(values.charts) / f"{path.stem}-{metric}.png")
 
 
-def _values(cells: Sequence[Cell], metric: str) -> list[float]:
-    return [getattr(cell.figures, metric) for cell in cells if cell.figures is not None]
-
-
-def _entry(cells: Sequence[Cell], metric: str, form: str) -> str:
-    values = _values(cells, metric)
-    if not values:
-        return "failed"
-    entry = form.format(np.mean(values))
-    if len(values) > 1:
-        entry += f" ± {form.format(np.std(values, ddof=1))}"
-    lost = len(cells) - len(values)
-    return entry + (f" ({lost} failed)" if lost else "")
+if __name__ == "__main__":
+    flags.DEFINE_string("results", None, "results.json of a study, or a page's file of that form.")
+    flags.DEFINE_list("methods", None, "Rows, by the methods' names. Default: all.")
+    flags.DEFINE_list("metrics", None, f"Some of {', '.join(METRICS)}. Default: all that were measured.")
+    flags.DEFINE_string("charts", None, "Folder for a chart of each of these metrics.")
+    flags.mark_flag_as_required("results")
+    cli.run(main, __doc__)

@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from experiments.report import real_images
+from experiments.study.images import real_images
 from ledit_jax.config import Config
 from ledit_jax.data.transforms import to_float
 from ledit_jax.diffusion import make_process

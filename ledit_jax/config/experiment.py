@@ -49,7 +49,7 @@ class Config:
         return self.model.patch_size * self.downsample
 
     def latent_shape(self, height: int | None = None, width: int | None = None) -> tuple[int, int, int]:
-        """(H, W, C) that the network sees for a image of this size in pixels (default: the training size)."""
+        """(H, W, C) that the network sees for an image of this size in pixels (default: the training size)."""
         height = self.data.image_height if height is None else height
         width = self.data.image_width if width is None else width
         check_image_size(height, width, self.granularity)

@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 from tiny import tiny_config
 
-from experiments import photo_judge as photo_classifier
-from experiments.photo_judge import PhotoClassifier
+from experiments.judges import photos as photo_judge
+from experiments.judges.photos import PhotoJudge
 from experiments.study.config import StudyConfig
 from experiments.study.photos import HELD_OUT_EVERY, split_images
 from experiments.study.run import run_study
-from ledit_jax.errors import ConfigError
+from ledit_jax.errors import ConfigError, DataError
 
 CLASSES = {"green": (30, 170, 40), "orange": (220, 130, 20), "violet": (120, 40, 190)}
 PER_CLASS = 14
@@ -69,20 +69,20 @@ def test_every_sixth_image_of_a_class_is_held_out(kind, folder, archive, tmp_pat
 def test_images_that_cannot_be_parted_are_named(folder, tmp_path):
     damaged = tmp_path / "damaged.zip"
     damaged.write_bytes(b"PK not a zip")
-    with pytest.raises(ConfigError, match="damaged.zip cannot be unpacked"):
+    with pytest.raises(DataError, match="damaged.zip cannot be unpacked"):
         split_images(damaged, tmp_path / "a")
     few = tmp_path / "few"
     for name in ("one", "two"):
         (few / name).mkdir(parents=True)
         Image.new("RGB", (8, 8)).save(few / name / "only.png")
-    with pytest.raises(ConfigError, match="class 0 has fewer than 6 images"):
+    with pytest.raises(DataError, match="class 0 has fewer than 6 images"):
         split_images(few, tmp_path / "b")
     assert not (tmp_path / "a").exists() and not (tmp_path / "b").exists()
 
 
 @pytest.fixture
 def small_judge(monkeypatch):
-    monkeypatch.setattr(photo_classifier, "WIDTHS", (8, 16, 16))
+    monkeypatch.setattr(photo_judge, "WIDTHS", (8, 16, 16))
 
 
 def test_the_judge_reads_classes_at_sizes_it_has_not_seen(small_judge):
@@ -96,13 +96,13 @@ def test_the_judge_reads_classes_at_sizes_it_has_not_seen(small_judge):
         colors = rng.uniform(60, 120, (count, 1, 1, 3))
         return (127 + np.stack(waves)[..., None] * colors).astype(np.uint8), labels
 
-    judge = PhotoClassifier.train([draw_set(40, 16, 16), draw_set(40, 24, 24)], num_classes=2, num_steps=20, seed=0)
+    judge = PhotoJudge.train([draw_set(40, 16, 16), draw_set(40, 24, 24)], num_classes=2, num_steps=20, seed=0)
     images, labels = draw_set(40, 20, 28)
     assert judge.accuracy(images, labels) > 0.9
     assert judge.accuracy(images, 1 - labels) < 0.1
     assert judge.features(images).shape == (40, 16)
     with pytest.raises(ConfigError, match="num_classes=1 is too few"):
-        PhotoClassifier.train([(images, labels)], num_classes=1, num_steps=1, seed=0)
+        PhotoJudge.train([(images, labels)], num_classes=1, num_steps=1, seed=0)
 
 
 def tiny_study(images: Path, **fields) -> StudyConfig:
@@ -121,7 +121,7 @@ def test_study_from_a_zip_to_its_tables(small_judge, archive, tmp_path):
     with np.load(tmp_path / "samples" / "ledit" / "seed-0" / "12x8.npz") as arrays:
         assert arrays["images"].shape == (6, 12, 8, 3)
     table = (tmp_path / "table.md").read_text()
-    assert "| method                 | 12x8 (2:3) |" in table and "real held-out images" in table
+    assert "| LEDiT (real held-out images) | 12x8 (2:3)" in table
 
 
 def test_a_size_beyond_the_real_images_is_named_before_any_training(small_judge, archive, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from experiments.plots import loss_curve, moving_average, read_losses
-from ledit_jax.errors import ConfigError
+from ledit_jax.errors import DataError
 
 
 def _write_metrics(path, records):
@@ -25,7 +25,7 @@ def test_losses_are_read_in_order_and_resumed_steps_once(tmp_path):
 
 def test_file_without_losses_is_refused(tmp_path):
     _write_metrics(tmp_path / "metrics.jsonl", [{"step": 1, "images_per_sec": 3.0}])
-    with pytest.raises(ConfigError, match=r"metrics\.jsonl holds no record"):
+    with pytest.raises(DataError, match=r"metrics\.jsonl holds no record"):
         loss_curve({"run": tmp_path / "metrics.jsonl"}, tmp_path / "loss.png")
 
 

@@ -10,15 +10,14 @@ from PIL import Image
 from tiny import tiny_config
 
 from configs import digits, study_digits, study_photos, study_shapes
-from experiments import report
+from experiments.measure import measure_checkpoint
 from experiments.study import arms as study_arms
 from experiments.study import cells as study_cells
-from experiments.study.cells import Cell
+from experiments.study import images as study_images
 from experiments.study.config import BASE, StudyConfig, arm_config
 from experiments.study.methods import ARMS, METHODS
-from experiments.study.reference import Figures
+from experiments.study.reference import make_reference
 from experiments.study.run import run_study
-from experiments.study.tables import image_rows, study_tables
 from ledit_jax.config import Config
 from ledit_jax.errors import ConfigError
 from ledit_jax.weights import load_weights
@@ -27,10 +26,10 @@ from ledit_jax.weights import load_weights
 @pytest.fixture(scope="module", autouse=True)
 def few_real_images():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "MAX_REAL", 200)
-        report.real_images.cache_clear()
+        patch.setattr(study_images, "MAX_REAL", 200)
+        study_images.real_images.cache_clear()
         yield
-    report.real_images.cache_clear()
+    study_images.real_images.cache_clear()
 
 
 def tiny_study(**fields) -> StudyConfig:
@@ -46,22 +45,22 @@ def finished(tmp_path_factory):
     """(study, workdir, cells) of a study in which RoPE's training fails, and LEDiT's second size."""
     workdir = tmp_path_factory.mktemp("study")
     study = tiny_study(methods=("ledit", "ntk"))
-    real_train, real_measure = study_arms.train, study_cells._measure_cell
+    real_train, real_draw = study_arms.train, study_cells.draw
 
     def train(config, workdir, init_from):
         if config.model.position == "rope":
             raise FloatingPointError("no luck\nwith these weights")
         return real_train(config, workdir, init_from=init_from)
 
-    def measure_cell(study, name, seed, size, *rest):
-        if (name, seed, size) == ("ledit", 0, (12, 8)):
+    def draw(pipeline, size, caption, **settings):
+        if (caption, size) == ("ledit", (12, 8)):
             raise MemoryError("too large")
-        return real_measure(study, name, seed, size, *rest)
+        return real_draw(pipeline, size, caption=caption, **settings)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(study_arms, "train", train)
-        patch.setattr(study_cells, "_measure_cell", measure_cell)
-        cells = run_study(study, workdir)
+        patch.setattr(study_cells, "draw", draw)
+        cells = run_study(study, workdir, "make this")
     return study, workdir, cells
 
 
@@ -77,7 +76,7 @@ def test_failures_are_reported_and_take_nothing_down(finished):
     }
     assert cells[0].figures is not None and all(c.figures is None for c in cells[1:])
     table = (workdir / "table.md").read_text()
-    assert "| RoPE + VisionNTK       | failed   | failed     |" in table and "- ntk, seed 0: " + rope in table
+    assert "| RoPE + VisionNTK     | failed   | failed     |" in table and "- ntk, seed 0: " + rope in table
 
 
 def test_results_say_the_same_in_every_form(finished):
@@ -91,30 +90,44 @@ def test_results_say_the_same_in_every_form(finished):
         assert (int(row["height"]), int(row["width"])) == cell.size == tuple(record["size"])
         if cell.figures:
             assert float(row["frechet"]) == cell.figures.frechet == record["figures"]["frechet"]
+            assert float(row["recall"]) == cell.figures.recall == record["figures"]["recall"]
             assert 0 <= cell.figures.accuracy <= 1 and cell.figures.num_samples == 20
     assert results["study"]["steps"] == 2 and [tuple(r["size"]) for r in results["real"]] == [(8, 8), (12, 8)]
-    for name in ("accuracy.png", "frechet.png", "duplication.png", "images-8x8.png"):
+    assert results["command"] == "make this"
+    for name in ("accuracy.png", "recall.png", "loss.png", "images-8x8.png", "images-ledit.png"):
         with Image.open(workdir / name) as image:
             assert image.width > 100
     assert not (workdir / "objects.png").exists()  # digits are not counted
-    assert not (workdir / "images-12x8.png").exists()  # nothing was drawn
+    assert not (workdir / "images-12x8.png").exists() and not (workdir / "images-ntk.png").exists()  # nothing drawn
+
+
+def test_a_checkpoint_by_itself_is_measured_as_in_the_study(finished, tmp_path, capsys):
+    study, workdir, cells = finished
+    weights = workdir / "weights" / "ledit" / "seed-0"
+    measure_checkpoint(study, make_reference(study, None), weights, "ours", tmp_path / "out", "make that")
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["cells"][0]["figures"] == dataclasses.asdict(cells[0].figures)
+    assert results["cells"][1]["figures"] is not None and results["methods"] == {"ours": "ours"}
+    assert f"{weights} at step 2" in results["note"] and results["note"] in capsys.readouterr().out
+    with Image.open(tmp_path / "out" / "sheet.png") as image:
+        assert image.width > 100
 
 
 def test_resuming_runs_what_is_missing_alone(finished, monkeypatch):
     study, workdir, cells = finished
     trained, drawn = [], []
-    real_train, real_measure = study_arms.train, study_cells._measure_cell
+    real_train, real_draw = study_arms.train, study_cells.draw
 
     def train(config, path, init_from):
         trained.append(path.relative_to(workdir / "weights").as_posix())
         return real_train(config, path, init_from=init_from)
 
-    def measure_cell(study, name, seed, size, *rest):
-        drawn.append((name, seed, size))
-        return real_measure(study, name, seed, size, *rest)
+    def draw(pipeline, size, caption, seed, **settings):
+        drawn.append((caption, seed, size))
+        return real_draw(pipeline, size, caption=caption, seed=seed, **settings)
 
     monkeypatch.setattr(study_arms, "train", train)
-    monkeypatch.setattr(study_cells, "_measure_cell", measure_cell)
+    monkeypatch.setattr(study_cells, "draw", draw)
     again = run_study(study, workdir)
     assert trained == ["rope/seed-0"]
     assert drawn == [("ledit", 0, (12, 8)), ("ntk", 0, (8, 8)), ("ntk", 0, (12, 8))]
@@ -148,7 +161,7 @@ def test_arms_start_from_the_base(finished):
         (dict(methods=("ledit", "ledit")), "must be one or more different"),
         (dict(methods=()), "methods=()"),
         (dict(sizes=("8x8", "9x8")), "size 9x8: height=9 is not a positive multiple of 2"),
-        (dict(sizes=("8",)), "'8' is not understood"),
+        (dict(sizes=("8",)), "'8' is no size"),
         (dict(seeds=(-1,)), "must not be negative"),
         (dict(per_class=0), "per_class=0"),
         (dict(methods=("fit",)), "method fit cannot start from a DiT"),
@@ -180,8 +193,7 @@ def test_every_method_has_an_arm_that_is_a_valid_model():
     study = study_digits.study()
     assert {method.arm for method in METHODS.values()} == set(ARMS)
     configs = {arm: arm_config(study, arm, 0) for arm in ARMS}
-    for arm in ("ledit", "dit", "nope"):
-        assert configs[arm] == Config.from_dict(digits.get_config(arm).to_dict())
+    assert configs["ledit"] == Config.from_dict(digits.get_config("ledit").to_dict())
     assert arm_config(study, BASE, 0) == Config.from_dict(digits.get_config("base").to_dict())
     # The same budget for all, whatever else differs.
     budgets = {(c.train.num_steps, c.train.batch_size, c.train.learning_rate, c.train.seed) for c in configs.values()}
@@ -199,19 +211,3 @@ def test_study_configs_are_valid(tmp_path):
                 StudyConfig.from_dict(values)
             values["images"] = str(tmp_path)
         assert StudyConfig.from_dict(values).trained_size == (16, 16)
-
-
-def test_tables_have_mean_and_spread_over_seeds():
-    study = tiny_study(methods=("dit",), sizes=("8x8",), seeds=(0, 1))
-    cells = [Cell("dit", seed, (8, 8), Figures(20, share, 3.0, 0.5, None)) for seed, share in ((0, 0.25), (1, 0.75))]
-    real = {(8, 8): Figures(20, 1.0, 0.5, 0.5, None)}
-    table = study_tables(study, cells, real)
-    assert "| DiT, sin/cos           | 50.0% ± 35.4% |" in table and "| real held-out images | 100.0%        |" in table
-
-
-def test_images_stand_in_rows_of_their_method():
-    red, blue = np.zeros((2, 4, 6, 3), np.uint8), np.zeros((2, 4, 6, 3), np.uint8)
-    red[..., 0], blue[..., 2] = 255, 255
-    page = np.asarray(image_rows([("red", red), ("blue", blue)], scale=4))
-    assert page.shape[0] == 2 * 16 + 9
-    assert (page[8, -3] == (255, 0, 0)).all() and (page[-8, -3] == (0, 0, 255)).all()

@@ -97,9 +97,9 @@ def test_probe_finds_position_where_there_is_some(tmp_path):
 
 def test_bad_input_is_named():
     nope, ledit = tiny_config("NoPE"), tiny_config("LEDiT")
-    params = init_params(ledit, jax.random.key(0))
+    params = init_params(network_of(ledit), jax.random.key(0))
     with pytest.raises(ConfigError, match="model.block_order=sa"):
-        measure_variance(init_params(nope, jax.random.key(0)), nope, 8, 8, [0], 4, 0)
+        measure_variance(init_params(network_of(nope), jax.random.key(0)), nope, 8, 8, [0], 4, 0)
     with pytest.raises(ConfigError, match="timestep=1000"):
         measure_variance(params, ledit, 8, 8, [1000], 4, 0)
     with pytest.raises(ConfigError, match="height=9"):

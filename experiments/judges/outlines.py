@@ -1,7 +1,4 @@
-"""A small classifier of images, trained on real ones only, that says what generated images show.
-
-It stands in for the Inception network on the embedded data sets, at any image size.
-"""
+"""The judge of digits and shapes, which are outlines on black: a perceptron over small grey images, of any size."""
 
 import warnings
 from collections.abc import Sequence
@@ -13,6 +10,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 from threadpoolctl import threadpool_limits
 
+from experiments.judges.judge import ImageSet
 from ledit_jax.errors import ConfigError
 
 SIDE = 16
@@ -22,10 +20,8 @@ HIDDEN = 64
 _CROP = 2.1
 """Half the side of the centred crop, in root mean square distances of the ink from its centre."""
 
-ImageSet = tuple[UInt8[np.ndarray, "_ _ _ _"], Integer[np.ndarray, " _"]]
 
-
-class ImageClassifier:
+class OutlineJudge:
     """A multi-layer perceptron of one hidden layer (scikit-learn) over small grey images; made by `train`.
 
     Images are uint8 [B, h, w, C] of any size; ConfigError is raised where C is neither 1 nor 3.
@@ -35,10 +31,10 @@ class ImageClassifier:
         self._network = network
 
     @classmethod
-    def train(cls, sets: Sequence[ImageSet], seed: int) -> "ImageClassifier":
-        """Trains on sets of (images uint8 [N, h, w, C], labels [N]); N, h and w may differ between sets.
+    def train(cls, sets: Sequence[ImageSet], seed: int) -> "OutlineJudge":
+        """Trains on sets of real images; N, h and w may differ between sets.
 
-        Give the same images rendered at several sizes, so that a image is read equally well at each of them.
+        Give the same images rendered at several sizes, so that an image is read equally well at each of them.
         The same images and seed give the same classifier.
         """
         inputs = np.concatenate([_inputs(images) for images, _ in sets])
@@ -79,7 +75,7 @@ def _inputs(images: UInt8[np.ndarray, "B h w C"]) -> Float[np.ndarray, "B 512"]:
 
 
 def _centered(grey: Image.Image) -> UInt8[np.ndarray, "16 16"]:
-    """The part of a image around its centre of brightness, as large as the brightness spreads, at SIDE x SIDE."""
+    """The part of an image around its centre of brightness, as large as the brightness spreads, at SIDE x SIDE."""
     ink = np.asarray(grey, np.float64) + 1e-6  # an empty image has its centre in the middle
     rows, columns = ink.sum(axis=1) / ink.sum(), ink.sum(axis=0) / ink.sum()
     places = np.arange(SIDE) + 0.5

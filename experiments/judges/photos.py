@@ -1,7 +1,4 @@
-"""A small convolutional classifier of photographs, trained on real ones only: the judge of coloured images.
-
-The perceptron of classifier.py reads outlines on black, and photographs have none.
-"""
+"""The judge of photographs, which have no outlines on black: a small convolutional network."""
 
 import functools
 from collections.abc import Sequence
@@ -12,7 +9,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Integer, UInt8
 
-from experiments.judge import ImageSet
+from experiments.judges.judge import ImageSet
 from ledit_jax.errors import ConfigError
 from ledit_jax.progress import progress_bar
 
@@ -48,7 +45,7 @@ class _Network(nnx.Module):
         return features, self.head(features)
 
 
-class PhotoClassifier:
+class PhotoJudge:
     """Reads uint8 images [B, h, w, C] of any size, with the C it was trained on; made by `train`."""
 
     def __init__(self, network: _Network):
@@ -56,8 +53,8 @@ class PhotoClassifier:
         self._apply = jax.jit(lambda params, x: nnx.merge(graphdef, params)(x))
 
     @classmethod
-    def train(cls, sets: Sequence[ImageSet], num_classes: int, num_steps: int, seed: int) -> "PhotoClassifier":
-        """Trains on sets of (images uint8 [N, h, w, C], labels [N]); N, h and w may differ between sets.
+    def train(cls, sets: Sequence[ImageSet], num_classes: int, num_steps: int, seed: int) -> "PhotoJudge":
+        """Trains on sets of real images; N, h and w may differ between sets.
 
         Half of the images are mirrored and all are moved by up to 3 of the 32 pixels. AdamW, one cosine decay of
         the rate. Raises ConfigError for a label beyond `num_classes`.

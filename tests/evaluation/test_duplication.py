@@ -1,21 +1,22 @@
 """The duplication score: real images get a half, tilings get one, and the correlation is NumPy's."""
 
+import functools
+
 import numpy as np
 import pytest
 
-from experiments import report
-from experiments.duplication import duplication_score, self_similarity
+from ledit_jax.data.digits import Digits
+from ledit_jax.data.shapes import Shapes
 from ledit_jax.errors import ConfigError
+from ledit_jax.evaluation.duplication import duplication_score, self_similarity
 
 
-@pytest.fixture(scope="module", autouse=True)
-def few_real_images():
-    """Shapes take a millisecond each to draw."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "MAX_REAL", 300)
-        report.real_images.cache_clear()
-        yield
-    report.real_images.cache_clear()
+@functools.cache
+def real(source, height, width, split):
+    """(images, labels) of the first 300 of a source."""
+    images = {"digits": Digits, "shapes": Shapes}[source](height, width, split)
+    records = [images[index] for index in range(300)]
+    return np.stack([r["image"] for r in records]), np.array([r["label"] for r in records])
 
 
 def test_self_similarity_is_the_highest_correlation_of_far_overlaps():
@@ -40,31 +41,26 @@ def test_self_similarity_is_the_highest_correlation_of_far_overlaps():
 @pytest.mark.parametrize("source", ["digits", "shapes"])
 @pytest.mark.parametrize("size", [(24, 24), (16, 32)])
 def test_tiled_images_are_told_from_real_ones(source, size):
-    real, held_out = (report.real_images(source, *size, split) for split in ("train", "test"))
-    some = slice(0, 150)
-    small = report.real_images(source, 16, 16, "test").images[some]
-    tiled = np.tile(small, (1, 2, 2, 1))[:, : size[0], : size[1]]  # what a image of the trained size, repeated, is
-    reference = real.images, real.labels
-    labels = held_out.labels[some]
-    assert 0.4 < duplication_score(held_out.images[some], labels, *reference) < 0.6
-    assert duplication_score(tiled, labels, *reference) > 0.97
+    train, (held_out, labels) = real(source, *size, "train"), real(source, *size, "test")
+    small = real(source, 16, 16, "test")[0][:150]
+    tiled = np.tile(small, (1, 2, 2, 1))[:, : size[0], : size[1]]  # what an image of the trained size, repeated, is
+    assert 0.4 < duplication_score(held_out[:150], labels[:150], *train) < 0.6
+    assert duplication_score(tiled, labels[:150], *train) > 0.97
 
 
 @pytest.mark.parametrize(("source", "at_least"), [("digits", 0.75), ("shapes", 0.95)])
 def test_different_images_of_one_class_side_by_side_count_as_repeated(source, at_least):
     rng = np.random.default_rng(0)
-    half, real = report.real_images(source, 16, 16, "test"), report.real_images(source, 32, 32, "train")
-    labels = half.labels[:150]
-    parts = [half.images[[rng.choice(np.flatnonzero(half.labels == label)) for label in labels]] for _ in range(4)]
+    half, labels = real(source, 16, 16, "test")
+    parts = [half[[rng.choice(np.flatnonzero(labels == label)) for label in labels[:150]]] for _ in range(4)]
     images = np.concatenate([np.concatenate(parts[:2], axis=2), np.concatenate(parts[2:], axis=2)], axis=1)
-    assert duplication_score(images, labels, real.images, real.labels) > at_least
+    assert duplication_score(images, labels[:150], *real(source, 32, 32, "train")) > at_least
 
 
 def test_empty_images_and_noise_repeat_nothing():
     noise = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 1), np.uint8)
     assert (self_similarity(np.full((2, 32, 32, 1), 7, np.uint8)) == 0).all()
-    real = report.real_images("digits", 32, 32, "train")
-    assert duplication_score(noise, np.arange(20) % 10, real.images, real.labels) < 0.05
+    assert duplication_score(noise, np.arange(20) % 10, *real("digits", 32, 32, "train")) < 0.05
 
 
 def test_bad_input_is_named():

@@ -1,10 +1,10 @@
-"""The judge of generated images: it reads real ones at every size, and not what is none."""
+"""The judge of outlines: it reads real digits and shapes at every size, and not what is none."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.judge import ImageClassifier
+from experiments.judges.outlines import OutlineJudge
 from ledit_jax.data.digits import Digits
 from ledit_jax.data.shapes import Shapes
 from ledit_jax.errors import ConfigError
@@ -21,7 +21,7 @@ def _images(source, limit=1500):
 
 @pytest.fixture(scope="module")
 def digits_judge():
-    return ImageClassifier.train([_images(Digits(*size, "train")) for size in TRAIN_SIZES], seed=0)
+    return OutlineJudge.train([_images(Digits(*size, "train")) for size in TRAIN_SIZES], seed=0)
 
 
 @pytest.mark.parametrize("size", TRAIN_SIZES + UNSEEN_SIZES)
@@ -38,7 +38,7 @@ def test_noise_is_read_at_random(digits_judge):
 
 
 def test_shapes_are_read_wherever_they_are():
-    judge = ImageClassifier.train([_images(Shapes(16, 16, "train"))], seed=0)
+    judge = OutlineJudge.train([_images(Shapes(16, 16, "train"))], seed=0)
     for size in [(16, 16), (32, 32), (16, 32)]:
         assert judge.accuracy(*_images(Shapes(*size, "test"), limit=200)) >= 0.95
 
@@ -78,7 +78,7 @@ def test_shrinking_averages_over_all_pixels(digits_judge):
 
 def test_training_repeats_for_a_seed_and_differs_between_seeds():
     train, images = [_images(Digits(16, 16, "train"), limit=200)], _images(Digits(16, 16, "test"))[0]
-    first, again, other = (ImageClassifier.train(train, seed).features(images) for seed in (0, 0, 1))
+    first, again, other = (OutlineJudge.train(train, seed).features(images) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 0.1
 

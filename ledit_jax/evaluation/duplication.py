@@ -1,4 +1,4 @@
-"""Do parts of a image repeat? Self-similarity at large shifts, held against real images of the same size.
+"""Do parts of an image repeat? Self-similarity at large shifts, held against real images of the same size.
 
 A model beyond its training size tends to draw its subject several times (ScaleCrafter, arXiv 2310.07702, shows it).
 """
@@ -23,7 +23,7 @@ def duplication_score(
     real_images: UInt8[np.ndarray, "N h w C"],
     real_labels: Integer[np.ndarray, " N"],
 ) -> float:
-    """How often a image repeats itself more than a real one of its class and size does; ties count half.
+    """How often an image repeats itself more than a real one of its class and size does; ties count half.
 
     0.5 is what real images get, 1 is a tiling, and below 0.5 there is less structure than in real ones (noise
     gets 0). This is the statistic of Mann and Whitney (1947) over `self_similarity`, class by class, because an
@@ -50,11 +50,11 @@ def rank_among_real(
 
 
 def self_similarity(images: UInt8[np.ndarray, "B h w C"]) -> Float[np.ndarray, " B"]:
-    """The highest correlation, -1 to 1, of each image with itself moved far away; 0 for a image of one colour.
+    """The highest correlation, -1 to 1, of each image with itself moved far away; 0 for an image of one colour.
 
     For every shift of at least a third of a side, the correlation coefficient over the pixels that both copies
     cover (at least a third of the image): the masked normalised cross-correlation of Padfield (IEEE Transactions
-    on Image Processing 21(5), 2012, equation 11), of the mean over channels with itself. Exactly 1 for a image
+    on Image Processing 21(5), 2012, equation 11), of the mean over channels with itself. Exactly 1 for an image
     that consists of copies of one tile. The denominator is kept above half of the image's own variance, so that
     two almost empty parts do not count as alike.
     """

@@ -1,0 +1,1 @@
+"""Judges of generated images: small classifiers trained on real images alone, in the place of the Inception network."""

@@ -1,0 +1,45 @@
+"""Images with the classes they show: generated ones, and the real ones of digits and shapes at any size."""
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.ndimage
+from jaxtyping import Integer, UInt8
+
+from experiments.sizes import Size
+from ledit_jax.config import AutoencoderConfig, DataConfig
+from ledit_jax.data.catalog import make_source
+from ledit_jax.errors import ConfigError
+
+MAX_REAL = 1500
+"""Most real images taken from a split: all of the digits, and enough of the others."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Images of one size and their labels: of generated ones, the classes they were asked for."""
+
+    images: UInt8[np.ndarray, "N h w C"]
+    labels: Integer[np.ndarray, " N"]
+
+    @property
+    def size(self) -> Size:
+        """Height and width in pixels."""
+        return self.images.shape[1], self.images.shape[2]
+
+
+@functools.cache  # comparing methods needs the same ones again and again, and they are small
+def real_images(source: str, height: int, width: int, split: str) -> Samples:
+    """The first MAX_REAL real images of digits or shapes, grey [N, height, width, 1], with their labels."""
+    if source not in ("digits", "shapes"):
+        raise ConfigError(f"data.source={source} cannot be drawn at any size: use digits or shapes")
+    data = DataConfig(source=source, split=split, image_height=height, image_width=width, image_channels=1)
+    images = make_source(data, AutoencoderConfig())
+    records = [images[index] for index in range(min(len(images), MAX_REAL))]
+    return Samples(np.stack([r["image"] for r in records]), np.array([r["label"] for r in records]))
+
+
+def count_objects(images: UInt8[np.ndarray, "B h w C"]) -> float:
+    """Mean number of connected regions (over sides and corners) brighter than half of full intensity."""
+    return float(np.mean([scipy.ndimage.label(i > 127.5, np.ones((3, 3)))[1] for i in images.mean(axis=-1)]))

@@ -1,0 +1,44 @@
+"""Sheets of a study's images: the methods at one size, or the sizes of one method, each with its figures."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from experiments.sizes import Size, relative_size
+from experiments.study.images import Samples
+from experiments.study.results import METRICS, Results
+from ledit_jax.sampling.sheets import Panel, sheet
+
+_COLUMNS = 10
+"""Most classes on a sheet, a column for each."""
+_ROWS = 6
+_IMAGE_HEIGHT = 64
+"""Pixels on a sheet of one size, or more for larger images."""
+
+
+def size_sheet(results: Results, size: Size, images: Mapping[str, Samples], path: Path) -> None:
+    """A panel for each method, with one row of images: the same noise and classes in all of them."""
+    panels = [_panel(results, name, size, results.methods[name], s, rows=1) for name, s in images.items()]
+    _write(panels, path, scale=max(1, _IMAGE_HEIGHT // size[0]))
+
+
+def method_sheet(results: Results, name: str, images: Mapping[Size, Samples], path: Path) -> None:
+    """A panel for each size of a method, all at one scale, so that an image of twice the side is twice as large."""
+    panels = []
+    for size, samples in images.items():
+        relative = relative_size(size, results.trained_size)
+        title = f"{size[0]} x {size[1]}   ({relative}{', as trained' if relative == '1x' else ''})"
+        panels.append(_panel(results, name, size, title, samples, rows=_ROWS))
+    _write(panels, path, scale=3)
+
+
+def _panel(results: Results, name: str, size: Size, title: str, samples: Samples, rows: int) -> Panel:
+    columns = min(int(samples.labels.max()) + 1, _COLUMNS)
+    shown = samples.images[samples.labels < columns][: rows * columns]
+    entries = results.entries[name, size]
+    accuracy, frechet = (METRICS[metric][1].format(entries[metric].mean) for metric in ("accuracy", "frechet"))
+    return Panel(title, f"{accuracy} read right   |   Fréchet {frechet}", shown, columns)
+
+
+def _write(panels: list[Panel], path: Path, scale: int) -> None:
+    if panels:
+        sheet(panels, path, [str(label) for label in range(panels[0].columns)], scale)

@@ -1,0 +1,107 @@
+"""Results of a study: tables with mean and spread, the same from JSON, sheets, and the pages' tables from theirs."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs import study_digits
+from experiments.study.charts import metric_chart
+from experiments.study.images import Samples
+from experiments.study.reference import Figures
+from experiments.study.results import Cell, Results, read_results, summarise, write_results
+from experiments.study.sheets import method_sheet, size_sheet
+from experiments.study.tables import all_tables, metric_table
+from ledit_jax.errors import ConfigError, DataError
+
+DOCS = Path(__file__).parents[2] / "docs"
+SIZES = ((16, 16), (16, 32))
+
+
+def figures(accuracy: float, frechet: float) -> Figures:
+    return Figures(20, accuracy, frechet, 0.5, 0.25, 0.5, None)
+
+
+def make_results(methods: dict[str, str], cells: list[Cell]) -> Results:
+    config = study_digits.study()
+    real = dict.fromkeys(SIZES, figures(1.0, 0.5))
+    config = type(config)(**(vars(config) | {"sizes": ("16x16", "16x32"), "seeds": (0, 1)}))
+    return summarise(config, methods, cells, real, weights="9 training steps", command="make this")
+
+
+@pytest.fixture
+def results():
+    """A method with both seeds, and one that lost a seed at one size and both at the other."""
+    cells = [Cell("dit", seed, size, figures(share, 3.0)) for seed, share in ((0, 0.25), (1, 0.75)) for size in SIZES]
+    cells += [Cell("ledit", 0, SIZES[0], figures(0.5, 2.0)), Cell("ledit", 1, SIZES[0], None, "Error: no luck")]
+    cells += [Cell("ledit", seed, SIZES[1], None, "Error: no luck") for seed in (0, 1)]
+    return make_results({"dit": "DiT", "ledit": "LEDiT"}, cells)
+
+
+def rows(table: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+
+
+def test_tables_have_mean_and_spread_over_seeds(results):
+    assert rows(metric_table(results, "accuracy")) == [
+        ["method", "16x16 (1x)", "16x32 (2:1)"],
+        ["-" * len(cell) for cell in ("real held-out images", "50.0% (1 failed)", "50.0% ± 35.4%")],
+        ["DiT", "50.0% ± 35.4%", "50.0% ± 35.4%"],
+        ["LEDiT", "50.0% (1 failed)", "failed"],
+        ["real held-out images", "100.0%", "100.0%"],
+    ]
+    text = all_tables(results, results.metrics)
+    assert results.metrics == ["accuracy", "frechet", "precision", "recall", "duplication"]
+    assert "100 images of each of 2 seed(s), 20 real ones; 9 training steps." in text
+    assert text.count("- ledit, seed 1: Error: no luck") == 1
+
+
+def test_one_method_has_one_table(results):
+    table = rows(all_tables(results.select(["dit"]), ["accuracy", "frechet"]).split("\n\n")[0])
+    assert table[0] == ["DiT (real held-out images)", "16x16 (1x)", "16x32 (2:1)"]
+    assert table[2:] == [
+        ["accuracy", *["50.0% ± 35.4% (100.0%)"] * 2],
+        ["frechet", *["3.00 ± 0.00 (0.50)"] * 2],
+    ]
+    with pytest.raises(ConfigError, match="methods: led is not among the results: did you mean ledit"):
+        results.select(["led"])
+
+
+def test_json_has_all_that_tables_show(results, tmp_path):
+    write_results(results, tmp_path / "r.json", {"more": 1})
+    assert read_results(tmp_path / "r.json") == results
+    (tmp_path / "other.json").write_text('{"summary": []}')
+    for other in ("other.json", "none.json"):
+        with pytest.raises(DataError, match=f"{other} cannot be read as the results of a study"):
+            read_results(tmp_path / other)
+
+
+def test_a_chart_has_a_line_for_each_method(results, tmp_path):
+    metric_chart(results, "frechet", tmp_path / "new" / "chart.png")
+    page = np.asarray(Image.open(tmp_path / "new" / "chart.png").convert("RGB")).reshape(-1, 3)
+    for color in ((31, 119, 180), (255, 127, 14)):  # the first two of matplotlib
+        assert (page == color).all(axis=1).sum() > 20
+
+
+def test_sheets_show_each_class_in_its_column(results, tmp_path):
+    labels = np.tile(np.arange(3), 2)
+    colors = np.array([(200, 0, 0), (0, 200, 0), (0, 0, 200)], np.uint8)[labels]
+    small = Samples(np.broadcast_to(colors[:, None, None], (6, 16, 16, 3)), labels)
+    wide = Samples(np.broadcast_to(colors[:, None, None], (6, 16, 32, 3)), labels)
+    size_sheet(results, SIZES[0], {"dit": small, "ledit": small}, tmp_path / "size.png")
+    method_sheet(results, "dit", {SIZES[0]: small, SIZES[1]: wide}, tmp_path / "method.png")
+    size, method = (np.asarray(Image.open(tmp_path / f"{name}.png")) for name in ("size", "method"))
+    for color in colors[:3]:
+        assert (size == color).all(axis=-1).sum() == 2 * 4**2 * 16 * 16  # a row for each of two methods, 64 pixels high
+        assert (method == color).all(axis=-1).sum() == 2 * 3**2 * (16 * 16 + 16 * 32)  # two rows at each of two sizes
+    red, green = (np.nonzero((size == color).all(axis=-1))[1].min() for color in colors[:2])
+    assert red < green
+
+
+@pytest.mark.parametrize(("name", "count"), [("digits", 3), ("shapes", 4), ("readings", 1)])
+def test_the_pages_tables_are_those_of_the_results_beside_it(name, count):
+    page, results = (DOCS / "extrapolation.md").read_text(), read_results(DOCS / "extrapolation" / f"{name}.json")
+    assert len(results.metrics) == count
+    for metric in results.metrics:
+        assert metric_table(results, metric) in page
