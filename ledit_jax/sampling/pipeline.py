@@ -19,6 +19,7 @@ from ledit_jax.diffusion import Process, guidance_mask, make_process, sample_key
 from ledit_jax.errors import ConfigError
 from ledit_jax.models import Network, Params, make_apply, make_network
 from ledit_jax.models.vae import AutoencoderKL
+from ledit_jax.models.vae_parts import decode_in_parts
 from ledit_jax.parallel.mesh import data_mesh
 from ledit_jax.parallel.processes import gather, shard_arrays
 from ledit_jax.parallel.sharding import batch_sharding
@@ -218,8 +219,7 @@ class LEDiTPipeline:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _decode_latents(graphdef, state, latents):
-    # One image at a time: at 1024x1024 the decoder takes gigabytes for each.
-    return nnx.merge(graphdef, state).decode_sliced(latents)
+    return decode_in_parts(nnx.merge(graphdef, state), latents)
 
 
 def _check_vae(vae: AutoencoderKL, config: Config) -> None:
