@@ -57,14 +57,15 @@ def shardings(mesh: Mesh, tree: Any) -> Any:
 
     def rule(path, leaf) -> NamedSharding:
         name = "/".join(str(getattr(key, "key", getattr(key, "name", key))) for key in path)
-        spec = next((spec for pattern, spec in _RULES if re.search(pattern, name)), None)
+        rules = (spec for pattern, spec in _RULES if re.search(pattern, name))
+        # Counters beside the parameters (an optimiser's step) have no rule, or fewer axes than it.
+        spec = next((spec for spec in rules if len(spec) <= len(leaf.shape)), None)
         if spec is None and is_split and math.prod(leaf.shape) >= _LARGE:
             raise ConfigError(
                 f"{name} {leaf.shape} is large and would lie whole on every device, since no rule says how to split "
                 "it: add one to the table in ledit_jax/parallel/sharding.py"
             )
-        # Counters beside the parameters (an optimiser's step) match no rule; some of its arrays have fewer axes.
-        if spec is None or not has_axes or len(spec) > len(leaf.shape):
+        if spec is None or not has_axes:
             return NamedSharding(mesh, P())
         for side, axis in zip(leaf.shape, spec, strict=False):
             if axis is not None and side % mesh.shape[axis]:

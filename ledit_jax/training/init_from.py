@@ -58,14 +58,22 @@ def init_from_checkpoint(
     folder, source, step = open_weights(path)
     _check_meaning(path, source, config)
     network = network or make_network(config, make_process(config))
-    stored, abstract = _flatten(stored_shapes(folder)), abstract_params(network)
-    old, new, where = dict(stored), _flatten(abstract), _flatten(find_places(abstract, mesh))
+    abstract = abstract_params(network)
+    stored, new, where = _flatten(stored_shapes(folder)), _flatten(abstract), _flatten(find_places(abstract, mesh))
+    report = _compare(path, step, source, config, dict(stored), new)
+    params = _read(folder, stored, {name: new[name] for name in report.loaded}, where)
+    for name in sorted(new.keys() - params.keys()):
+        params[name] = shard_arrays(_initial_value(network, key, name), where[name])
+    return unflatten_dict(params, sep="/"), report
+
+
+def _compare(path: str | Path, step: int, source: Config, config: Config, old: Arrays, new: Arrays) -> InitReport:
+    """What will become of the arrays `old` of the checkpoint and of those that are needed; both are shapes."""
     notes = [f"from {path}, step {step}"]
     if source.model.num_classes != config.model.num_classes and _LABELS in old:
         # Other classes: their rows mean nothing here.
         notes.append(f"dropped: {_LABELS} {old.pop(_LABELS).shape} (num_classes differs)")
-    kept, created = sorted(old.keys() & new.keys()), sorted(new.keys() - old.keys())
-    shapes = {name: old[name].shape for name in kept}
+    shapes = {name: old[name].shape for name in sorted(old.keys() & new.keys())}
     if TABLE in shapes and shapes[TABLE][:2] != new[TABLE].shape[:2]:
         notes.append(f"resized: {TABLE} {shapes[TABLE]} -> {new[TABLE].shape}")
         shapes[TABLE] = new[TABLE].shape[:2] + shapes[TABLE][2:]
@@ -75,16 +83,12 @@ def init_from_checkpoint(
     lost = make_network(source, make_process(source)).position.lost_when_dropped
     if lost and source.model.position != config.model.position:
         notes.append(f"dropped: {lost} (not a parameter)")
-    report = InitReport(
-        loaded=tuple(kept),
+    return InitReport(
+        loaded=tuple(shapes),
         dropped=tuple(sorted(old.keys() - new.keys())),
-        initialised=tuple(f"{name} {new[name].shape}" for name in created),
+        initialised=tuple(f"{name} {new[name].shape}" for name in sorted(new.keys() - old.keys())),
         notes=tuple(notes),
     )
-    params = _read(folder, stored, {name: new[name] for name in kept}, where)
-    for name in created:
-        params[name] = shard_arrays(_initial_value(network, key, name), where[name])
-    return unflatten_dict(params, sep="/"), report
 
 
 def _check_meaning(path: str | Path, saved: Config, config: Config) -> None:

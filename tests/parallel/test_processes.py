@@ -87,6 +87,45 @@ def test_a_run_preempted_and_killed_ends_as_the_one_nobody_touched(tmp_path):
     }
 
 
+AGREE = """
+import pathlib, sys
+import jax
+from ledit_jax.errors import ConfigError, LEDiTError, OutputError
+from ledit_jax.parallel.processes import check_shared, gather_json, main_process_first, start_processes
+
+def refuse(error):
+    raise error
+
+def raised(action):
+    try:
+        action()
+    except Exception as error:
+        return type(error), str(error)
+
+if __name__ == "__main__":
+    folder, address, index = pathlib.Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    start_processes(address, 2, index, timeout=200)
+    assert gather_json({"process": index, "long": "x" * index}) == [
+        {"process": 0, "long": ""}, {"process": 1, "long": "x"}
+    ]
+    assert main_process_first(lambda: f"by {index}") == (None if index else "by 0")
+    ours = raised(lambda: main_process_first(lambda: refuse(ConfigError("a=1 is bad"))))
+    assert ours == (ConfigError, "a=1 is bad"), ours
+    others = raised(lambda: main_process_first(lambda: refuse(KeyError("b"))))
+    assert others == ((LEDiTError, "process 0 failed: KeyError: 'b'") if index else (KeyError, "'b'")), others
+    check_shared(folder)
+    kind, message = raised(lambda: check_shared(folder / str(index)))
+    assert kind is OutputError and "process 1 does not see what process 0 writes" in message, message
+"""
+
+
+def test_processes_agree(tmp_path):
+    for name in ("0", "1"):
+        (tmp_path / name).mkdir()
+    Launch(AGREE, tmp_path, "agree", tmp_path, count=2, devices=1).run_to_the_end()
+    assert not list(tmp_path.rglob(".shared-*"))
+
+
 def read_metrics(folder: Path) -> list[dict]:
     return [json.loads(row) for row in (folder / "metrics.jsonl").read_text().splitlines()]
 

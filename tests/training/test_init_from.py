@@ -8,7 +8,8 @@ import jax
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-from tiny import network_of, noisy_params, run_on_eight_devices, tiny_config
+from launch import ROOT, Launch
+from tiny import network_of, noisy_params, tiny_config
 
 from ledit_jax import weights
 from ledit_jax.errors import CheckpointError
@@ -17,36 +18,40 @@ from ledit_jax.models.tables import resize_table
 from ledit_jax.training.init_from import init_from_checkpoint
 from ledit_jax.weights import export_weights, load_weights
 
-# In a process of its own, since the number of CPU devices is fixed when jax starts.
+# Eight devices, of one process or of two: in processes of their own, since their number is fixed when jax starts.
 ON_A_MESH = """
 import sys
+sys.path.append("ROOT/tests/training")
 import jax, numpy as np
 from test_init_from import arms, flat, merged_by_hand
 from ledit_jax.config import MeshConfig
 from ledit_jax.parallel.mesh import make_mesh
+from ledit_jax.parallel.processes import gather, start_processes
 from ledit_jax.parallel.sharding import shardings
 from ledit_jax.training.init_from import init_from_checkpoint
 from ledit_jax.weights import load_weights
 
-mesh = make_mesh(MeshConfig(data=1, fsdp=4, tensor=2))
-params, _, step = load_weights(sys.argv[1], mesh=mesh)
-whole, _, _ = load_weights(sys.argv[1])
-assert step == 7 and flat(whole).keys() == flat(params).keys()
-for name, array in flat(params).items():
-    np.testing.assert_array_equal(array, flat(whole)[name], err_msg=name)
-    assert array.sharding == flat(shardings(mesh, params))[name], name
-kernel = params["blocks"]["mlp"]["fc1"]["kernel"]
-print(kernel.shape, {shard.data.shape for shard in kernel.addressable_shards})
-
-for arm, config in arms().items():
-    params, report = init_from_checkpoint(sys.argv[1], config, jax.random.key(3), mesh)
-    expected = merged_by_hand(whole, config, jax.random.key(3))
+def check(params, expected, case):
     assert flat(params).keys() == expected.keys()
     for name, array in flat(params).items():
-        np.testing.assert_array_equal(array, expected[name], err_msg=f"{arm} {name}")
+        np.testing.assert_array_equal(gather(array), expected[name], err_msg=f"{case} {name}")
         assert array.sharding == flat(shardings(mesh, params))[name], name
-    print(arm, len(report.loaded), len(report.initialised))
-"""
+
+if __name__ == "__main__":
+    checkpoint, address, index = sys.argv[1:]
+    start_processes(*((address, 2, int(index)) if address else ()), timeout=200)
+    mesh = make_mesh(MeshConfig(data=1, fsdp=4, tensor=2))
+    whole, _, _ = load_weights(checkpoint)
+    params, _, step = load_weights(checkpoint, mesh=mesh)
+    assert step == 7
+    check(params, flat(whole), "as it is")
+    kernel = params["blocks"]["mlp"]["fc1"]["kernel"]
+    print(kernel.shape, {shard.data.shape for shard in kernel.addressable_shards})
+    for arm, config in arms().items():
+        params, report = init_from_checkpoint(checkpoint, config, jax.random.key(3), mesh)
+        check(params, merged_by_hand(whole, config, jax.random.key(3)), arm)
+        print(arm, len(report.loaded), len(report.initialised))
+""".replace("ROOT", str(ROOT))
 
 
 def flat(params):
@@ -86,9 +91,12 @@ def checkpoint(tmp_path_factory):
     return folder
 
 
-def test_weights_go_straight_to_their_places_on_a_mesh(checkpoint):
-    out = run_on_eight_devices("import sys; sys.path.append('tests/training')\n" + ON_A_MESH, checkpoint)
-    assert out.splitlines() == ["(2, 16, 64) {(2, 4, 32)}", "ledit 21 2", "classes 21 1", "larger 22 0"]
+@pytest.mark.parametrize("count", [1, 2])
+def test_weights_go_straight_to_their_places_on_a_mesh(checkpoint, tmp_path, count):
+    said = Launch(ON_A_MESH, tmp_path, "log", checkpoint, count=count, devices=8 // count).run_to_the_end()
+    for rows in said:
+        rows = [row for row in rows.splitlines() if not row.startswith("[Gloo]")]
+        assert rows == ["(2, 16, 64) {(2, 4, 32)}", "ledit 21 2", "classes 21 1", "larger 22 0"]
 
 
 @pytest.mark.parametrize("arm", ["ledit", "classes", "larger"])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tiny import cpu_devices
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 PATIENCE = 240  # seconds; a launch takes about 8 on two quiet cores
 
 
