@@ -181,8 +181,8 @@ class TestPieceFolder:
         assert self.open(tmp_path, overwrite=True).missing(["1.npy"]) == []
         pieces = self.open(tmp_path, SETTINGS | {"shard_size": 9}, overwrite=True)
         assert pieces.missing(["1.npy"]) == ["1.npy"] and pieces.settings["shard_size"] == 9
-        with pytest.raises(OutputError, match="of=None there, 1 here"):
-            self.open(tmp_path, {"somebody": {"else": 2, "of": 1}}, overwrite=True)
+        with pytest.raises(OutputError, match="recipe.seed=0 there, None here"):
+            self.open(tmp_path, {"somebody": "else"}, overwrite=True)
         assert PieceFolder.find(tmp_path / "pieces", "note.json").settings["shard_size"] == 9
 
     def test_folders_of_others_are_left_alone(self, tmp_path):

@@ -1,6 +1,7 @@
 """A run of samples on disk in equal shards, which several processes fill side by side."""
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ class SampleShards:
         """How many shards there are when all are."""
         return len(self._names)
 
-    def missing(self, indices: range) -> list[int]:
+    def missing(self, indices: Iterable[int]) -> list[int]:
         """Those of the shards that are not there."""
         return [index for index in indices if self._pieces.missing([self._names[index]])]
 
@@ -58,7 +59,7 @@ class SampleShards:
         with progress_bar("wait for other processes", len(missing), "shard", disable=not missing) as bar:
             while missing:
                 time.sleep(WAIT)
-                left = self.missing(range(self.count))
+                left = self.missing(missing)
                 bar.update(len(missing) - len(left))
                 missing = left
 
