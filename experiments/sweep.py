@@ -28,8 +28,8 @@ from ledit_jax.evaluation.suite import COLUMNS, Metrics, evaluate, format_metric
 from ledit_jax.evaluation.tables import markdown
 from ledit_jax.files import write_json, write_whole
 from ledit_jax.sampling.pipeline import LEDiTPipeline
-from ledit_jax.sampling.run import Recipe, write_samples
-from ledit_jax.weights import find_checkpoint, load_description
+from ledit_jax.sampling.run import make_recipe, write_samples
+from ledit_jax.weights import find_checkpoint
 
 Case = tuple[Size, float]
 """A size and a guidance scale."""
@@ -116,13 +116,12 @@ class Sampler:
     def __call__(self, case: Case, out: Path) -> dict[str, Any]:
         values, pipeline = self._values, self.pipeline
         (height, width), cfg_scale = case
-        recipe = Recipe(
-            checkpoint=str(self.folder),
-            step=load_description(self.folder)["step"],
+        recipe = make_recipe(
+            pipeline,
+            checkpoint=self.folder,
             weights=values.weights,
-            vae=values.vae or pipeline.config.autoencoder.checkpoint or None,
+            vae=values.vae,
             labels=values.labels,
-            classes=tuple(range(pipeline.config.model.num_classes)),
             num_samples=values.num_samples,
             height=height,
             width=width,
