@@ -79,7 +79,7 @@ def make_recipe(
     vae: str | None = None,
     seed: int = 0,
 ) -> Recipe:
-    """The recipe of samples of a pipeline's checkpoint: by default all classes, one image of each, of the trained size."""
+    """By default all classes, one image of each, of the size that the checkpoint was trained at."""
     config, folder = pipeline.config, find_checkpoint(checkpoint)
     classes = tuple(range(config.model.num_classes)) if classes is None else tuple(classes)
     num_samples = len(classes) if num_samples is None else num_samples
