@@ -36,7 +36,7 @@ def _panel(results: Results, name: str, size: Size, title: str, samples: Samples
     shown = samples.images[samples.labels < columns][: rows * columns]
     entries = results.entries[name, size]
     accuracy, frechet = (METRICS[metric][1].format(entries[metric].mean) for metric in ("accuracy", "frechet"))
-    return Panel(title, f"{accuracy} read right   |   Fréchet {frechet}", shown, columns)
+    return Panel(title, f"{accuracy} read right   |   Frechet {frechet}", shown, columns)
 
 
 def _write(panels: list[Panel], path: Path, scale: int) -> None:
