@@ -7,7 +7,7 @@
   python train.py --config=configs/imagenet256.py --workdir=runs/xl2 --config.data.path=latents/256
 
 Images are cropped as ADM crops them. Stored are mean and log-variance in float32, of each image and of its mirror
-image, so that training draws flip and sample afresh each time: 64 KiB a image at 256x256, 256 KiB at 512x512.
+image, so that training draws flip and sample afresh each time: 64 KiB an image at 256x256, 256 KiB at 512x512.
 --vae is what convert_torch_weights.py made of the Stable Diffusion autoencoder.
 
 All devices of the process share each batch. To share the work among processes or machines, start the same command once
@@ -17,7 +17,7 @@ in common but the folder. The last to finish writes metadata.json, without which
 Exit code 0: this process's part is done. 1: interrupted. 2: something given cannot work. More in docs/data.md.
 """
 
-import re
+import functools
 import sys
 
 import jax
@@ -26,7 +26,9 @@ from absl import flags
 from ledit_jax import cli
 from ledit_jax.config import DataConfig
 from ledit_jax.data.encoding import encode_latents
-from ledit_jax.errors import ConfigError
+from ledit_jax.errors import ConfigError, DataError, OutputError
+from ledit_jax.models.vae_encoder import VAEEncoder
+from ledit_jax.weights import load_vae, vae_description
 
 SOURCE = flags.DEFINE_enum(
     "source", "image_folder", ["image_folder", "tfds", "digits", "shapes"], "Where images come from."
@@ -50,6 +52,11 @@ MAX_BAD_SHARE = flags.DEFINE_float(
 PART = flags.DEFINE_string("part", None, "INDEX/COUNT of this process, from 0/COUNT. Default: all, or as jax counts.")
 flags.mark_flags_as_required(["vae", "output"])
 
+# What the package calls the values of these flags.
+_FIELDS = {"data.image_height": HEIGHT, "data.image_width": WIDTH} | {
+    f"data.{flag.name}": flag for flag in (SOURCE, PATH, NAME, SPLIT, MAX_BAD_SHARE)
+}
+
 
 def main() -> None:
     data = DataConfig(
@@ -63,12 +70,20 @@ def main() -> None:
         max_bad_share=MAX_BAD_SHARE.value,
     )
     sizes = dict(scale=SCALE.value, batch_size=BATCH_SIZE.value, shard_size=SHARD_SIZE.value)
+    encoder = VAEEncoder(VAE.value, *vae_description(VAE.value), functools.partial(load_vae, VAE.value))
     try:
-        print(encode_latents(data, VAE.value, OUTPUT.value, **sizes, part=_part()))
-    except ConfigError as error:  # the package speaks of config fields, which are flags here
-        raise ConfigError(re.sub(r"\bdata\.(path|name|split|max_bad_share)\b", r"--\1", str(error))) from error
+        print(encode_latents(data, encoder, OUTPUT.value, **sizes, part=_part()))
+    except (ConfigError, DataError, OutputError) as error:
+        raise type(error)(_with_flags(str(error))) from error
     except KeyboardInterrupt:
         sys.exit("interrupted: the same command goes on with the files that are not whole yet")
+
+
+def _with_flags(message: str) -> str:
+    """A message of the package, with the flags in place of the config fields that they fill."""
+    for field, flag in _FIELDS.items():
+        message = message.replace(f"{field}=", f"--{flag.name}=")
+    return message
 
 
 def _part() -> tuple[int, int]:

@@ -24,7 +24,7 @@ from ledit_jax.compile_only.programs import report_denoising_step
 from ledit_jax.config import Config, SampleConfig
 from ledit_jax.errors import ConfigError
 from ledit_jax.parallel.processes import is_main_process
-from ledit_jax.sampling.pipeline import LEDiTPipeline, sample_options, with_any_backend
+from ledit_jax.sampling.pipeline import LEDiTPipeline
 from ledit_jax.sampling.run import Recipe, write_grid, write_samples
 from ledit_jax.weights import find_checkpoint, load_description
 
@@ -40,22 +40,12 @@ LABELS = flags.DEFINE_enum(
     "labels", "balanced", ["balanced", "random"], "Classes in turn, equally often, or each drawn uniformly at random."
 )
 NUM_SAMPLES = flags.DEFINE_integer("num_samples", None, "Images to draw. Default: one for each of --class_labels.")
-SAMPLER = flags.DEFINE_string("sampler", None, "ddpm, ddim or dpmpp (DPM-Solver++ of second order).")
-NUM_STEPS = flags.DEFINE_integer("num_steps", None, "Steps, at most those of the diffusion (1000); 25 do for dpmpp.")
-CFG_SCALE = flags.DEFINE_float("cfg_scale", None, "Guidance: 1 is none, 1.5 for numbers, 4 for images.")
-CFG_CHANNELS = flags.DEFINE_string("cfg_channels", None, "Channels that are guided: 3 (DiT's numbers) or all.")
-CFG_INTERVAL = flags.DEFINE_list("cfg_interval", None, "LOW,HIGH: guide while timestep / 1000 lies between, in 0..1.")
-SCALING = flags.DEFINE_bool(
-    "attention_scaling", None, "Multiply logits by sqrt(log N / log T) for N tokens after training on T < N."
-)
-ROPE_METHOD = flags.DEFINE_string(
-    "rope_method", None, "Rotary positions beyond the trained grid: plain, ntk, yarn, riflex."
-)
 SEED = flags.DEFINE_integer("seed", 0, "Image i is a function of the seed and i.")
 BATCH_SIZE = flags.DEFINE_integer(
     "batch_size", 64, "Images at a time on each device; less needs less memory.", lower_bound=1
 )
 COLUMNS = flags.DEFINE_integer("columns", 8, "Columns of the grid.", lower_bound=1)
+cli.define_setting_flags(SampleConfig)
 cli.define_process_flags()
 cli.define_config_flag("In place of --checkpoint, for --compile_only: the experiment whose model is compiled.")
 cli.define_compile_only_flag({"checkpoint": "what to draw from", "out": "where images go"})
@@ -68,20 +58,21 @@ def main() -> None:
     is_grid = OUT.value.endswith(".png")  # which all processes draw together; of shards, each draws its own
     devices = None if is_grid else jax.local_devices()
     pipeline = LEDiTPipeline.from_checkpoint(CHECKPOINT.value, WEIGHTS.value, VAE.value, devices=devices)
-    recipe = _recipe(pipeline)
+    recipe, sizes = make_recipe(pipeline), dict(batch_size=BATCH_SIZE.value, overwrite=OVERWRITE.value)
     if is_grid:
-        columns = COLUMNS.value
-        write_grid(OUT.value, pipeline, recipe, batch_size=BATCH_SIZE.value, columns=columns, overwrite=OVERWRITE.value)
+        write_grid(OUT.value, pipeline, recipe, columns=COLUMNS.value, **sizes)
     else:
-        write_samples(OUT.value, pipeline, recipe, batch_size=BATCH_SIZE.value, overwrite=OVERWRITE.value)
+        write_samples(OUT.value, pipeline, recipe, **sizes)
     if is_main_process():
         print(f"wrote {recipe.num_samples} images to {OUT.value}")
 
 
-def _recipe(pipeline: LEDiTPipeline) -> Recipe:
-    config = pipeline.config
-    classes = _classes(config.model.num_classes)
-    folder = find_checkpoint(CHECKPOINT.value)
+def make_recipe(pipeline: LEDiTPipeline) -> Recipe:
+    config, folder = pipeline.config, find_checkpoint(CHECKPOINT.value)
+    classes = parse_classes(config.model.num_classes)
+    num_samples = len(classes) if NUM_SAMPLES.value is None else NUM_SAMPLES.value
+    if num_samples < 1:
+        raise ConfigError(f"--num_samples={num_samples} must be at least 1")
     return Recipe(
         checkpoint=str(folder),
         step=load_description(folder)["step"],
@@ -89,47 +80,15 @@ def _recipe(pipeline: LEDiTPipeline) -> Recipe:
         vae=VAE.value or config.autoencoder.checkpoint or None,
         labels=LABELS.value,
         classes=classes,
-        num_samples=_count(len(classes)),
+        num_samples=num_samples,
         height=config.data.image_height if HEIGHT.value is None else HEIGHT.value,
         width=config.data.image_width if WIDTH.value is None else WIDTH.value,
         seed=SEED.value,
-        options=_options(config),
+        options=pipeline.options(**cli.given_settings(SampleConfig)),
     )
 
 
-def compile_only(topology: str) -> None:
-    """Prints what a denoising step needs on a TPU slice, and leaves."""
-    if CHECKPOINT.value:
-        config = with_any_backend(Config.from_dict(load_description(find_checkpoint(CHECKPOINT.value))["config"]))
-    elif flags.FLAGS.config is not None:
-        config = cli.load_config()
-    else:
-        raise ConfigError("--compile_only needs a model: give --checkpoint or --config")
-    report = report_denoising_step(
-        config,
-        topology,
-        options=_options(config),
-        height=HEIGHT.value,
-        width=WIDTH.value,
-        batch_size=BATCH_SIZE.value,
-    )
-    cli.finish_compile_only(str(report), report.to_json(), report.fits)
-
-
-def _options(config: Config) -> SampleConfig:
-    return sample_options(
-        config,
-        sampler=SAMPLER.value,
-        num_steps=NUM_STEPS.value,
-        cfg_scale=CFG_SCALE.value,
-        cfg_channels=CFG_CHANNELS.value,
-        cfg_interval=_interval(),
-        attention_scaling=SCALING.value,
-        rope_method=ROPE_METHOD.value,
-    )
-
-
-def _classes(num_classes: int) -> tuple[int, ...]:
+def parse_classes(num_classes: int) -> tuple[int, ...]:
     try:
         return tuple(int(label) for label in CLASSES.value) if CLASSES.value else tuple(range(num_classes))
     except ValueError as error:
@@ -138,18 +97,17 @@ def _classes(num_classes: int) -> tuple[int, ...]:
         ) from error
 
 
-def _count(num_classes: int) -> int:
-    count = NUM_SAMPLES.value if NUM_SAMPLES.value is not None else num_classes
-    if count < 1:
-        raise ConfigError(f"--num_samples={count} must be at least 1")
-    return count
-
-
-def _interval() -> tuple[float, float] | None:
-    try:
-        return None if CFG_INTERVAL.value is None else tuple(float(bound) for bound in CFG_INTERVAL.value)
-    except ValueError as error:
-        raise ConfigError(f"--cfg_interval={CFG_INTERVAL.value} must be two numbers, as in 0.1,0.8") from error
+def compile_only(topology: str) -> None:
+    """Prints what a denoising step needs on a TPU slice, and leaves."""
+    if CHECKPOINT.value:
+        config = Config.from_dict(load_description(find_checkpoint(CHECKPOINT.value))["config"]).for_any_device()
+    elif flags.FLAGS.config is not None:
+        config = cli.load_config()
+    else:
+        raise ConfigError("--compile_only needs a model: give --checkpoint or --config")
+    config = config.replaced("sample", **cli.given_settings(SampleConfig))
+    report = report_denoising_step(config, topology, HEIGHT.value, WIDTH.value, BATCH_SIZE.value)
+    cli.finish_compile_only(str(report), report.to_json(), report.fits)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,8 @@ from ledit_jax.compile_only.programs import report_train_step
 from ledit_jax.config import Config
 from ledit_jax.parallel.processes import is_main_process
 from ledit_jax.sampling.pipeline import LEDiTPipeline
-from ledit_jax.sampling.writers import make_writer
+from ledit_jax.sampling.sheets import image_grid, save_png
+from ledit_jax.training.hooks import Hook
 from ledit_jax.training.loop import train
 from ledit_jax.training.profile import parse_profile
 from ledit_jax.weights import load_vae
@@ -44,8 +45,8 @@ flags.declare_key_flag("config")
 flags.mark_flags_as_required(["config"])
 
 
-def sample_grids(config: Config, folder: Path, rows: int = 4, columns: int = 10):
-    """A function that draws a grid from a run's EMA weights, a column for each of the first classes."""
+def sample_grids(config: Config, folder: Path, rows: int = 4, columns: int = 10) -> Hook:
+    """Draws a grid from a run's EMA weights, a column for each of the first classes."""
     vae = load_vae(config.autoencoder.checkpoint) if config.autoencoder.checkpoint else None
     pipeline = LEDiTPipeline(config, {}, vae)
     classes = list(range(min(columns, config.model.num_classes)))
@@ -54,11 +55,9 @@ def sample_grids(config: Config, folder: Path, rows: int = 4, columns: int = 10)
         pipeline.set_params(params)
         images = pipeline(classes * rows)  # all processes draw together, one writes
         if is_main_process():
-            writer = make_writer(folder / f"step_{step:07d}.png", len(images), len(classes), overwrite=True)
-            writer.write(images)
-            writer.close()
+            save_png(image_grid(images, len(classes), framed=True), folder / f"step_{step:07d}.png")
 
-    return draw
+    return Hook(config.train.sample_every, draw)
 
 
 def main() -> None:
@@ -68,9 +67,9 @@ def main() -> None:
         cli.finish_compile_only(str(report), report.to_json(), report.fits)
     cli.start_distributed()
     workdir = Path(WORKDIR.value)
-    on_sample = sample_grids(config, workdir / "samples") if config.train.sample_every else None
+    hooks = [sample_grids(config, workdir / "samples")] if config.train.sample_every else []
     profile = parse_profile(PROFILE.value, config.train.num_steps) if PROFILE.value else None
-    train(config, workdir, INIT_FROM.value, on_sample, profile)
+    train(config, workdir, init_from=INIT_FROM.value, hooks=hooks, profile=profile)
 
 
 if __name__ == "__main__":

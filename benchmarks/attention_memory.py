@@ -37,9 +37,7 @@ def compile_step(model: str, chip: str, num_tokens: int, backend: str) -> dict[s
     config = Config.from_dict(imagenet256.get_config(model).to_dict())
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, attention=backend))
     side = math.isqrt(num_tokens) * config.granularity
-    report = report_denoising_step(
-        config, f"{chip}:1x1", options=config.sample, height=side, width=side, batch_size=BATCH
-    )
+    report = report_denoising_step(config, f"{chip}:1x1", side, side, BATCH)
     found = {"needs": report.needed_bytes / 1e9, "has": report.capacity_bytes / 1e9, "seconds": report.compile_seconds}
     return found | ({"scratch": report.memory.temporaries / 1e9} if report.memory else {})
 

@@ -27,6 +27,8 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 
 from ledit_jax.config import Config  # noqa: E402
+from ledit_jax.diffusion import make_process  # noqa: E402
+from ledit_jax.models import make_network  # noqa: E402
 from ledit_jax.training.checkpoint import TrainCheckpointer  # noqa: E402
 from ledit_jax.training.state import init_state  # noqa: E402
 from ledit_jax.weights import find_checkpoint, load_description  # noqa: E402
@@ -107,8 +109,9 @@ def read_end(workdir: Path) -> tuple[list[np.ndarray], dict, list]:
     """(every array of the last checkpoint, the data position, every logged step with its loss)."""
     config = Config.from_dict(load_description(find_checkpoint(workdir))["config"])
     checkpointer = TrainCheckpointer(workdir, config)
+    network = make_network(config, make_process(config))
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    abstract = jax.eval_shape(lambda: init_state(config, jax.random.key(0)))
+    abstract = jax.eval_shape(lambda: init_state(network, config.train, jax.random.key(0)))
     abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=device), abstract)
     state, data_state = checkpointer.restore(abstract)
     checkpointer.close()

@@ -7,12 +7,12 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 from oracles import torch_dit
 
 from ledit_jax.config import Config
-from ledit_jax.diffusion.samplers import sample_keys
-from ledit_jax.models.functional import init_params
+from ledit_jax.diffusion import make_process, sample_keys
+from ledit_jax.models import init_params, make_network
+from ledit_jax.parallel.mesh import data_mesh
 from ledit_jax.sampling.denoising import make_denoising_step
 from ledit_jax.training.state import init_state
 from ledit_jax.training.step import make_train_step
@@ -27,9 +27,11 @@ def make_step(config: Config, task: str, inputs: dict[str, np.ndarray]) -> tuple
 
 def _train(config: Config, inputs: dict[str, jax.Array]) -> Callable[[], float]:
     key = jax.random.key(0)
-    step = jax.jit(make_train_step(config), static_argnums=3, donate_argnums=0)
-    held = [jax.jit(functools.partial(init_state, config))(key)]
-    batch = {"x": inputs["x"], "label": inputs["y"]}
+    process = make_process(config)
+    network = make_network(config, process)
+    step = jax.jit(make_train_step(network, process, config.train), static_argnums=3, donate_argnums=0)
+    held = [jax.jit(functools.partial(init_state, network, config.train))(key)]
+    batch = {"x": inputs["x"], "condition": inputs["y"]}
 
     def run() -> float:
         held[0], metrics = step(held[0], batch, key, 1)
@@ -39,10 +41,12 @@ def _train(config: Config, inputs: dict[str, jax.Array]) -> Callable[[], float]:
 
 
 def _sample(config: Config, inputs: dict[str, jax.Array]) -> Callable[[], float]:
-    _, step = make_denoising_step(config, Mesh(np.asarray(jax.devices()[:1]), ("data",)), "ddpm", 250, "3", "plain")
-    params = jax.jit(lambda: init_params(config, jax.random.key(0)))()
+    process, mesh = make_process(config), data_mesh(jax.devices()[:1])
+    network = make_network(config, process)
+    _, step = make_denoising_step(network, process, mesh, "ddpm", 250, config.num_tokens(), "3")
+    params = jax.jit(lambda: init_params(network, jax.random.key(0)))()
     keys = sample_keys(0, np.arange(len(inputs["x"])))
-    return lambda: float(step(params, inputs["x"], 100, keys, inputs["y"], 4.0, 1.0, True).sum())
+    return lambda: float(step(params, inputs["x"], 100, keys, inputs["y"], 4.0, True).sum())
 
 
 def output(config: Config, peer: torch_dit.LEDiT, inputs: dict[str, np.ndarray]) -> np.ndarray:

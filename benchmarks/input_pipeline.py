@@ -52,7 +52,7 @@ def write_images(folder: Path, count: int) -> list[Path]:
 
 
 def pil_loop(path: Path) -> np.ndarray:
-    """A image's bytes, decoded and cropped as in openai/guided-diffusion."""
+    """An image's bytes, decoded and cropped as in openai/guided-diffusion."""
     with Image.open(path) as file:
         image = file.convert("RGB")
     while min(image.size) >= 2 * SIZE:
@@ -77,7 +77,12 @@ def open_loader(source: str, folder: Path, batch_size: int) -> Loader:
     """The loader that a training run would open, reading in this process."""
     config = DataConfig(source=source, path=str(folder), image_height=SIZE, image_width=SIZE)
     autoencoder = AutoencoderConfig(kind="sd" if source == "latents" else "none")
-    return make_loader(config, autoencoder, batch_size=batch_size, seed=0)
+    return make_loader(config, autoencoder, condition=class_label, batch_size=batch_size, seed=0)
+
+
+def class_label(record: dict) -> np.int32:
+    """What conditions the network."""
+    return np.int32(record["label"])
 
 
 def rate(run: Callable[[], int]) -> float:
@@ -92,7 +97,7 @@ def loader_rate(source: str, folder: Path, batch_size: int, batches: int) -> flo
     loader = open_loader(source, folder, batch_size)
     for _ in range(8):
         next(loader)
-    result = rate(lambda: sum(len(next(loader)["label"]) for _ in range(batches)))
+    result = rate(lambda: sum(len(next(loader)["x"]) for _ in range(batches)))
     loader.close()  # so that nothing is read while the other side is timed
     return result
 

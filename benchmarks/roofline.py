@@ -27,10 +27,11 @@ from ledit_jax.compile_only.hlo import Program  # noqa: E402
 from ledit_jax.compile_only.programs import denoising_program  # noqa: E402
 from ledit_jax.compile_only.topology import describe_devices, parse_topology  # noqa: E402
 from ledit_jax.config import Config, MeshConfig  # noqa: E402
+from ledit_jax.diffusion import make_process  # noqa: E402
 from ledit_jax.evaluation.tables import markdown  # noqa: E402
 from ledit_jax.flops import PEAK_BF16_FLOPS, forward_flops  # noqa: E402
-from ledit_jax.models.functional import abstract_params, count_params  # noqa: E402
-from ledit_jax.parallel.sharding import make_mesh  # noqa: E402
+from ledit_jax.models import abstract_params, count_params, make_network  # noqa: E402
+from ledit_jax.parallel.mesh import make_mesh  # noqa: E402
 from ledit_jax.training.program import TrainProgram  # noqa: E402
 
 BANDWIDTH = {"TPU v5e": 819e9, "TPU v5p": 2765e9, "TPU v6e": 1640e9, "NVIDIA H100 80GB HBM3": 3350e9}
@@ -54,12 +55,13 @@ def floor(config: Config, task: str, side: int, batch: int) -> tuple[float, floa
     passes three times over the activations, and over the weights for forward, backward, gradient (written and read)
     and AdamW with an EMA (four numbers read and written). A guided sampling step has twice the batch in the network.
     """
-    num_params = count_params(abstract_params(config))
+    params = abstract_params(make_network(config, make_process(config)))
+    num_params, flops = count_params(params), forward_flops(params, config.token_grid(side, side))
     T, D, L = config.num_tokens(side, side), config.model.width, config.model.depth
     activations = T * L * 20 * D * _HALF
     if task == "train":
-        return 3 * batch * forward_flops(config, side, side), 3 * batch * activations + 12 * _FULL * num_params
-    return 2 * batch * forward_flops(config, side, side), 2 * batch * activations + _FULL * num_params
+        return 3 * batch * flops, 3 * batch * activations + 12 * _FULL * num_params
+    return 2 * batch * flops, 2 * batch * activations + _FULL * num_params
 
 
 def compiled_counts(config: Config, task: str, side: int, batch: int, backend: str, depth: int) -> dict[str, float]:
@@ -73,7 +75,7 @@ def compiled_counts(config: Config, task: str, side: int, batch: int, backend: s
         program = TrainProgram(config, mesh)
         step, arguments = program.step, (*program.abstract_arguments(), 1)
     else:
-        step, arguments = denoising_program(config, mesh, config.sample, side, side, batch)
+        step, arguments = denoising_program(config, mesh, side, side, batch)
     compiled = step.lower(*arguments).compile()
     return {"flops": count_flops(Program(compiled.as_text())), "bytes": compiled.cost_analysis()["bytes accessed"]}
 

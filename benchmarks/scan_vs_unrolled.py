@@ -22,7 +22,7 @@ import jax
 from configs import imagenet256
 from ledit_jax.compile_only.topology import describe_devices, parse_topology
 from ledit_jax.config import Config, MeshConfig
-from ledit_jax.parallel.sharding import make_mesh
+from ledit_jax.parallel.mesh import make_mesh
 from ledit_jax.training.program import TrainProgram
 family, topology, scan, batch = sys.argv[1], sys.argv[2], sys.argv[3] == "scan", int(sys.argv[4])
 config = Config.from_dict(imagenet256.get_config(family).to_dict())

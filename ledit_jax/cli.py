@@ -3,10 +3,12 @@
 0 is done (also after SIGTERM, once everything is saved), 1 a run that had to stop, 2 a request that cannot be met.
 """
 
+import dataclasses
 import logging
 import os
 import re
 import sys
+import typing
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -63,6 +65,32 @@ def load_config(build: Callable[[Mapping[str, Any]], T] = Config.from_dict) -> T
 def define_config_flag(help_text: str) -> None:
     """Defines --config=FILE.py[:ARGUMENT] and --config.section.field=value."""
     config_flags.DEFINE_config_file("config", None, help_text)
+
+
+def define_setting_flags(section: type) -> None:
+    """Defines a flag for each field of a config section, with the field's own help text; see `given_settings`."""
+    hints = typing.get_type_hints(section)
+    define = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer, float: flags.DEFINE_float}
+    for field in dataclasses.fields(section):
+        hint = hints[field.name]
+        kind = flags.DEFINE_list if typing.get_origin(hint) is tuple else define.get(hint, flags.DEFINE_string)
+        kind(field.name, None, f"{field.metadata['help']} Default: the checkpoint's.")
+        flags.declare_key_flag(field.name)
+
+
+def given_settings(section: type) -> dict[str, Any]:
+    """The fields of a section that were given as flags."""
+    given = {}
+    for field in dataclasses.fields(section):
+        value = flags.FLAGS[field.name].value
+        if isinstance(value, list):
+            try:
+                value = tuple(float(item) for item in value)
+            except ValueError as error:
+                raise ConfigError(f"--{field.name}={','.join(value)} must be numbers, as in 0.1,0.8") from error
+        if value is not None:
+            given[field.name] = value
+    return given
 
 
 def define_process_flags() -> None:

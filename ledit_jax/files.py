@@ -1,19 +1,79 @@
-"""Files that are whole or not there at all, whatever kills the process that writes them."""
+"""Whole files, and folders of pieces: what a kill or a power cut leaves is whole, or not there at all."""
 
 import contextlib
 import json
 import os
+import shutil
 import socket
-from collections.abc import Iterator
+import zipfile
+import zlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
+
+from ledit_jax.errors import DataError, LEDiTError, OutputError
+
+T = TypeVar("T")
+ARRAY_ERRORS = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
+"""What NumPy raises for a .npy or .npz that is missing, cut short or damaged."""
+
+
+@contextlib.contextmanager
+def written_aside(path: Path, mark: str = "partial") -> Iterator[Path]:
+    """Yields a place beside `path` to write a file or a folder to; it takes the name `path` when the block is done.
+
+    What is there is on the disk before it takes the name, and replaces what has it. The place has the suffix of
+    `path`, which some libraries go by. An exception leaves nothing behind, and what a kill left is removed by the next
+    writer: so there is one writer at a time, unless each has a `mark` of its own. Raises OutputError for what the
+    operating system refuses.
+    """
+    aside = path.absolute().with_name(f".{mark}-{path.absolute().name}")
+    try:
+        _make_folder(aside.parent)
+        _remove(aside)
+        yield aside
+        settle(aside, path.absolute())
+    except LEDiTError:
+        raise
+    except OSError as error:
+        raise _refused(path, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            _remove(aside)
+
+
+def settle(aside: Path, path: Path) -> None:
+    """Gives a finished file or folder, once it is on the disk, the name `path` beside it; replaces what has that."""
+    if aside.is_dir():
+        os.sync()  # once for all: it may hold 50,000 images, and waiting for each of them takes minutes
+    else:
+        _flush(aside)
+    old = path.with_name(f".old-{path.name}")
+    if path.is_dir():  # a folder is not replaced in one move, as a file is
+        _remove(old)
+        os.replace(path, old)
+    try:
+        os.replace(aside, path)
+    except OSError:
+        if old.exists():
+            os.replace(old, path)
+        raise
+    _remove(old)
+    with contextlib.suppress(OSError):  # some file systems do not flush folders
+        _flush(path.parent)
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to, by `written_aside`."""
+    with written_aside(path) as aside, open(aside, "wb") as file:
+        yield file
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Writes aside and renames; processes that write the same file at once do not get in each other's way."""
-    aside = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, path)
+    """Writes a text by `written_aside`; several processes may write the same file at once."""
+    with written_aside(path, f"{socket.gethostname()}-{os.getpid()}") as aside:
+        aside.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, values: Any) -> None:
@@ -21,13 +81,168 @@ def write_json(path: Path, values: Any) -> None:
     write_whole(path, json.dumps(values, indent=2) + "\n")
 
 
-@contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to, which takes the name `path` once the block is done.
+def read_json(path: Path, kind: type[T] = dict) -> T:
+    """What a JSON file holds. Raises DataError where it is missing, no JSON, or of another type than `kind`."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror or error}): check the place") from error
+    except ValueError as error:
+        raise DataError(f"{path} is damaged or no JSON ({error}): remove it, or make it anew") from error
+    if not isinstance(values, kind):
+        found, wanted = type(values).__name__, kind.__name__
+        raise DataError(f"{path} holds a {found}, and a {wanted} is needed: remove it, or make it anew")
+    return values
 
-    For one writer at a time: what a kill leaves of a large file, the next one writes over.
+
+def check_writable(path: Path) -> None:
+    """Makes the folder of a file that is to be written. Raises OutputError where it cannot be."""
+    try:
+        _make_folder(path.absolute().parent)
+    except OSError as error:
+        raise _refused(path, error) from error
+    if path.is_dir():
+        raise OutputError(f"{path} cannot be written (it is a folder): choose another place")
+
+
+def recipe_path(samples: str | Path) -> Path:
+    """Where the recipe of samples lies: x.npz and a folder x have x.recipe.json beside them."""
+    path = Path(samples)
+    return path.with_name(f"{path.name.removesuffix('.npz')}.recipe.json")
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any], free: Collection[str] = ()) -> list[str]:
+    """The settings, nested ones as "model.width", that differ: "model.width=32 there, 16 here". Those in `free` may."""
+    theirs, ours = dict(_flatten(there)), dict(_flatten(here))
+    names = [name for name in theirs | ours if name not in free]
+    pairs = [(name, theirs.get(name), ours.get(name)) for name in names]
+    return [f"{name}={_short(their)} there, {_short(our)} here" for name, their, our in pairs if their != our]
+
+
+class PieceFolder:
+    """A folder of files that are made one by one, beside a JSON file of the settings that all of them belong to.
+
+    Each piece is whole or not there. So a run that was killed goes on with those that are missing, and several
+    processes can share them.
     """
-    aside = path.with_name(f".{path.name}.partial")
-    with open(aside, "wb") as file:
-        yield file
-    os.replace(aside, path)
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]):
+        self.folder, self.settings = folder, settings
+
+    @classmethod
+    def find(cls, folder: Path, note: str) -> "PieceFolder | None":
+        """The folder as it is; None where it has no `note`, which is the file of settings."""
+        return cls(folder, read_json(folder / note)) if (folder / note).is_file() else None
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        note: str,
+        settings: Mapping[str, Any],
+        *,
+        free: Collection[str] = (),
+        pieces: str = "*",
+        overwrite: bool = False,
+    ) -> "PieceFolder":
+        """The folder that was begun with these settings, or a new one.
+
+        free: settings that may differ; `self.settings` are those in the folder. pieces: a glob; a folder with such
+        files and without a note is somebody else's. overwrite: whether to begin anew where settings differ. Raises
+        OutputError for a folder that holds something else, naming the settings that differ, or cannot be written.
+        """
+        settings = json.loads(json.dumps(settings))  # as it reads back: tuples are lists
+        found = cls.find(folder, note)
+        is_ours = found and found.settings.keys() == settings.keys()
+        if overwrite and is_ours and differences(found.settings, settings, free):
+            found.remove()
+            found = None
+        if found is None:
+            _begin(folder, note, settings, pieces)
+            found = cls.find(folder, note)  # which another process may have begun at the same moment
+        differ = differences(found.settings, settings, free)
+        if differ:
+            named = "; ".join(differ[:3]) + (f"; and {len(differ) - 3} more" if len(differ) > 3 else "")
+            raise OutputError(
+                f"{folder} was begun with other settings ({named}): give the same as then, choose another place, or "
+                "remove it"
+            )
+        return found
+
+    def path(self, name: str) -> Path:
+        """Where a piece lies, or will lie."""
+        return self.folder / name
+
+    def missing(self, names: Iterable[str]) -> list[str]:
+        """Those of the pieces that are not there."""
+        return [name for name in names if not self.path(name).exists()]
+
+    def write(self, name: str) -> contextlib.AbstractContextManager[BinaryIO]:
+        """A file to write a piece to, see `whole_file`."""
+        return whole_file(self.path(name))
+
+    def read(self, name: str, load: Callable[[Path], T]) -> T:
+        """`load` of a piece's path. Raises DataError where that fails as it does for damaged arrays."""
+        try:
+            return load(self.path(name))
+        except LEDiTError:
+            raise
+        except ARRAY_ERRORS as error:
+            reason = type(error).__name__
+            raise DataError(f"{self.path(name)} is damaged ({reason}): remove it, and it is made again") from error
+
+    def remove(self) -> None:
+        """Removes the folder with all that is in it."""
+        shutil.rmtree(self.folder)
+
+
+def _begin(folder: Path, note: str, settings: Mapping[str, Any], pieces: str) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _refused(folder, error) from error
+    if any(path.name != note and not path.name.startswith(".") for path in folder.glob(pieces)):
+        raise OutputError(f"{folder} holds other things, and no {note}: choose another place, or move them away")
+    write_json(folder / note, settings)
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _make_folder(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(13, "Permission denied")
+
+
+def _refused(path: Path, error: OSError) -> OutputError:
+    reason = error.strerror or str(error)
+    if error.filename:  # which may be another one
+        reason += f": {error.filename}"
+    return OutputError(f"{path} cannot be written ({reason}): choose another place")
+
+
+def _flush(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

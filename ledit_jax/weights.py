@@ -5,52 +5,100 @@ A checkpoint is one folder per step with an item each: `ema` and `config` always
 folder aside and renames it once all of it is there.
 """
 
+import asyncio
 import dataclasses
 import hashlib
 import importlib.metadata
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 from flax import nnx
+from jax.sharding import Mesh
 
 from ledit_jax.config import Config
-from ledit_jax.errors import CheckpointError
-from ledit_jax.models.functional import Params, abstract_params
+from ledit_jax.diffusion import make_process
+from ledit_jax.errors import CheckpointError, OutputError
+from ledit_jax.models import Network, Params, abstract_params, make_network
 from ledit_jax.models.vae import AutoencoderKL, VAEConfig
+from ledit_jax.parallel.sharding import shardings
 
 _PIECE = 64 * 2**20  # bytes of an array that are written at a time, and of a file
 _PACKAGES = ("ledit_jax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
 def export_weights(folder: str | Path, params: Params, config: Config, step: int) -> None:
-    """Writes a model's weights as a checkpoint of their own. Raises CheckpointError if `folder` exists."""
+    """Writes a model's weights as a checkpoint of their own. Raises OutputError if `folder` exists."""
     _write(folder, step, "ema", params, describe(config, step))
 
 
 def export_vae(folder: str | Path, params: Params, config: VAEConfig) -> None:
-    """Writes an autoencoder's weights, a nested dict as its modules are named. Raises CheckpointError if it exists."""
+    """Writes an autoencoder's weights, a nested dict as its modules are named. Raises OutputError if it exists."""
     description = {"vae": dataclasses.asdict(config), "vae_id": fingerprint(params), "step": 0}
     _write(folder, 0, "vae", params, description)
 
 
-def load_weights(path: str | Path, weights: str = "ema") -> tuple[Params, Config, int]:
-    """(parameters on the first local device, config, step) of a model's checkpoint.
+def load_weights(
+    path: str | Path, weights: str = "ema", *, network: Network | None = None, mesh: Mesh | None = None
+) -> tuple[Params, Config, int]:
+    """(parameters, config, step) of a model's checkpoint.
 
     path: a workdir of train.py, a folder of steps (the newest is taken) or one step's folder. weights: "ema" (what
-    results are reported with) or "params". Raises CheckpointError for a folder that is missing, empty, half-written,
-    damaged or lacks those weights.
+    results are reported with) or "params". network: whose parameters they are, by default the config's. mesh: where
+    they go, as `shardings` says; each device reads its own part. Without one they go to the first local device. Raises
+    CheckpointError for a folder that is missing, empty, half-written, damaged or lacks those weights.
     """
+    folder, config, step = open_weights(path, weights)
+    abstract = abstract_params(network or make_network(config, make_process(config)))
+    return read_arrays(folder, _placed(abstract, mesh)), config, step
+
+
+def open_weights(path: str | Path, weights: str = "ema") -> tuple[Path, Config, int]:
+    """(folder of the arrays, config, step) of a model's checkpoint, with no array read; errors as `load_weights`."""
     folder = find_checkpoint(path)
     if not (folder / weights).is_dir():
         held = [name for name in ("ema", "params", "vae") if (folder / name).is_dir()]
         raise CheckpointError(f"checkpoint {folder} holds no {weights}, only {', '.join(held)}")
     description = load_description(folder)
-    config = Config.from_dict(description["config"])
-    return _read(folder / weights, abstract_params(config)), config, description["step"]
+    return folder / weights, Config.from_dict(description["config"]), description["step"]
+
+
+def find_places(abstract: Params, mesh: Mesh | None) -> Params:
+    """The sharding of each parameter: on the mesh, or without one the first local device."""
+    if mesh is not None:
+        return shardings(mesh, abstract)
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.tree.map(lambda _: here, abstract)
+
+
+def stored_shapes(folder: Path) -> Params:
+    """Shapes and dtypes of the arrays in an item's folder, as they were written."""
+    try:
+        stored = ocp.PyTreeCheckpointHandler().metadata(epath.Path(folder)).tree
+        return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), stored)
+    except Exception as error:  # as in read_json
+        raise damaged(folder.parent, error) from error
+
+
+def read_arrays(folder: Path, abstract: Any) -> Any:
+    """The arrays of an item's folder, as `abstract` says: ShapeDtypeStructs with shardings, in the tree that is stored.
+
+    Each device gets its own part alone. A leaf `ocp.PLACEHOLDER` is not read, and returned as it is.
+    """
+    placeholders = ocp.type_handlers.get_type_handler(type(ocp.PLACEHOLDER))
+    registry = ocp.type_handlers.create_type_handler_registry(
+        (jax.Array, _ArrayReader()), (type(ocp.PLACEHOLDER), placeholders)
+    )
+    how = ocp.checkpoint_utils.construct_restore_args(abstract)
+    try:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(type_handler_registry=registry)) as checkpointer:
+            return checkpointer.restore(folder, args=ocp.args.PyTreeRestore(abstract, restore_args=how))
+    except Exception as error:  # as in read_json
+        raise damaged(folder.parent, error) from error
 
 
 def load_vae(path: str | Path) -> AutoencoderKL:
@@ -58,7 +106,7 @@ def load_vae(path: str | Path) -> AutoencoderKL:
     folder, description = _find_vae(path)
     config = VAEConfig(**description["vae"])
     graphdef, state = nnx.split(nnx.eval_shape(lambda: AutoencoderKL(config, nnx.Rngs(0))), nnx.Param)
-    return nnx.merge(graphdef, _read(folder / "vae", nnx.to_pure_dict(state)))
+    return nnx.merge(graphdef, read_arrays(folder / "vae", _placed(nnx.to_pure_dict(state))))
 
 
 def vae_description(path: str | Path) -> tuple[VAEConfig, str]:
@@ -107,31 +155,39 @@ def describe(config: Config, step: int) -> dict[str, Any]:
 
 def load_description(folder: Path) -> dict[str, Any]:
     """The `config` item of a step's folder. Raises CheckpointError if it cannot be read."""
+    return read_json(folder, "config")
+
+
+def read_json(folder: Path, item: str) -> dict[str, Any]:
+    """An item of a step's folder that is JSON. Raises CheckpointError if it cannot be read."""
     try:
         with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
-            return checkpointer.restore(folder / "config")
+            return checkpointer.restore(folder / item)
     except Exception as error:  # Orbax raises many kinds for a damaged file; all mean the same to the user
         raise damaged(folder, error) from error
 
 
-def damaged(folder: Path, error: Exception) -> CheckpointError:
+def damaged(folder: Path, error: BaseException) -> CheckpointError:
     """The error to raise for a folder that Orbax could not read."""
-    _silence_unfinished_reads()
+    while error.__cause__:  # what Orbax says on top is about its own arrays
+        error = error.__cause__
     reason = (str(error).strip().splitlines() or [""])[0][:200]
     return CheckpointError(f"checkpoint {folder} is damaged ({type(error).__name__}: {reason}): use another one")
 
 
-def _silence_unfinished_reads() -> None:
-    """When one read fails, Orbax leaves the others under way, and each of them would print a traceback as it ends."""
-    inherited = sys.unraisablehook
+class _ArrayReader(ocp.type_handlers.ArrayHandler):
+    """Reads arrays as Orbax does, but fails only once every read that is under way has ended.
 
-    def report(unraisable) -> None:
-        late = "Event loop is closed" in str(unraisable.exc_value)
-        left = getattr(unraisable.object, "__qualname__", "").startswith("_read_array")
-        if not (late or left):
-            inherited(unraisable)
+    Orbax closes its event loop at the first failure, and each read that ends later would print a traceback.
+    """
 
-    sys.unraisablehook = report
+    async def deserialize(self, infos: Sequence[Any], args: Sequence[Any] | None = None) -> Sequence[jax.Array]:
+        before = asyncio.all_tasks()
+        try:
+            return await super().deserialize(infos, args)
+        except Exception:
+            await asyncio.gather(*asyncio.all_tasks() - before, return_exceptions=True)
+            raise
 
 
 def _find_vae(path: str | Path) -> tuple[Path, dict[str, Any]]:
@@ -144,7 +200,7 @@ def _find_vae(path: str | Path) -> tuple[Path, dict[str, Any]]:
 def _write(folder: str | Path, step: int, item: str, params: Params, description: dict[str, Any]) -> None:
     folder = Path(folder).absolute()
     if folder.exists():
-        raise CheckpointError(f"{folder} exists already: choose another place or remove it first")
+        raise OutputError(f"{folder} exists already: choose another place or remove it first")
     # In pieces: what waits to be written would otherwise fill as much memory again as the weights.
     pieces = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=_PIECE), params)
     saved = ocp.args.PyTreeSave(params, save_args=pieces, ocdbt_target_data_file_size=_PIECE)
@@ -153,14 +209,9 @@ def _write(folder: str | Path, step: int, item: str, params: Params, description
         manager.save(step, args=ocp.args.Composite(**items))
 
 
-def _read(folder: Path, abstract: Params) -> Params:
-    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), abstract)
-    try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            return checkpointer.restore(folder, abstract)
-    except Exception as error:  # as in load_description
-        raise damaged(folder.parent, error) from error
+def _placed(abstract: Params, mesh: Mesh | None = None) -> Params:
+    places = find_places(abstract, mesh)
+    return jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), abstract, places)
 
 
 def _check_complete(folder: Path) -> Path:

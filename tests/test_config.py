@@ -32,6 +32,7 @@ BAD = {
     "rates": ({"train": {"dilation_rates": (0,)}}, "train.dilation_rates=(0,) must be"),
     "zero": ({"train": {"batch_size": 0}}, "train.batch_size=0 must be greater than 0"),
     "threshold": ({"model": {"causal_from_timestep": 2000}}, "model.causal_from_timestep=2000 is not between"),
+    "workers": ({"data": {"num_workers": -1}}, "data.num_workers=-1 must not be negative"),
     "seed": ({"train": {"seed": -1}}, "train.seed=-1 must not be negative"),
     "order": ({"sample": {"cfg_interval": (0.8, 0.2)}}, "sample.cfg_interval=(0.8, 0.2) must be two shares"),
     "bad share": ({"data": {"max_bad_share": 2}}, "data.max_bad_share=2.0 is not between 0 and 1"),

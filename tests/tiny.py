@@ -4,12 +4,20 @@ import dataclasses
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
+from flax import nnx
 
-from ledit_jax.config import Config, DataConfig, SampleConfig, TrainConfig, model_preset, validate
-from ledit_jax.models.functional import Params, init_params
+from ledit_jax.config import Config, DataConfig, ModelConfig, SampleConfig, TrainConfig, model_preset, validate
+from ledit_jax.diffusion import make_process
+from ledit_jax.models import LEDiTNetwork, Params, init_params, make_network
+from ledit_jax.models.ledit import LEDiT
+from ledit_jax.models.positions import make_position
+from ledit_jax.training.state import TrainState, init_state
+from ledit_jax.training.step import make_train_step
 
 
 def tiny_config(family: str = "LEDiT", *, model: dict | None = None, train: dict | None = None) -> Config:
@@ -42,10 +50,36 @@ def with_train(config: Config, **fields) -> Config:
     return dataclasses.replace(config, train=dataclasses.replace(config.train, **fields))
 
 
+def network_of(config: Config) -> LEDiTNetwork:
+    """The network that a config describes."""
+    return make_network(config, make_process(config))
+
+
+def build_ledit(
+    config: ModelConfig, in_channels: int, rngs: nnx.Rngs, grid: tuple[int, int] = (16, 16), scaled: bool = False
+) -> LEDiT:
+    """The module for noise and variance of so many channels; `scaled` is sampling's attention scaling beyond `grid`."""
+    position = make_position(config, grid)
+    return LEDiTNetwork(config, in_channels, 2 * in_channels, grid, position, attention_scaling=scaled).build(rngs)
+
+
 def noisy_params(config: Config) -> Params:
     """Initialised parameters with noise on top, so that zero-initialised layers do not hide anything."""
-    params, key = init_params(config, jax.random.key(0)), jax.random.key(1)
+    params, key = init_params(network_of(config), jax.random.key(0)), jax.random.key(1)
     return jax.tree.map(lambda a: a + 0.1 * jax.random.normal(key, a.shape), params)
+
+
+def begin_training(config: Config, params: Params) -> tuple[TrainState, Callable]:
+    """The state at step 0, and the step: step(state, x, labels, key, dilation) -> (state, metrics)."""
+    network, process = network_of(config), make_process(config)
+    state = init_state(network, config.train, jax.random.key(0), params)
+    jitted = jax.jit(make_train_step(network, process, config.train), static_argnums=3)
+
+    def step(state: TrainState, x, labels, key: jax.Array, dilation: int = 1):
+        batch = {"x": jnp.asarray(x, jnp.float32), "condition": jnp.asarray(labels, jnp.int32)}
+        return jitted(state, batch, key, dilation)
+
+    return state, step
 
 
 def cpu_devices(count: int) -> str:

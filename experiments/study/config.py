@@ -11,8 +11,9 @@ from experiments.sizes import Size, parse_size, size_name
 from experiments.study.methods import ARMS, Method, find_method
 from ledit_jax.config import Config, check_image_size
 from ledit_jax.config.parse import from_mapping
+from ledit_jax.diffusion import make_process
 from ledit_jax.errors import ConfigError
-from ledit_jax.models.functional import abstract_params, make_apply
+from ledit_jax.models import abstract_params, make_apply, make_network
 
 BASE = "base"
 """The name of the DiT that every arm is fine-tuned from, if there is one."""
@@ -159,10 +160,10 @@ def _check_method(study: StudyConfig, name: str, method: Method) -> None:
 
 def _trace(config: Config, height: int, width: int) -> None:
     """Runs the network that a config samples with, in shapes alone."""
-    apply, params = make_apply(config), abstract_params(config)
+    network = make_network(config, make_process(config)).for_sampling(config.sample)
     x = jax.ShapeDtypeStruct((1, *config.latent_shape(height, width)), "float32")
     label = jax.ShapeDtypeStruct((1,), "int32")
-    jax.eval_shape(lambda p, x, t, y: apply(p, x, t, y, rope_method=config.sample.rope_method), params, x, label, label)
+    jax.eval_shape(make_apply(network), abstract_params(network), x, label, label)
 
 
 def _check_source(study: StudyConfig) -> None:

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from experiments.plots import Panel, sheet
 from experiments.sizes import Size, relative_size
 from experiments.study.images import Samples
 from experiments.study.results import METRICS, Results
+from ledit_jax.sampling.sheets import Panel, sheet
 
 _COLUMNS = 10
 """Most classes on a sheet, a column for each."""

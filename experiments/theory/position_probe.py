@@ -26,7 +26,7 @@ from ledit_jax import cli
 from ledit_jax.config import Config
 from ledit_jax.errors import ConfigError
 from ledit_jax.files import write_json
-from ledit_jax.models.functional import Params
+from ledit_jax.models import Params
 from ledit_jax.progress import progress_bar
 from ledit_jax.weights import load_weights
 

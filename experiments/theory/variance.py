@@ -21,7 +21,7 @@ from ledit_jax import cli
 from ledit_jax.config import Config, attention_kinds
 from ledit_jax.errors import ConfigError
 from ledit_jax.files import write_json
-from ledit_jax.models.functional import Params
+from ledit_jax.models import Params
 from ledit_jax.ops.scan_masks import scan_mask
 from ledit_jax.weights import load_weights
 

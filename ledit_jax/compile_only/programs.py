@@ -11,10 +11,12 @@ from jax.sharding import PartitionSpec as P
 
 from ledit_jax.compile_only.report import Report, compile_for
 from ledit_jax.compile_only.topology import Topology, describe_devices, parse_topology
-from ledit_jax.config import Config, SampleConfig
+from ledit_jax.config import Config
+from ledit_jax.diffusion import make_process
 from ledit_jax.flops import forward_flops, train_step_flops
-from ledit_jax.models.functional import abstract_params
-from ledit_jax.parallel.sharding import make_mesh
+from ledit_jax.models import abstract_params, make_network
+from ledit_jax.parallel.mesh import data_mesh, make_mesh
+from ledit_jax.parallel.sharding import batch_sharding
 from ledit_jax.sampling.denoising import make_denoising_step
 from ledit_jax.training.program import TrainProgram
 
@@ -35,53 +37,55 @@ def report_train_step(config: Config, name: str) -> Report:
         topology,
         f"training step of {config.train.batch_size}",
         mesh,
-        train_step_flops(config),
+        train_step_flops(program.state.params, config.token_grid(), config.train.batch_size),
         program.step,
         (*program.abstract_arguments(), dilation),
     )
 
 
-def report_denoising_step(
-    config: Config, name: str, *, options: SampleConfig, height: int | None, width: int | None, batch_size: int
-) -> Report:
-    """Compiles one guided step of the sampler that sample.py would run on the slice, images split over its devices.
+def report_denoising_step(config: Config, name: str, height: int | None, width: int | None, batch_size: int) -> Report:
+    """Compiles one guided step of the config's sampler as sample.py would run it on the slice, images split over its
+    devices.
 
     Sizes in pixels, by default the training size. batch_size: images on each device, as in sample.py. Raises
     ConfigError as `report_train_step` does.
     """
     topology = parse_topology(name)
-    mesh = Mesh(np.asarray(describe_devices(topology)), ("data",))
+    mesh = data_mesh(describe_devices(topology))
     batch_size *= mesh.size
-    step, arguments = denoising_program(config, mesh, options, height, width, batch_size)
+    step, arguments = denoising_program(config, mesh, height, width, batch_size)
     _announce("denoising step", topology)
     return compile_for(
         topology,
-        f"{options.sampler} step of {batch_size} images, guided",
+        f"{config.sample.sampler} step of {batch_size} images, guided",
         mesh,
-        2 * batch_size * forward_flops(config, height, width),
+        2 * batch_size * forward_flops(arguments[0], config.token_grid(height, width)),
         step,
         arguments,
     )
 
 
 def denoising_program(
-    config: Config, mesh: Mesh, options: SampleConfig, height: int | None, width: int | None, batch_size: int
+    config: Config, mesh: Mesh, height: int | None, width: int | None, batch_size: int
 ) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     """(jitted step, abstract arguments) of a guided step, the images split over the mesh's axis `data`."""
-    whole, split = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
+    whole, split = NamedSharding(mesh, P()), batch_sharding(mesh)
 
     def place(tree, sharding):
         return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), tree)
 
+    options, process = config.sample, make_process(config)
+    network = make_network(config, process).for_sampling(options)
+    num_tokens = config.num_tokens(height, width)
     sampler, step = make_denoising_step(
-        config, mesh, options.sampler, options.num_steps, options.cfg_channels, options.rope_method
+        network, process, mesh, options.sampler, options.num_steps, num_tokens, options.cfg_channels
     )
     noise = jax.ShapeDtypeStruct((batch_size, *config.latent_shape(height, width)), np.float32)
     state = place(jax.eval_shape(sampler.init, noise), split)
     keys = place(jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch_size)), split)
-    labels = jax.ShapeDtypeStruct((batch_size,), np.int32, sharding=split)
-    params, logit_scale, is_guided = place(abstract_params(config), whole), 1.0, True
-    return step, (params, state, 0, keys, labels, options.cfg_scale, logit_scale, is_guided)
+    condition = place(jax.eval_shape(lambda: network.condition.null(batch_size)), split)
+    params, is_guided = place(abstract_params(network), whole), True
+    return step, (params, state, 0, keys, condition, options.cfg_scale, is_guided)
 
 
 def _announce(program: str, topology: Topology) -> None:

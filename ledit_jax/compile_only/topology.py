@@ -62,24 +62,24 @@ def parse_topology(name: str) -> Topology:
     match = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)", name)
     if not match:
         raise ConfigError(
-            f"--compile_only={name} is no topology: use GENERATION:SIDES, as in v5e:4x4 or v5p:4x4x4 ({known})"
+            f"compile_only={name} is no topology: use GENERATION:SIDES, as in v5e:4x4 or v5p:4x4x4 ({known})"
         )
     if match[1] not in GENERATIONS:
         raise ConfigError(
-            f"--compile_only={name}: TPU generation {match[1]} is unknown: {nearest(match[1], GENERATIONS)}"
+            f"compile_only={name}: TPU generation {match[1]} is unknown: {nearest(match[1], GENERATIONS)}"
         )
     generation, sides = GENERATIONS[match[1]], tuple(map(int, match[2].split("x")))
     if len(sides) != generation.dimensions or min(sides) < 1:
         example = f"{match[1]}:{'x'.join('4' * generation.dimensions)}"
         raise ConfigError(
-            f"--compile_only={name}: a slice of {match[1]} has {generation.dimensions} sides, as in {example}"
+            f"compile_only={name}: a slice of {match[1]} has {generation.dimensions} sides, as in {example}"
         )
     if generation.largest_side and max(sides) > generation.largest_side:
         whole = f"{match[1]}:{'x'.join([str(generation.largest_side)] * generation.dimensions)}"
-        raise ConfigError(f"--compile_only={name}: a pod of {match[1]} is {whole} at most; for more chips v5p, or v4")
+        raise ConfigError(f"compile_only={name}: a pod of {match[1]} is {whole} at most; for more chips v5p, or v4")
     if math.prod(sides) > 1 and any(side % 2 for side in sides[:2]):
         raise ConfigError(
-            f"--compile_only={name}: hosts hold 2x2 chips, so that the first two sides are even (or all of them 1)"
+            f"compile_only={name}: hosts hold 2x2 chips, so that the first two sides are even (or all of them 1)"
         )
     return Topology(name, generation, sides)
 
@@ -92,9 +92,7 @@ def has_tpu_compiler() -> bool:
 def describe_devices(topology: Topology) -> list[jax.Device]:
     """The slice's devices, to compile for. Raises ConfigError if libtpu is missing or does not know the slice."""
     if not has_tpu_compiler():
-        raise ConfigError(
-            f"--compile_only={topology.name} needs the TPU compiler: pip install {_libtpu_requirement()!r}"
-        )
+        raise ConfigError(f"compile_only={topology.name} needs the TPU compiler: pip install {_libtpu_requirement()!r}")
     _keep_off_hardware(topology)
     options = dict(topology.generation.options)
     if topology.chips == 1:
@@ -102,7 +100,7 @@ def describe_devices(topology: Topology) -> list[jax.Device]:
     try:
         return list(topologies.get_topology_desc(topology.name, "tpu", **options).devices)
     except Exception as error:  # libtpu raises several kinds, with its own text
-        raise ConfigError(f"--compile_only={topology.name}: libtpu refuses it: {error}") from error
+        raise ConfigError(f"compile_only={topology.name}: libtpu refuses it: {error}") from error
 
 
 def _keep_off_hardware(topology: Topology) -> None:

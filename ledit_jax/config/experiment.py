@@ -1,6 +1,7 @@
 """A whole experiment: its sections together, what follows from them, and the checks between them."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -48,22 +49,20 @@ class Config:
         return self.model.patch_size * self.downsample
 
     def latent_shape(self, height: int | None = None, width: int | None = None) -> tuple[int, int, int]:
-        """(H, W, C) that the network sees for a image of this size in pixels (default: the training size)."""
+        """(H, W, C) that the network sees for an image of this size in pixels (default: the training size)."""
         height = self.data.image_height if height is None else height
         width = self.data.image_width if width is None else width
         check_image_size(height, width, self.granularity)
         return height // self.downsample, width // self.downsample, self.in_channels
 
-    @property
-    def token_grid(self) -> tuple[int, int]:
-        """(rows, columns) of tokens at the training size."""
-        height, width, _ = self.latent_shape()
-        return height // self.model.patch_size, width // self.model.patch_size
+    def token_grid(self, height: int | None = None, width: int | None = None) -> tuple[int, int]:
+        """(rows, columns) of tokens of an image of this size in pixels (default: the training size)."""
+        h, w, _ = self.latent_shape(height, width)
+        return h // self.model.patch_size, w // self.model.patch_size
 
     def num_tokens(self, height: int | None = None, width: int | None = None) -> int:
-        """Tokens of a image of this size in pixels (default: the training size)."""
-        h, w, _ = self.latent_shape(height, width)
-        return (h // self.model.patch_size) * (w // self.model.patch_size)
+        """Tokens of an image of this size in pixels (default: the training size)."""
+        return math.prod(self.token_grid(height, width))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Config":
@@ -75,6 +74,15 @@ class Config:
         config = from_mapping(cls, values)
         validate(config)
         return config
+
+    def replaced(self, section: str, **fields: Any) -> "Config":
+        """The config with fields of one section replaced, checked anew."""
+        values = self.to_dict()
+        return Config.from_dict(values | {section: values[section] | fields})
+
+    def for_any_device(self) -> "Config":
+        """The config with the attention backend left open: a model trained with a TPU's kernel samples anywhere."""
+        return dataclasses.replace(self, model=dataclasses.replace(self.model, attention="auto"))
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain dicts, ready for JSON."""
@@ -125,15 +133,6 @@ def _check_model(config: Config) -> None:
             f"model.num_heads={model.num_heads} does not divide model.width={model.width}: "
             f"use one of {_divisors(model.width)}"
         )
-    if model.position == "sincos" and model.width % 4:
-        raise ConfigError(f"model.width={model.width} is not a multiple of 4, which sin/cos positions need")
-    if model.position == "rope" and (model.width // model.num_heads) % 4:
-        raise ConfigError(
-            f"model.width={model.width} / model.num_heads={model.num_heads} is not a multiple of 4, which rotary "
-            "positions on two axes need"
-        )
-    if model.position == "lookhere" and model.num_heads < 4:
-        raise ConfigError(f"model.num_heads={model.num_heads} is too few for model.position=lookhere: use 4 or more")
     if model.depth % 2 and model.block_order not in ("sa", "ca", "single_ca"):
         raise ConfigError(
             f"model.depth={model.depth} is odd, and model.block_order={model.block_order} needs pairs of blocks: "
@@ -167,11 +166,6 @@ def _check_sample(config: Config) -> None:
         raise ConfigError(
             f"sample.num_steps={sample.num_steps} is more than diffusion.num_timesteps="
             f"{config.diffusion.num_timesteps}: use at most {config.diffusion.num_timesteps}"
-        )
-    if sample.rope_method != "plain" and config.model.position != "rope":
-        raise ConfigError(
-            f"sample.rope_method={sample.rope_method} needs rotary positions, and model.position="
-            f"{config.model.position}: use plain"
         )
     low, high = sample.cfg_interval
     if not 0 <= low <= high <= 1:

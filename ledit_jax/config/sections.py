@@ -1,7 +1,7 @@
 """Every setting of an experiment with its default, a dataclass for each section."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 BlockOrder = Literal["sa_ca", "ca_sa", "sa_then_ca", "ca_then_sa", "sa", "ca", "single_ca"]
 ScanVariant = Literal["a", "b", "c", "d", "d_inclusive", "none"]
@@ -130,18 +130,27 @@ class MeshConfig:
     tensor: int = 1
 
 
+def _setting(default: Any, text: str) -> Any:
+    """A field whose text the commands show in --help."""
+    return field(default=default, metadata={"help": text})
+
+
 @dataclass(frozen=True)
 class SampleConfig:
-    """How samples are drawn unless sample.py is told otherwise."""
+    """How samples are drawn unless the caller says otherwise."""
 
-    sampler: Literal["ddpm", "ddim", "dpmpp"] = "ddpm"
-    num_steps: int = 250
-    cfg_scale: float = 1.5
-    cfg_channels: Literal["3", "all"] = "3"
-    """Guide the first three channels (DiT's published numbers) or all of them."""
-    cfg_interval: tuple[float, float] = (0.0, 1.0)
-    """Guide only while t / num_timesteps lies in this closed interval."""
-    rope_method: Literal["plain", "ntk", "yarn", "riflex"] = "plain"
-    """What is done to the frequencies of a model with rotary positions beyond its training grid."""
-    attention_scaling: bool = True
-    """Multiply logits by sqrt(log N / log T) when sampling more tokens N than the T trained on."""
+    sampler: Literal["ddpm", "ddim", "dpmpp"] = _setting(
+        "ddpm", "ddpm, ddim or dpmpp (DPM-Solver++ of second order, good from 25 steps on)."
+    )
+    num_steps: int = _setting(250, "Steps, at most those of the diffusion (1000).")
+    cfg_scale: float = _setting(1.5, "Classifier-free guidance: 1 is none, 1.5 for numbers, 4 for single images.")
+    cfg_channels: Literal["3", "all"] = _setting("3", "Channels that are guided: 3 (DiT's published numbers) or all.")
+    cfg_interval: tuple[float, float] = _setting(
+        (0.0, 1.0), "LOW,HIGH: guide while time / end time, 1000 for DiT's diffusion, lies between."
+    )
+    rope_method: Literal["plain", "ntk", "yarn", "riflex"] = _setting(
+        "plain", "Rotary positions beyond the trained grid: plain, ntk, yarn or riflex."
+    )
+    attention_scaling: bool = _setting(
+        True, "Multiply logits by sqrt(log N / log T) for N tokens after training on T < N."
+    )

@@ -14,8 +14,8 @@ import numpy as np
 
 from ledit_jax.config import AutoencoderConfig, Config, DataConfig, ModelConfig, TrainConfig, model_preset
 from ledit_jax.convert.tables import CONV, LINEAR, SAME, Axes, Row, Shapes, Table
-from ledit_jax.errors import ConfigError
-from ledit_jax.models.position import sincos_table
+from ledit_jax.errors import CheckpointError, ConfigError, ConversionError
+from ledit_jax.models.positions import make_position
 
 # Our modules -> theirs; {} is the block, and several are joined.
 _DIT = {
@@ -64,7 +64,12 @@ def dit_layout(names: Iterable[str]) -> str | None:
 
 
 def dit_table(shapes: Shapes, layout: str, patch_size: int) -> Table:
-    """One row for each of our parameters; layout is "dit" or "diffusers". shapes: of ours, by dotted path."""
+    """One row for each of our parameters; layout is "dit" or "diffusers". shapes: of ours, by dotted path.
+
+    Raises ConversionError for parameters that have no names in such files: those of some baselines.
+    """
+    if unnamed := [path for path in shapes if path.rpartition(".")[0] not in _LAYOUTS[layout]]:
+        raise ConversionError(unmapped=unnamed)
     return tuple(_row(path, shape, _LAYOUTS[layout], patch_size) for path, shape in shapes.items())
 
 
@@ -150,7 +155,7 @@ def _preset_heads(width: int) -> int:
         preset = model_preset(f"DiT-{size}/2")
         if preset.width == width:
             return preset.num_heads
-    raise ConfigError(f"shapes do not tell the number of heads, and no preset has width {width}: give --num_heads")
+    raise ConfigError(f"shapes do not tell the number of heads, and no preset has width {width}: give num_heads")
 
 
 def check_model(name: str, config: Config) -> None:
@@ -159,7 +164,7 @@ def check_model(name: str, config: Config) -> None:
     for field in ("depth", "width", "patch_size", "position", "conv"):
         wanted, found = getattr(preset, field), getattr(config.model, field)
         if wanted != found and {wanted, found} != {"dense", "depthwise"}:
-            raise ConfigError(f"--model={name} has {field}={wanted}, and the file {found}: leave --model out")
+            raise ConfigError(f"model={name} has {field}={wanted}, and the file {found}: leave model out")
 
 
 def _check_settings(settings: Mapping[str, Any]) -> None:
@@ -167,9 +172,11 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
     needed = {"activation_fn": "gelu-approximate", "norm_type": "ada_norm_zero", "norm_elementwise_affine": False}
     for name, value in needed.items():
         if settings.get(name, value) != value:
-            raise ConfigError(f"config.json has {name}={settings[name]!r}, not {value!r}: this is no DiT")
+            raise CheckpointError(f"config.json has {name}={settings[name]!r}, not {value!r}: this is no DiT")
     if settings.get("norm_eps", 1e-5) > 1e-5:
-        raise ConfigError(f"config.json has norm_eps={settings['norm_eps']}, and DiT's norms have 1e-6: this is no DiT")
+        raise CheckpointError(
+            f"config.json has norm_eps={settings['norm_eps']}, and DiT's norms have 1e-6: this is no DiT"
+        )
 
 
 def _latent_size(shapes: Shapes, layout: str, settings: Mapping[str, Any], sizes: Mapping[str, int]) -> int:
@@ -194,25 +201,25 @@ def _config(model: ModelConfig, in_channels: int, latent_size: int) -> Config:
 
 
 def position_shapes(config: Config, shapes: Shapes, layout: str) -> Shapes:
-    """The sin/cos table that a file must hold beside the parameters, or may: diffusers' files leave it out."""
-    name = _POSITIONS[layout]
-    if config.model.position != "sincos" or (layout == "diffusers" and name not in shapes):
+    """The fixed table that a file must hold beside the parameters, or may: diffusers' files leave it out."""
+    name, table = _POSITIONS[layout], position_table(config)
+    if table is None or (layout == "diffusers" and name not in shapes):
         return {}
-    return {name: (1, config.num_tokens(), config.model.width)}
+    return {name: table.shape}
 
 
-def position_table(config: Config) -> np.ndarray:
-    """DiT's pos_embed for the training size: float32 [1, T, D]."""
-    height, width, _ = config.latent_shape()
-    patch_size, dim = config.model.patch_size, config.model.width
-    return sincos_table(height // patch_size, width // patch_size, dim).reshape(1, -1, dim)
+def position_table(config: Config) -> np.ndarray | None:
+    """DiT's pos_embed for the training size, float32 [1, T, D]; None for a model without a fixed table."""
+    grid, width = config.token_grid(), config.model.width
+    table = make_position(config.model, grid).fixed_table(grid, width)
+    return None if table is None else table.reshape(1, -1, width)
 
 
 def check_positions(table: np.ndarray, config: Config) -> None:
     """Raises ConfigError unless `table` is what the model computes, up to the rounding of another machine."""
     off = float(np.abs(table - position_table(config)).max())
     if not off < 1e-4:
-        raise ConfigError(
+        raise CheckpointError(
             f"pos_embed is not DiT's sin/cos table (off by {off:.3g}): learned or interpolated positions have no place "
             "in this model"
         )

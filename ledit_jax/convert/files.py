@@ -6,9 +6,7 @@ imported inside the functions that need them, so that nothing else in the packag
 
 import contextlib
 import json
-import os
 import re
-import shutil
 import warnings
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ledit_jax.convert.tables import Shapes
-from ledit_jax.errors import CheckpointError, ConfigError
+from ledit_jax.errors import CheckpointError, ConfigError, OutputError
 from ledit_jax.weights import find_checkpoint
 
 _DESCRIPTION = "ledit_jax"  # where a file that we wrote says what it holds
@@ -76,7 +74,7 @@ def open_tensors(path: str | Path) -> StoredTensors:
     """
     path = Path(path)
     if not path.exists():
-        raise ConfigError(f"--input={path} does not exist: give a .pt or .safetensors file, or a folder of diffusers")
+        raise CheckpointError(f"input={path} does not exist: give a .pt or .safetensors file, or a folder of diffusers")
     files = _folder_files(path) if path.is_dir() else [path]
     shapes, places, description = {}, {}, {}
     for file in files:
@@ -98,13 +96,14 @@ def _folder_files(folder: Path) -> list[Path]:
                 return [part / name for name in sorted(set(_read_json(index).get("weight_map", {}).values()))]
             if (part / f"{_DIFFUSERS_FILE}{suffix}").is_file():
                 return [part / f"{_DIFFUSERS_FILE}{suffix}"]
-    with contextlib.suppress(CheckpointError):
+    try:
         find_checkpoint(folder)
-        raise ConfigError(f"--input={folder} is a checkpoint of ours: add --to=torch to write it as a PyTorch file")
-    raise ConfigError(
-        f"--input={folder} is a folder that holds no weights: give a .pt or .safetensors file, or a folder of "
-        f"diffusers' with config.json and {_DIFFUSERS_FILE}.safetensors in it or in its transformer or vae"
-    )
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"input={folder} is a folder that holds no weights: give a .pt or .safetensors file, or a folder of "
+            f"diffusers' with config.json and {_DIFFUSERS_FILE}.safetensors in it or in its transformer or vae"
+        ) from error
+    raise CheckpointError(f"input={folder} is a checkpoint of ours: give to=torch to write it as a PyTorch file")
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -164,7 +163,7 @@ def _load_pickle(path: Path) -> Any:
     except Exception as error:  # torch raises many kinds for a damaged file; but for code, all mean the same
         code = re.search(r"(?:GLOBAL|class) `?([\w.]+)", str(error))
         if code:
-            raise ConfigError(
+            raise CheckpointError(
                 f"{path} holds code ({code[1]}) and was not opened: give a file of tensors alone, best .safetensors"
             ) from error
         raise _damaged(path, error) from error
@@ -187,9 +186,9 @@ def _import_torch() -> Any:
     return torch
 
 
-def _damaged(path: Path, error: Exception) -> ConfigError:
+def _damaged(path: Path, error: Exception) -> CheckpointError:
     reason = (str(error).strip().splitlines() or [""])[0][:200]
-    return ConfigError(
+    return CheckpointError(
         f"{path} is damaged, cut short or no PyTorch file ({type(error).__name__}: {reason}): download it again"
     )
 
@@ -218,30 +217,8 @@ def write_tensors(path: Path, state: Mapping[str, np.ndarray], description: Mapp
 def check_output(output: Path, overwrite: bool) -> None:
     """Raises ConfigError if `output` exists, unless it may be overwritten and is a file or a converted checkpoint."""
     if output.exists() and not overwrite:
-        raise ConfigError(f"--output={output} exists already: choose another place, or add --overwrite")
+        raise OutputError(f"output={output} exists already: choose another place, or give overwrite")
     if output.is_dir():
         steps = list(output.iterdir())  # a run's own checkpoints hold its optimizer as well
         if len(steps) != 1 or not steps[0].name.isdigit() or (steps[0] / "optimizer").exists():
-            raise ConfigError(f"--output={output} is a folder with other things in it: choose another place")
-
-
-@contextlib.contextmanager
-def written_aside(output: Path) -> Iterator[Path]:
-    """Yields a place beside `output` to write to, and renames it to `output`, replacing that, once the block is done.
-
-    Whatever goes wrong, nothing half-written stays behind. Raises ConfigError where the disk refuses.
-    """
-    aside, old = (output.absolute().with_name(f".{name}-{os.getpid()}-{output.name}") for name in ("new", "old"))
-    try:
-        aside.parent.mkdir(parents=True, exist_ok=True)
-        yield aside
-        if output.is_dir():  # a folder is not replaced in one move, as a file is
-            os.replace(output, old)
-        os.replace(aside, output)
-    except OSError as error:
-        raise ConfigError(f"--output={output} cannot be written: {error.strerror or error}") from error
-    finally:
-        for rest in (aside, old):
-            shutil.rmtree(rest, ignore_errors=True)
-        if aside.is_file():
-            aside.unlink()
+            raise OutputError(f"output={output} is a folder with other things in it: choose another place")

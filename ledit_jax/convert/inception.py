@@ -16,9 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from ledit_jax.convert.files import check_output, open_tensors, written_aside
+from ledit_jax.convert.files import check_output, open_tensors
 from ledit_jax.convert.tables import CONV, flatten_params, unflatten_params
-from ledit_jax.errors import ConfigError, ConversionError
+from ledit_jax.errors import CheckpointError, ConversionError, OutputError
+from ledit_jax.files import whole_file
 from ledit_jax.models.inception import Inception
 
 _log = logging.getLogger(__name__)
@@ -51,10 +52,10 @@ def convert_inception(source: str | Path, output: str | Path, overwrite: bool = 
     """Writes the weights of a .pth or .pb as an .npz of ours, which needs neither torch nor the graph to be read."""
     output = Path(output)
     if output.suffix != ".npz":
-        raise ConfigError(f"--output={output} must end in .npz: the Inception network is one file of arrays")
+        raise OutputError(f"output={output} must end in .npz: the Inception network is one file of arrays")
     check_output(output, overwrite)
     flat = read_inception(Path(source))
-    with written_aside(output) as aside, open(aside, "wb") as file:
+    with whole_file(output) as file:
         np.savez(file, **flat)
     _log.info("%s is the Inception network of 2015", source)
 
@@ -70,8 +71,8 @@ def is_inception(path: str | Path) -> bool:
 def read_inception(path: Path) -> dict[str, np.ndarray]:
     """Our parameters by name, "Mixed_5b.branch1x1.conv.kernel", with batch normalisation folded in."""
     if not path.is_file():
-        raise ConfigError(
-            f"--inception={path} does not exist: give pt_inception-2015-12-05-6726825d.pth or "
+        raise CheckpointError(
+            f"inception={path} does not exist: give pt_inception-2015-12-05-6726825d.pth or "
             "classify_image_graph_def.pb (docs/evaluation.md says where they are published), or an .npz made of one"
         )
     if path.suffix == ".npz":
@@ -81,7 +82,7 @@ def read_inception(path: Path) -> dict[str, np.ndarray]:
     stored = _read_graph(path) if path.suffix == ".pb" else _read_port(path)
     bad = [name for name, array in stored.items() if not np.isfinite(array).all()]
     if bad:
-        raise ConfigError(f"{path} holds values that are not finite, in {', '.join(bad)}: download it again")
+        raise CheckpointError(f"{path} holds values that are not finite, in {', '.join(bad)}: download it again")
     return _fold(stored)
 
 
@@ -146,7 +147,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             return dict(archive)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ConfigError(f"{path} is damaged or cut short: convert it again (convert_torch_weights.py)") from error
+        raise CheckpointError(f"{path} is damaged or cut short: convert it again (convert_torch_weights.py)") from error
 
 
 def _read_graph(path: Path) -> dict[str, np.ndarray]:
@@ -157,7 +158,7 @@ def _read_graph(path: Path) -> dict[str, np.ndarray]:
     try:
         graph.ParseFromString(path.read_bytes())
     except Exception as error:  # protobuf's own error class depends on its implementation
-        raise ConfigError(f"{path} is damaged, cut short or no TensorFlow graph: download it again") from error
+        raise CheckpointError(f"{path} is damaged, cut short or no TensorFlow graph: download it again") from error
     names = graph_names()
     own = re.compile(
         r"(^|/)(conv2d_params|batchnorm/(gamma|beta|moving_mean|moving_variance))$|^softmax/(weights|biases)$"
@@ -184,7 +185,7 @@ def _tensor(tensor, path: Path) -> np.ndarray:
     if values.size == 1:  # one value may stand for all
         return np.full(shape, values[0], np.float32)
     if values.size != np.prod(shape):
-        raise ConfigError(f"{path} holds {values.size} values where its shapes say {shape}: download it again")
+        raise CheckpointError(f"{path} holds {values.size} values where its shapes say {shape}: download it again")
     return values.reshape(shape)
 
 

@@ -19,12 +19,15 @@ from ledit_jax.convert.dit import (
     dit_table,
     embedder_copies,
     position_shapes,
+    position_table,
 )
-from ledit_jax.convert.files import StoredTensors, check_output, open_tensors, written_aside
+from ledit_jax.convert.files import StoredTensors, check_output, open_tensors
 from ledit_jax.convert.tables import Table, check_table, flatten_params, param_shapes, unflatten_params
 from ledit_jax.convert.vae import vae_config_from_shapes, vae_params_from_torch
-from ledit_jax.errors import ConfigError
-from ledit_jax.models.functional import Params, abstract_params
+from ledit_jax.diffusion import make_process
+from ledit_jax.errors import CheckpointError, ConfigError
+from ledit_jax.files import written_aside
+from ledit_jax.models import Params, abstract_params, make_network
 from ledit_jax.models.vae import AutoencoderKL, VAEConfig
 from ledit_jax.weights import export_vae, export_weights
 
@@ -58,7 +61,7 @@ def convert_to_checkpoint(
         with written_aside(output) as aside:
             export_weights(aside, params, config, step)
     elif model or num_heads:
-        raise ConfigError(f"--input={source} is an autoencoder, and --model and --num_heads are for a DiT")
+        raise ConfigError(f"input={source} is an autoencoder, and model and num_heads are for a DiT")
     else:
         vae_params, vae_config = _read_vae(stored)
         with written_aside(output) as aside:
@@ -85,8 +88,8 @@ def _read_dit(
     stored, origin = _select(stored, weights)
     layout = dit_layout(stored.shapes)
     if layout is None:
-        raise ConfigError(
-            f"--input={stored.path} holds no DiT, LEDiT or Stable Diffusion autoencoder: its {len(stored.shapes)} "
+        raise CheckpointError(
+            f"input={stored.path} holds no DiT, LEDiT or Stable Diffusion autoencoder: its {len(stored.shapes)} "
             f"tensors are named {', '.join(list(stored.shapes)[:3]) or 'nothing'}"
         )
     copies = embedder_copies(stored.shapes) if layout == "diffusers" else {}
@@ -98,7 +101,7 @@ def _read_dit(
         config = dit_config(own.shapes, layout, stored.settings, model, num_heads)
     if model:
         check_model(model, config)
-    like = abstract_params(config)
+    like = abstract_params(make_network(config, make_process(config)))
     shapes = param_shapes(flatten_params(like))
     table = dit_table(shapes, layout, config.model.patch_size)
     constants = position_shapes(config, own.shapes, layout)
@@ -116,13 +119,13 @@ def _select(stored: StoredTensors, weights: str) -> tuple[StoredTensors, str]:
     if not held:
         return stored, "state dict"
     if weights not in held:
-        raise ConfigError(f"--weights={weights}, and the training file {stored.path} holds only {', '.join(held)}")
+        raise ConfigError(f"weights={weights}, and the training file {stored.path} holds only {', '.join(held)}")
     return stored.under(f"{weights}."), f"training file, its weights {weights!r}"
 
 
 def _describe(config: Config, layout: str, origin: str) -> str:
     model = config.model
-    family = "LEDiT" if model.conv != "none" else "DiT" if model.position == "sincos" else "NoPE DiT"
+    family = "LEDiT" if model.conv != "none" else "NoPE DiT" if position_table(config) is None else "DiT"
     origin = "of diffusers" if layout == "diffusers" else origin
     size = f"{config.data.image_height}x{config.data.image_width}"
     return (
@@ -135,7 +138,7 @@ def _check_copies(stored: StoredTensors, copies: Mapping[str, str]) -> None:
     for copy, original in copies.items():
         arrays = stored.read([copy, original])
         if not np.array_equal(arrays[copy], arrays[original]):
-            raise ConfigError(f"{copy} differs from that of block 0: a DiT has one embedder for all of its blocks")
+            raise CheckpointError(f"{copy} differs from that of block 0: a DiT has one embedder for all of its blocks")
 
 
 def _convert_rows(stored: StoredTensors, table: Table, like: Params) -> Params:
@@ -147,7 +150,7 @@ def _convert_rows(stored: StoredTensors, table: Table, like: Params) -> Params:
             # Not jnp.asarray, which copies twice; and the NumPy array gets no name, to be gone before the next is read.
             array = jax.device_put(row.join(stored.read(name for names in row.layers for name in names)))
             if array.dtype != jnp.float32:
-                raise ConfigError(f"{row.layers[0][0]} holds {array.dtype}: weights are floating-point numbers")
+                raise CheckpointError(f"{row.layers[0][0]} holds {array.dtype}: weights are floating-point numbers")
             flat[row.path] = array.block_until_ready()
             bar.update(array.nbytes)
     return unflatten_params(flat, like)

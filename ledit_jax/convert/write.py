@@ -8,11 +8,12 @@ from flax import nnx
 
 from ledit_jax.config import Config
 from ledit_jax.convert.dit import dit_table, position_shapes, position_table
-from ledit_jax.convert.files import check_output, write_tensors, written_aside
+from ledit_jax.convert.files import check_output, write_tensors
 from ledit_jax.convert.tables import flatten_params, param_shapes
 from ledit_jax.convert.vae import vae_params_to_torch
-from ledit_jax.errors import ConfigError
-from ledit_jax.models.functional import Params
+from ledit_jax.errors import OutputError
+from ledit_jax.files import written_aside
+from ledit_jax.models import Params
 from ledit_jax.weights import describe, find_checkpoint, load_description, load_vae, load_weights
 
 _log = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ def convert_to_torch(source: str | Path, output: str | Path, *, weights: str = "
     """
     output = Path(output)
     if output.suffix not in _SUFFIXES:
-        raise ConfigError(f"--output={output} with --to=torch must end in {' or '.join(_SUFFIXES)}")
+        raise OutputError(f"output={output} must end in {' or '.join(_SUFFIXES)}")
     check_output(output, overwrite)
     folder = find_checkpoint(source)
     if (folder / "vae").is_dir():
@@ -36,11 +37,6 @@ def convert_to_torch(source: str | Path, output: str | Path, *, weights: str = "
         _log.info("%s is an autoencoder", folder)
     else:
         params, config, step = load_weights(folder, {"ema": "ema", "model": "params"}[weights])
-        if config.model.block != "dit" or config.model.position == "learnable":
-            raise ConfigError(
-                f"{folder} has model.block={config.model.block} and model.position={config.model.position}: only "
-                "networks with DiT's blocks and no learned positions have names in PyTorch's files"
-            )
         description = describe(config, step)
         state = dit_state(params, config)
         _log.info("%s is a model of step %d, its weights %r", folder, step, weights)

@@ -1,21 +1,25 @@
 """From positions in a process's share of the records to finished batches: what the reading threads and workers do."""
 
+from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Float32, UInt8
 
 from ledit_jax.data.source import MIN_READ_TO_JUDGE, Source, UnreadableRecord
 from ledit_jax.data.transforms import center_crop, random_flip, to_array, to_float, to_image
-from ledit_jax.errors import ConfigError
+from ledit_jax.errors import DataError
+
+Record = dict[str, Any]
+Condition = Callable[[Record], Any]
+"""What conditions the network, from a record: a pytree of NumPy arrays (or scalars) without a batch axis."""
 
 
 class ProcessShare:
     """Every `process_count`-th record of a source from `process_index` on, with unreadable ones passed over.
 
-    All shards have the same length: the source's last records are dropped where they do not divide evenly. The
-    place of a record that cannot be read is taken by the next one of this shard that can; in a folder that is
-    nearly always of the same class. Records gain "bad", the messages about those passed over.
+    All shares have the same length: the source's last records are dropped where they do not divide evenly.
     """
 
     def __init__(self, source: Source, process_index: int = 0, process_count: int = 1):
@@ -25,40 +29,50 @@ class ProcessShare:
     def __len__(self) -> int:
         return self._length
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def read(self, position: int) -> tuple[Record, list[str]]:
+        """The record at a position, and the messages about unreadable ones.
+
+        The place of a record that cannot be read is taken by the next one of this share that can; in a folder that
+        is nearly always of the same class.
+        """
         bad: list[str] = []
         for step in range(min(self._length, MIN_READ_TO_JUDGE)):
-            place = (index + step) % self._length
+            place = (position + step) % self._length
             try:
-                return self._source[self._offset + place * self._stride] | {"bad": bad}
+                return self._source[self._offset + place * self._stride], bad
             except UnreadableRecord as error:
                 bad.append(str(error))
-        raise ConfigError(f"{len(bad)} records in a row cannot be read, the last is {bad[-1]}: mend the data")
+        raise DataError(f"{len(bad)} records in a row cannot be read, the last is {bad[-1]}: repair the data")
+
+
+def stack_conditions(conditions: list[Any]) -> Any:
+    """Pytrees of arrays as one, with a leading batch axis."""
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *conditions)
 
 
 class ImageBatch:
-    """Positions in a shard of images to `{"x": float32 [B, H, W, C] in [-1, 1], "label": int32 [B], "bad"}`.
+    """Positions in a share of images to `{"x": float32 [B, H, W, C] in [-1, 1], "condition": pytree [B, ...], "bad"}`.
 
     Each image is cropped to its centre and, if `flip`, mirrored half of the time.
     """
 
-    def __init__(self, shard: ProcessShare, height: int, width: int, channels: int, flip: bool):
-        self._shard, self._shape, self._flip = shard, (height, width, channels), flip
+    def __init__(self, share: ProcessShare, condition: Condition, height: int, width: int, channels: int, flip: bool):
+        self._share, self._condition = share, condition
+        self._shape, self._flip = (height, width, channels), flip
 
     def __call__(self, positions: np.ndarray, rng: np.random.Generator) -> dict[str, Any]:
-        height, width, channels = self._shape
         x = np.empty((len(positions), *self._shape), np.float32)
-        labels, bad = np.empty(len(positions), np.int32), []
+        conditions, bad = [], []
         for i, position in enumerate(positions):
-            record = self._shard[int(position)]
-            image = crop_record(record, height, width, channels)
+            record, skipped = self._share.read(int(position))
+            image = crop_record(record, *self._shape)
             to_float(random_flip(image, rng) if self._flip else image, out=x[i])
-            labels[i] = record["label"]
-            bad += record["bad"]
-        return {"x": x, "label": labels, "bad": bad}
+            conditions.append(self._condition(record))
+            bad += skipped
+        return {"x": x, "condition": stack_conditions(conditions), "bad": bad}
 
 
-def crop_record(record: dict[str, Any], height: int, width: int, channels: int) -> UInt8[np.ndarray, "H W C"]:
+def crop_record(record: Record, height: int, width: int, channels: int) -> UInt8[np.ndarray, "H W C"]:
     """The centre of a record's image at this size; what a source has cropped already stays as it is."""
     image = record["image"]
     if image.shape == (height, width, channels):
@@ -90,31 +104,34 @@ class ImageRange:
 
 
 class LatentBatch:
-    """Positions in a shard of latents to `{"x": float32 [B, H, W, C], "label": int32 [B], "bad"}`.
+    """Positions in a share of latents to `{"x": float32 [B, H, W, C], "condition": pytree [B, ...], "bad"}`.
 
     x = (mean + exp(logvar / 2) * noise) * scale: samples of the posterior, of the mirrored image's half of the time
     if `flip`.
     """
 
-    def __init__(self, shard: ProcessShare, shape: tuple[int, int, int], scale: float, flip: bool):
-        self._shard, self._shape, self._scale, self._flip = shard, shape, np.float32(scale), flip
+    def __init__(
+        self, share: ProcessShare, condition: Condition, shape: tuple[int, int, int], scale: float, flip: bool
+    ):
+        self._share, self._condition = share, condition
+        self._shape, self._scale, self._flip = shape, np.float32(scale), flip
 
     def __call__(self, positions: np.ndarray, rng: np.random.Generator) -> dict[str, Any]:
         bits = np.random.SFC64(rng.integers(2**63))  # the fastest of NumPy's
         flips = rng.integers(2, size=len(positions)) if self._flip else np.zeros(len(positions), int)
         x = np.empty((len(positions), *self._shape), np.float32)
-        labels, bad = np.empty(len(positions), np.int32), []
+        conditions, bad = [], []
         sample = np.empty(self._shape, np.float32)  # one latent at a time, so that all this stays in the cache
         for i, (position, flip) in enumerate(zip(positions, flips, strict=True)):
-            record = self._shard[int(position)]
+            record, skipped = self._share.read(int(position))
             suffix = "_flip" if flip else ""
             np.exp(np.multiply(record["logvar" + suffix], np.float32(0.5), out=sample), out=sample)
             sample *= standard_normal(bits, sample.size).reshape(sample.shape)
             sample += record["mean" + suffix]
             np.multiply(sample, self._scale, out=x[i])
-            labels[i] = record["label"]
-            bad += record["bad"]
-        return {"x": x, "label": labels, "bad": bad}
+            conditions.append(self._condition(record))
+            bad += skipped
+        return {"x": x, "condition": stack_conditions(conditions), "bad": bad}
 
 
 def standard_normal(bits: np.random.BitGenerator, count: int) -> Float32[np.ndarray, " count"]:

@@ -5,19 +5,25 @@ from ledit_jax.data.digits import Digits
 from ledit_jax.data.image_folder import ImageFolder
 from ledit_jax.data.latents import Latents
 from ledit_jax.data.shapes import Shapes
-from ledit_jax.data.source import Source
+from ledit_jax.data.source import LabelledSource
 from ledit_jax.data.tfds import TFDS
 from ledit_jax.errors import ConfigError
 
 
-def make_source(config: DataConfig, autoencoder: AutoencoderConfig) -> Source:
-    """Opens the source `config.source`; what it finds wrong, it raises as ConfigError.
+def make_source(config: DataConfig, autoencoder: AutoencoderConfig) -> LabelledSource:
+    """Opens the source `config.source`: of latents where there is an autoencoder, else of images.
 
     `config.split` chooses between the parts of digits, shapes and tfds; a folder of images or latents is one part.
+    Raises ConfigError for settings that cannot work, and DataError for data that is missing or damaged.
     """
     height, width, channels = config.image_height, config.image_width, config.image_channels
     if channels not in (1, 3):
         raise ConfigError(f"data.image_channels={channels} is not possible: use 1 for grey or 3 for colour")
+    if autoencoder.kind != "none" and config.source != "latents":
+        raise ConfigError(
+            f"data.source={config.source} holds images, and autoencoder.kind={autoencoder.kind} trains on latents: "
+            "encode them first (encode_latents.py), or set autoencoder.kind to none"
+        )
     if config.source == "digits":
         return Digits(height, width, config.split, channels)
     if config.source == "shapes":

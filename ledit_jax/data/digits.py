@@ -26,7 +26,6 @@ class Digits:
     Each scan is resized from 8x8 to (height, width) with PIL's bicubic filter. `channels` is 1, or 3 for three
     equal ones. Of each digit's scans, in scikit-learn's order, every fifth is held out: "test" has 355 scans,
     "train" the other 1,442. `indices` are their places in `load_digits`, ascending, and `labels` their digits.
-    Raises ConfigError for another split.
     """
 
     num_classes = 10

@@ -8,37 +8,52 @@ need not talk to each other.
 import contextlib
 import dataclasses
 import itertools
-import json
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import grain
-import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
 from tqdm import tqdm
 
 from ledit_jax.config import AutoencoderConfig, DataConfig, check_image_size
-from ledit_jax.data import Source, make_source
 from ledit_jax.data.batches import ImageRange
+from ledit_jax.data.catalog import make_source
 from ledit_jax.data.latents import MOMENTS, LatentMetadata, LatentWriter, shard_path, write_metadata
 from ledit_jax.data.loader import read_ahead
-from ledit_jax.data.source import BadRecords
+from ledit_jax.data.source import BadRecords, LabelledSource
 from ledit_jax.errors import ConfigError
-from ledit_jax.files import write_json
-from ledit_jax.weights import load_vae, vae_description
+from ledit_jax.files import PieceFolder
+from ledit_jax.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 
 PLAN_FILE = "plan.json"
-Moments = tuple[jax.Array, ...]
-"""In the order of MOMENTS, each [B, H, W, C]."""
+Encode = Callable[[np.ndarray], Sequence[Any]]
+"""From uint8 images [B, H, W, C] to arrays [B, H, W, C] in the order of MOMENTS, which may still be on their way."""
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """An autoencoder that nothing is asked of but its sizes and name until there is something to encode.
+
+    `ledit_jax.models.vae_encoder.VAEEncoder` is one.
+    """
+
+    name: str
+    """Which autoencoder it is: a path for people to read."""
+    fingerprint: str
+    """Of its weights."""
+    image_channels: int
+    latent_channels: int
+    downsample: int
+    num_devices: int
+    """What batches have to be multiples of."""
+
+    def compile(self, batch_shape: tuple[int, int, int, int]) -> Encode:
+        """The encoder of batches of this shape."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +103,7 @@ class Report:
 
 def encode_latents(
     data: DataConfig,
-    vae: str,
+    encoder: Encoder,
     output: str | Path,
     *,
     scale: float,
@@ -99,25 +114,34 @@ def encode_latents(
     """Encodes the images of `data` that are not encoded yet; after a kill, the same call again goes on.
 
     data: where images come from, their size in pixels, worker processes, and the share of bad ones to put up with.
-    vae: its checkpoint. scale: recorded for training; moments are stored as they are. batch_size: images at a time,
-    over all devices of this process. shard_size: images of a file, and the most that a kill costs. part: (index,
-    count) of this process among those that share the work. Raises ConfigError or CheckpointError for what cannot
-    work, before anything is computed.
+    scale: recorded for training; moments are stored as they are. batch_size: images at a time, over all devices of
+    this process. shard_size: images of a file, and the most that a kill costs. part: (index, count) of this process
+    among those that share the work. Raises ConfigError, DataError or OutputError for what cannot work, before
+    anything is computed; the folder of another plan is an OutputError.
     """
-    config, vae_id = vae_description(vae)
-    check_image_size(data.image_height, data.image_width, config.downsample)
-    if batch_size % jax.local_device_count():
+    check_image_size(data.image_height, data.image_width, encoder.downsample)
+    if batch_size % encoder.num_devices:
         raise ConfigError(
-            f"--batch_size={batch_size} is not a multiple of the {jax.local_device_count()} devices of this process"
+            f"batch_size={batch_size} is not a multiple of the {encoder.num_devices} devices of this process"
         )
-    source = make_source(dataclasses.replace(data, image_channels=config.image_channels), AutoencoderConfig())
-    size = data.image_height, data.image_width, config.downsample, config.latent_channels
+    source = make_source(dataclasses.replace(data, image_channels=encoder.image_channels), AutoencoderConfig())
     metadata = LatentMetadata(
-        vae, scale, *size, describe_source(data), source.num_classes, count=len(source), vae_id=vae_id
+        vae=encoder.name,
+        scale=scale,
+        height=data.image_height,
+        width=data.image_width,
+        downsample=encoder.downsample,
+        latent_channels=encoder.latent_channels,
+        source=describe_source(data),
+        num_classes=source.num_classes,
+        count=len(source),
+        vae_id=encoder.fingerprint,
     )
     plan, output = Plan(metadata, shard_size), Path(output)
-    settle_plan(output, plan)
-    encoded, seconds = _write_missing(plan, source, data, output, batch_size, part)
+    settings = dataclasses.asdict(metadata) | {"shard_size": shard_size}
+    # The fingerprint tells the autoencoder, wherever it lies.
+    PieceFolder.open(output, PLAN_FILE, settings, free=("vae",), pieces="*.array_record")
+    encoded, seconds = _write_missing(plan, source, data, encoder, output, batch_size, part)
     return _finish(plan, output, encoded, seconds)
 
 
@@ -127,52 +151,14 @@ def describe_source(data: DataConfig) -> str:
     return " ".join(word for word in words if word)
 
 
-def settle_plan(output: Path, plan: Plan) -> None:
-    """Writes plan.json into a new folder; raises ConfigError where another plan, or other latents, are there."""
-    here, file = dataclasses.asdict(plan.metadata) | {"shard_size": plan.shard_size}, output / PLAN_FILE
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        if not file.exists():
-            if any(output.glob("*.array_record")):
-                raise ConfigError(f"--output={output} holds latents without a {PLAN_FILE}: choose another folder")
-            write_json(file, here)
-        there = json.loads(file.read_text())
-    except OSError as error:
-        raise ConfigError(f"--output={output} cannot be written ({error.strerror}): choose another folder") from error
-    except ValueError as error:
-        raise ConfigError(f"{file} cannot be understood: remove the folder and encode anew") from error
-    for name, value in here.items():
-        if name != "vae" and there.get(name) != value:  # the fingerprint tells the VAE, wherever it lies
-            raise ConfigError(
-                f"--output={output} was begun with {name}={there.get(name)}, and this is {name}={value}: "
-                "give the same as then, or another folder"
-            )
-
-
-def make_encoder(vae: str, batch_shape: tuple[int, int, int, int]) -> Callable[[np.ndarray], Moments]:
-    """A compiled function from uint8 images [B, H, W, C] to their moments and those of their mirror images.
-
-    The batch is split over the devices of this process, each of which has the whole autoencoder.
-    """
-    mesh = Mesh(np.asarray(jax.local_devices()), ("data",))
-    batch_sharding = NamedSharding(mesh, P("data"))
-    graphdef, params = nnx.split(load_vae(vae), nnx.Param)
-    params = jax.device_put(params, NamedSharding(mesh, P()))
-
-    def encode(params, images) -> Moments:
-        x = images.astype(jnp.float32) / 127.5 - 1
-        model = nnx.merge(graphdef, params)
-        # Latents are made once and used for good: three passes of bfloat16 where a TPU would do with one.
-        with jax.default_matmul_precision("high"):
-            return *model.encode(x), *model.encode(x[:, :, ::-1])
-
-    abstract = jax.ShapeDtypeStruct(batch_shape, jnp.uint8, sharding=batch_sharding)
-    compiled = jax.jit(encode, out_shardings=batch_sharding).lower(params, abstract).compile()
-    return lambda images: compiled(params, jax.device_put(images, batch_sharding))
-
-
 def _write_missing(
-    plan: Plan, source: Source, data: DataConfig, output: Path, batch_size: int, part: tuple[int, int]
+    plan: Plan,
+    source: LabelledSource,
+    data: DataConfig,
+    encoder: Encoder,
+    output: Path,
+    batch_size: int,
+    part: tuple[int, int],
 ) -> tuple[int, float]:
     """Writes this part's files that are not there; returns images encoded and seconds, compilation not counted."""
     index, count = part
@@ -182,18 +168,19 @@ def _write_missing(
         return 0, 0.0
     if len(missing) < len(mine):
         logger.info(f"going on in {output}: {len(mine) - len(missing)} of {len(mine)} files are there")
-    config, _ = vae_description(plan.metadata.vae)
-    shape = (batch_size, data.image_height, data.image_width, config.image_channels)
-    encode = make_encoder(plan.metadata.vae, shape)
+    shape = (batch_size, data.image_height, data.image_width, encoder.image_channels)
+    encode = encoder.compile(shape)
     ranges = [bounds for shard in missing for bounds in plan.ranges(shard, batch_size)]
     batches = read_ahead(grain.MapDataset.source(ranges).map(ImageRange(source, *shape)), data.num_workers)
     total, start = sum(stop - first for first, stop in ranges), time.perf_counter()
-    with contextlib.closing(batches), tqdm(total=total, unit="image", desc="encode", disable=None) as bar:
+    with contextlib.closing(batches), progress_bar("encode", total, "image") as bar:
         encoded = _write_shards(plan, output, _encode_all(ranges, batches, encode), BadRecords(data.max_bad_share), bar)
     return encoded, time.perf_counter() - start
 
 
-def _encode_all(ranges: list, batches: Iterator, encode: Callable) -> Iterator[tuple[range, dict[str, Any], Moments]]:
+def _encode_all(
+    ranges: list[tuple[int, int]], batches: Iterator, encode: Encode
+) -> Iterator[tuple[range, dict[str, Any], Sequence[Any]]]:
     """(places in the source, batch, moments) in order, a batch late: the device has the next one already."""
     previous = None
     for bounds, batch in zip(ranges, batches, strict=True):
@@ -207,11 +194,11 @@ def _encode_all(ranges: list, batches: Iterator, encode: Callable) -> Iterator[t
 
 def _write_shards(plan: Plan, output: Path, encoded: Iterator, bad: BadRecords, bar: tqdm) -> int:
     """Writes a file after the other from encoded batches; returns how many records."""
-    written, since = 0, time.perf_counter()
+    written = 0
     for shard, group in itertools.groupby(encoded, key=lambda item: item[0].start // plan.shard_size):
         with LatentWriter(output, plan.metadata.shape, shard, plan.num_shards) as writer:
             for places, batch, moments in group:
-                moments = jax.device_get(moments)
+                moments = [np.asarray(moment) for moment in moments]
                 for i in range(len(places)):
                     if i not in batch["bad"]:
                         record = {name: moment[i] for name, moment in zip(MOMENTS, moments, strict=True)}
@@ -219,9 +206,6 @@ def _write_shards(plan: Plan, output: Path, encoded: Iterator, bad: BadRecords, 
                 written += len(places) - len(batch["bad"])
                 bad.add(list(batch["bad"].values()), written)
                 bar.update(len(places))
-        if bar.disable:
-            rate = written / (time.perf_counter() - since)
-            logger.info(f"file {shard + 1} of {plan.num_shards} is whole, {rate:.1f} images/s")
     return written
 
 

@@ -8,7 +8,7 @@ from PIL import Image, ImageOps
 
 from ledit_jax.data.source import UnreadableRecord
 from ledit_jax.data.transforms import center_crop, to_array, to_mode
-from ledit_jax.errors import ConfigError
+from ledit_jax.errors import DataError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 _TABLE = "labels.csv"
@@ -23,18 +23,18 @@ class ImageFolder:
     row that reads exactly so is a heading). Without one, each sub-folder is a class, labels count the sub-folders in
     sorted order, and the images are those anywhere within, by suffix. Names that start with a dot are passed over.
 
-    A image is turned upright as its EXIF orientation says (ADM and DiT do not, and so see a few ImageNet images
+    An image is turned upright as its EXIF orientation says (ADM and DiT do not, and so see a few ImageNet images
     lying down), then converted to RGB (`channels` 3) or grey (1), and with a `size` (height, width) cropped to it by
     `center_crop`: here and not later, so that no more than the crop is copied to an array. Reading raises
     UnreadableRecord, naming the file.
-    Building raises ConfigError for a folder that is missing or without images, a class without images,
-    and a row that cannot be understood.
+    Building raises DataError for a folder that is missing or without images, a class without images, and a row that
+    cannot be understood.
     """
 
     def __init__(self, path: str, channels: int = 3, size: tuple[int, int] | None = None):
         root = Path(path)
         if not path or not root.is_dir():
-            raise ConfigError(f"data.path={path!r} is not a folder: give the folder that holds the images")
+            raise DataError(f"data.path={path!r} is not a folder: give the folder that holds the images")
         self._root, self._channels, self._size = path, channels, size
         if (root / _TABLE).is_file():
             self._files, self._labels = _read_table(root / _TABLE)
@@ -70,23 +70,23 @@ def _read_table(table: Path) -> tuple[list[str], list[int]]:
             if not row or (number == 1 and row == ["file", "label"]):
                 continue
             if len(row) != 2 or not row[1].strip().isdecimal():
-                raise ConfigError(f"{table} line {number} is {','.join(row)!r}: write file,label with a label from 0")
+                raise DataError(f"{table} line {number} is {','.join(row)!r}: write file,label with a label from 0")
             files.append(row[0])
             labels.append(int(row[1]))
     if not files:
-        raise ConfigError(f"{table} names no images: write one line file,label for each")
+        raise DataError(f"{table} names no images: write one line file,label for each")
     return files, labels
 
 
 def _read_classes(root: Path) -> tuple[list[str], list[int]]:
     classes = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not classes:
-        raise ConfigError(f"data.path={str(root)!r} has neither class folders nor a {_TABLE}: add one of them")
+        raise DataError(f"data.path={str(root)!r} has neither class folders nor a {_TABLE}: add one of them")
     files, labels = [], []
     for label, name in enumerate(classes):
         found = _find_images(root, name)
         if not found:
-            raise ConfigError(f"class folder {str(root / name)!r} has no images: fill it or remove it")
+            raise DataError(f"class folder {str(root / name)!r} has no images: fill it or remove it")
         files += found
         labels += [label] * len(found)
     return files, labels

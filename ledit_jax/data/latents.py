@@ -6,19 +6,16 @@ without one is unfinished. Records hold float32 moments of the image and of its 
 
 import dataclasses
 import fcntl
-import json
 import math
-import os
 import struct
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ledit_jax.config import AutoencoderConfig
-from ledit_jax.errors import ConfigError
-from ledit_jax.files import write_json
+from ledit_jax.errors import ConfigError, DataError, OutputError
+from ledit_jax.files import read_json, settle, write_json
 
 MOMENTS = ("mean", "logvar", "mean_flip", "logvar_flip")
 METADATA_FILE = "metadata.json"
@@ -91,7 +88,7 @@ class LatentWriter:
     """Writes one of the folder's files; as many processes as there are shards can write side by side.
 
     A context manager. The file takes its name when it is closed without an exception, so a file with that name is
-    whole; what a killed process left is written over. Raises ConfigError if the file exists already or another
+    whole; what a killed process left is written over. Raises OutputError if the file exists already or another
     process is writing it: no process writes over another's work.
     """
 
@@ -106,12 +103,13 @@ class LatentWriter:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             self._file.close()
-            raise ConfigError(f"{str(self._partial)!r} is being written by another process: let it finish") from error
+            raise OutputError(f"{str(self._partial)!r} is being written by another process: let it finish") from error
         except OSError:  # a file system without locks
             pass
         if self._path.exists():
-            self._close(_unlink)
-            raise ConfigError(f"{str(self._path)!r} exists: delete it or choose another folder")
+            self._partial.unlink()
+            self._file.close()
+            raise OutputError(f"{str(self._path)!r} exists: delete it or choose another folder")
         # Read one at a time, in any order; and compressing noise-like floats saves 8% and makes reading 3 times slower.
         self._writer = ArrayRecordWriter(str(self._partial), "group_size:1,uncompressed")
 
@@ -126,28 +124,24 @@ class LatentWriter:
 
     def __exit__(self, error_type: type | None, *_: object) -> None:
         self._writer.close()
-        os.fsync(self._file.fileno())
-        self._close(_unlink if error_type else lambda partial: os.replace(partial, self._path))
-
-    def _close(self, settle: Callable[[Path], None]) -> None:
-        settle(self._partial)  # while it is locked: nobody else can have made it theirs
+        # While it is locked: nobody else can have made it theirs.
+        if error_type:
+            self._partial.unlink(missing_ok=True)
+        else:
+            settle(self._partial, self._path)
         self._file.close()
-
-
-def _unlink(partial: Path) -> None:
-    partial.unlink(missing_ok=True)
 
 
 def write_metadata(folder: str | Path, metadata: LatentMetadata, num_shards: int = 1) -> LatentMetadata:
     """Counts the records of all files and writes metadata.json, once and last; returns it with the count.
 
-    A `metadata.count` of more is the number of images, some of which were skipped. Raises ConfigError if a file is
+    A `metadata.count` of more is the number of images, some of which were skipped. Raises DataError if a file is
     missing.
     """
     paths = [shard_path(folder, shard, num_shards) for shard in range(num_shards)]
     missing = [path.name for path in paths if not path.exists()]
     if missing:
-        raise ConfigError(f"{str(folder)!r} lacks {missing[0]}, one of {len(missing)} files: encode them first")
+        raise DataError(f"{str(folder)!r} lacks {missing[0]}, one of {len(missing)} files: encode them first")
     count = len(_open(paths))
     metadata = dataclasses.replace(metadata, count=count, skipped=max(metadata.count - count, 0))
     write_json(Path(folder) / METADATA_FILE, dataclasses.asdict(metadata))
@@ -157,7 +151,7 @@ def write_metadata(folder: str | Path, metadata: LatentMetadata, num_shards: int
 class Latents:
     """Encoded latents of images of height x width pixels; records as `decode_record` gives them.
 
-    Raises ConfigError if the folder is unfinished or not of this size, or was made for another autoencoder.
+    Raises DataError if the folder is unfinished or damaged, and ConfigError if it is of another size or autoencoder.
     """
 
     def __init__(self, path: str, height: int, width: int, autoencoder: AutoencoderConfig):
@@ -168,7 +162,7 @@ class Latents:
         self._records = _open(paths) if paths and paths == named else None
         if self._records is None or len(self._records) != self.metadata.count:
             held = "an incomplete set of files" if self._records is None else f"{len(self._records)} records"
-            raise ConfigError(
+            raise DataError(
                 f"data.path={path!r} holds {held}, and its {METADATA_FILE} counts {self.metadata.count}: encode it anew"
             )
         self.num_classes = self.metadata.num_classes
@@ -192,14 +186,14 @@ def _open(paths: list[Path]) -> Any:
 
 
 def read_metadata(path: str) -> LatentMetadata:
-    """metadata.json of a finished folder. Raises ConfigError for any other folder."""
+    """metadata.json of a finished folder. Raises DataError for any other folder."""
     file = Path(path) / METADATA_FILE
     if not path or not file.is_file():
-        raise ConfigError(f"data.path={path!r} has no {METADATA_FILE}: give a folder that encode_latents.py finished")
+        raise DataError(f"data.path={path!r} has no {METADATA_FILE}: give a folder that encode_latents.py finished")
     try:
-        return LatentMetadata(**json.loads(file.read_text()))
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{str(file)!r} cannot be understood ({error}): encode the folder anew") from error
+        return LatentMetadata(**read_json(file))
+    except TypeError as error:
+        raise DataError(f"{file} has other fields ({error}): encode the folder anew") from error
 
 
 def _check_fits(path: str, metadata: LatentMetadata, height: int, width: int, autoencoder: AutoencoderConfig) -> None:

@@ -1,17 +1,20 @@
-"""Batches for one process: sharded, shuffled anew each epoch, augmented, read ahead by Grain, resumable exactly.
+"""Batches for one process: shared out, shuffled anew each epoch, augmented, read ahead by Grain, resumable exactly.
 
 Batch k of a process is a pure function of the source, the seed and k, whatever the number of workers; so the state
 of a loader is a position, and resuming is starting there.
 """
+
+from typing import Any
 
 import grain
 import numpy as np
 from absl import flags
 
 from ledit_jax.config import AutoencoderConfig, DataConfig
-from ledit_jax.data.batches import ImageBatch, LatentBatch, ProcessShare
+from ledit_jax.data.batches import Condition, ImageBatch, LatentBatch, ProcessShare
 from ledit_jax.data.catalog import make_source
-from ledit_jax.data.source import BadRecords
+from ledit_jax.data.latents import Latents
+from ledit_jax.data.source import BadRecords, Source
 from ledit_jax.errors import ConfigError
 
 _THREADS = 4
@@ -22,21 +25,21 @@ _FOREVER = 2**50
 
 
 class Loader:
-    """Endless iterator of `{"x": float32 [B, H, W, C], "label": int32 [B]}`, see `make_loader`.
+    """Endless iterator of `{"x": float32 [B, H, W, C], "condition": pytree [B, ...]}`, see `make_loader`.
 
-    Reading ahead starts with the first batch. `next` raises ConfigError, once 100 records have been read, when
-    more than `max_bad_share` of them could not be; every one of those is logged as a warning, once.
+    Reading ahead starts with the first batch. `next` raises DataError, once 100 records have been read, when more
+    than `max_bad_share` of them could not be; every one of those is logged as a warning, once.
     """
 
     def __init__(
         self,
+        source: Source,
         batches: grain.MapDataset,
-        num_classes: int,
         num_workers: int,
         max_bad_share: float,
         stream: dict[str, int | str],
     ):
-        self.num_classes = num_classes
+        self.source = source
         self._batches, self._num_workers, self._stream = batches, num_workers, stream
         self._bad, self._next_batch = BadRecords(max_bad_share), 0
         self._iterator: grain.DatasetIterator | None = None
@@ -49,7 +52,7 @@ class Loader:
     def __iter__(self) -> "Loader":
         return self
 
-    def __next__(self) -> dict[str, np.ndarray]:
+    def __next__(self) -> dict[str, Any]:
         if self._iterator is None:
             self._iterator = read_ahead(self._batches.slice(slice(self._next_batch, None)), self._num_workers)
         batch = next(self._iterator)
@@ -98,56 +101,57 @@ def make_loader(
     config: DataConfig,
     autoencoder: AutoencoderConfig,
     *,
+    condition: Condition,
     batch_size: int,
     seed: int,
     process_index: int = 0,
     process_count: int = 1,
+    source: Source | None = None,
 ) -> Loader:
     """Loader of process `process_index` of `process_count`, in batches of `batch_size` for this process.
 
-    x is pixels in [-1, 1], or for data.source=latents a sample of the posterior already times autoencoder.scale.
-    The shards of the processes are disjoint. Every epoch has each record of the shard once, in another order and
-    with other flips and noise; batches run on over the end of an epoch. With `num_workers`, so many processes
-    make whole batches in turn; the caller's main module must then be importable (`if __name__ == "__main__"`).
-    Raises ConfigError for what cannot work, before anything is read.
+    x is pixels in [-1, 1], or with an autoencoder a sample of the latents' posterior already times its scale.
+    condition: what a batch has beside x, from a record, see `Condition`. source: the records, by default what the
+    config names; of images, or with an autoencoder of latents.
+
+    The shares of the processes are disjoint. Every epoch has each record of the share once, in another order and
+    with other flips and noise; batches run on over the end of an epoch. With `num_workers`, so many processes make
+    whole batches in turn: source and condition must then be picklable, and the caller's main module importable
+    (`if __name__ == "__main__"`). Raises ConfigError or DataError for what cannot work, before anything is read.
     """
-    if config.num_workers < 0:
-        raise ConfigError(f"data.num_workers={config.num_workers} must be 0 (read in this process) or more")
-    if not 0 <= config.max_bad_share <= 1:
-        raise ConfigError(f"data.max_bad_share={config.max_bad_share} is not between 0 and 1")
-    if seed < 0:
-        raise ConfigError(f"train.seed={seed} must be 0 or more")
-    source = make_source(config, autoencoder)
-    shard = ProcessShare(source, process_index, process_count)
-    if not 0 < batch_size <= len(shard):
+    if source is None:
+        source = make_source(config, autoencoder)
+    share = ProcessShare(source, process_index, process_count)
+    if not 0 < batch_size <= len(share):
         raise ConfigError(
-            f"a batch of {batch_size} per process does not fit the {len(shard)} records that data.source="
-            f"{config.source} gives each of {process_count} processes: use 1 to {len(shard)}"
+            f"a batch of {batch_size} per process does not fit the {len(share)} records that the data gives each of "
+            f"{process_count} processes: use 1 to {len(share)}"
         )
-    if config.source == "latents":
-        make_batch = LatentBatch(shard, source.metadata.shape, autoencoder.scale, config.flip)
+    height, width = config.image_height, config.image_width
+    if autoencoder.kind == "none":
+        make_batch = ImageBatch(share, condition, height, width, config.image_channels, config.flip)
     else:
-        size = config.image_height, config.image_width, config.image_channels
-        make_batch = ImageBatch(shard, *size, config.flip)
+        shape = height // autoencoder.downsample, width // autoencoder.downsample, autoencoder.latent_channels
+        make_batch = LatentBatch(share, condition, shape, autoencoder.scale, config.flip)
     # Hashed, because Grain shuffles epoch e by seed + e: neighbouring seeds would share their epochs. The process
     # enters so that no two draw the same noise.
     shuffle_seed, random_seed = np.random.SeedSequence((seed, process_index)).generate_state(2)
     # Positions go through Grain, and records are read a batch at a time: Grain's own work for an element costs more
     # than reading a latent.
     batches = (
-        grain.MapDataset.range(len(shard))
+        grain.MapDataset.range(len(share))
         .shuffle(seed=int(shuffle_seed))
-        .repeat(_FOREVER // len(shard))
+        .repeat(_FOREVER // len(share))
         .batch(batch_size, batch_fn=np.asarray)
         .random_map(make_batch, seed=int(random_seed))
     )
     stream: dict[str, int | str] = {
-        "records": len(shard),
+        "records": len(share),
         "batch_size": batch_size,
         "seed": seed,
         "process_index": process_index,
         "process_count": process_count,
     }
-    if config.source == "latents":
+    if isinstance(source, Latents):
         stream["vae"] = source.metadata.vae_id
-    return Loader(batches, source.num_classes, config.num_workers, config.max_bad_share, stream)
+    return Loader(source, batches, config.num_workers, config.max_bad_share, stream)

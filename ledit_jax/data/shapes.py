@@ -52,13 +52,12 @@ CLASS_NAMES = tuple(_POLYGONS)
 
 
 class Shapes:
-    """White shapes on black, one to a image: `CLASS_NAMES[label]`, label = index % 10.
+    """White shapes on black, one to an image: `CLASS_NAMES[label]`, label = index % 10.
 
     Position, size and angle are drawn from (split, index) alone and are relative to the canvas, which is the unit
     square: `Shapes(64, 64, "train")[i]` and `Shapes(16, 16, "train")[i]` are one scene. On a canvas that is not
     square the scene is stretched with it. `channels` is 1, or 3 for three equal ones. `length` is how many images
     the endless sequence is cut to: 20,000 for "train" and 2,000 for "test" unless given.
-    Raises ConfigError for another split.
     """
 
     num_classes = len(CLASS_NAMES)

@@ -3,7 +3,7 @@
 import logging
 from typing import Any, Protocol, runtime_checkable
 
-from ledit_jax.errors import ConfigError
+from ledit_jax.errors import DataError
 
 MIN_READ_TO_JUDGE = 100
 """Reads before the share of unreadable records is judged; also the most to fail in a row."""
@@ -28,7 +28,7 @@ class BadRecords:
     def add(self, messages: list[str], read: int) -> None:
         """`read`: records read so far without the bad ones.
 
-        Raises ConfigError when, of 100 or more reads, a larger share than `max_share` failed.
+        Raises DataError when, of 100 or more reads, a larger share than `max_share` failed.
         """
         for message in messages:
             if message not in self._logged:
@@ -37,9 +37,9 @@ class BadRecords:
         self.count += len(messages)
         read += self.count
         if messages and read >= MIN_READ_TO_JUDGE and self.count > self._max_share * read:
-            raise ConfigError(
+            raise DataError(
                 f"data.max_bad_share={self._max_share} is exceeded: {self.count} of {read} records could "
-                f"not be read, the last is {messages[-1]}: mend the data or raise the share"
+                f"not be read, the last is {messages[-1]}: repair the data or raise the share"
             )
 
 
@@ -47,15 +47,20 @@ class BadRecords:
 class Source(Protocol):
     """Random access to records: `len(source)`, `source[i]` for 0 <= i < len(source), picklable.
 
-    A image record is `{"image": uint8 [h, w, C], "label": int}` with C of the source's `channels`; sizes may
-    differ between records. A latent record is `{"mean", "logvar", "mean_flip", "logvar_flip": float32 [H, W, C],
-    "label": int}` (see `ledit_jax.data.latents`). Labels are 0 .. num_classes - 1.
+    A record of an image has "image": uint8 [h, w, C]; sizes may differ between records. A record of latents has
+    "mean", "logvar", "mean_flip" and "logvar_flip": float32 [H, W, C] (see `ledit_jax.data.latents`). Either has what
+    conditions the network as well, such as "label": int.
     `source[i]` raises IndexError outside the range and UnreadableRecord for a record that cannot be read.
     """
-
-    @property
-    def num_classes(self) -> int: ...
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> dict[str, Any]: ...
+
+
+@runtime_checkable
+class LabelledSource(Source, Protocol):
+    """A source whose records have a "label" of 0 .. num_classes - 1."""
+
+    @property
+    def num_classes(self) -> int: ...

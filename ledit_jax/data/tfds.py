@@ -7,14 +7,14 @@ import numpy as np
 
 from ledit_jax.data.source import UnreadableRecord
 from ledit_jax.data.transforms import to_array, to_image
-from ledit_jax.errors import ConfigError
+from ledit_jax.errors import ConfigError, DataError
 
 
 class TFDS:
     """The images of `tfds.data_source(name, split=split, data_dir=data_dir)`; nothing is downloaded.
 
     The data set needs uint8 features "image" (one or three channels, converted to `channels`) and "label" (a class).
-    Raises ConfigError when TFDS is not installed, cannot open the data set, or the features are others.
+    Raises ConfigError when TFDS is not installed, and DataError when it cannot open the set or the features are others.
     """
 
     def __init__(self, name: str, split: str, data_dir: str = "", channels: int = 3):
@@ -27,13 +27,13 @@ class TFDS:
             _check_files(self._records.dataset_info.splits[split].file_instructions)
         except Exception as error:  # TFDS raises a dozen kinds, AssertionError among them
             reason = str(error).strip().partition("\n")[0]
-            raise ConfigError(
+            raise DataError(
                 f"data.name={name!r}, data.split={split!r} cannot be read from data.path={data_dir!r} ({reason}): "
                 f"prepare it with `tfds build {name} --file_format=array_record --data_dir=...`"
             ) from error
         features = self._records.dataset_info.features
         if not {"image", "label"} <= set(features) or not getattr(features["label"], "num_classes", None):
-            raise ConfigError(
+            raise DataError(
                 f"data.name={name!r} has the features {', '.join(features)}, and an image and a class label are needed"
             )
         self.num_classes: int = features["label"].num_classes

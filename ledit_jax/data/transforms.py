@@ -1,4 +1,4 @@
-"""From a image of any size to an array of one size: channels, centre crop, mirror, value range."""
+"""From an image of any size to an array of one size: channels, centre crop, mirror, value range."""
 
 import numpy as np
 from jaxtyping import Float32, UInt8

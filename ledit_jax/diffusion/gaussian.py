@@ -3,24 +3,80 @@
 The behaviour matched, constants and units included, is that of facebookresearch/DiT's `create_diffusion`.
 """
 
+import functools
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
-from ledit_jax.diffusion.samplers import DDIM, DDPM, sample_loop
+from ledit_jax.diffusion.process import Denoiser, Images, Process, Sampler, sample_loop
+from ledit_jax.diffusion.samplers import DDIM, DDPM, DPMSolverPP, dpmpp_timesteps, even_timesteps
 from ledit_jax.diffusion.schedule import (
     ChainIndex,
-    Denoiser,
     NoiseSchedule,
     gather,
     linear_alphas_cumprod,
+    respace,
     space_timesteps,
 )
+from ledit_jax.errors import ConfigError, nearest
 
-Images = Float[Array, "B H W C"]
+_SAMPLERS = {
+    "ddpm": (DDPM, even_timesteps),
+    "ddim": (DDIM, even_timesteps),
+    "dpmpp": (DPMSolverPP, dpmpp_timesteps),
+}
+"""Each with the timesteps that it visits."""
+
+
+@dataclass(frozen=True)
+class GaussianProcess(Process):
+    """DiT's diffusion: integer timesteps 0 .. num_timesteps - 1; the network predicts noise and variance (2C channels).
+
+    clip_denoised: samplers clip each estimate of the clean data to [-1, 1]; for pixels, not for latents.
+    """
+
+    num_timesteps: int = 1000
+    beta_start: float = 1e-4
+    beta_end: float = 0.02
+    clip_denoised: bool = False
+
+    @property
+    def end_time(self) -> float:
+        return float(self.num_timesteps)
+
+    def out_channels(self, channels: int) -> int:
+        return 2 * channels
+
+    def draw_times(self, key: jax.Array, batch_size: int) -> Int[Array, " B"]:
+        return jax.random.randint(key, (batch_size,), 0, self.num_timesteps)
+
+    def add_noise(self, x0: Images, times: Int[Array, " B"], noise: Images) -> Images:
+        return self._chain.q_sample(x0, times, noise)
+
+    def training_losses(
+        self, denoise: Denoiser, x0: Images, times: Int[Array, " B"], noise: Images
+    ) -> dict[str, Float[Array, " B"]]:
+        return self._chain.training_losses(denoise, x0, times, noise)
+
+    def make_sampler(self, name: str, num_steps: int, num_tokens: int | None = None) -> Sampler:
+        """ "ddpm", "ddim" (eta 0) or "dpmpp", with 1 to num_timesteps steps."""
+        if name not in _SAMPLERS:
+            raise ConfigError(f"sampler={name!r} is unknown: {nearest(name, _SAMPLERS)}")
+        if not 1 <= num_steps <= self.num_timesteps:
+            raise ConfigError(
+                f"num_steps={num_steps} with diffusion.num_timesteps={self.num_timesteps}: "
+                f"use 1 to {self.num_timesteps}"
+            )
+        kind, spacing = _SAMPLERS[name]
+        timesteps = spacing(self.num_timesteps, num_steps)
+        return kind(respace(self._chain.alphas_cumprod, timesteps), self.clip_denoised)
+
+    @functools.cached_property
+    def _chain(self) -> "GaussianDiffusion":
+        return create_diffusion(num_timesteps=self.num_timesteps, beta_start=self.beta_start, beta_end=self.beta_end)
 
 
 @dataclass(frozen=True, eq=False)

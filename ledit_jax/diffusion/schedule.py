@@ -4,7 +4,6 @@ Constants are float64 NumPy up to the last coefficient, which is then gathered a
 would lose half its digits near t = 0. Nothing here knows what the denoiser is.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,10 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from ledit_jax.diffusion.process import Denoiser
 from ledit_jax.errors import ConfigError
-
-Denoiser = Callable[[Float[Array, "B H W C"], Int[Array, " B"]], Float[Array, "B H W D"]]
-"""denoise(x, timesteps): timesteps are the ORIGINAL ones, D = 2C: the noise eps, then the variance's v."""
 
 ChainIndex = Int[Array, ""] | Int[Array, " B"] | int
 """Position in the (respaced) chain, 0 being the cleanest: one for all samples, or one for each. May be traced."""
@@ -65,7 +62,7 @@ class NoiseSchedule:
     def predict_noise(
         self, denoise: Denoiser, x: Float[Array, "B H W C"], i: ChainIndex
     ) -> tuple[Float[Array, "B H W C"], Float[Array, "B H W C"]]:
-        """Runs the denoiser at chain element i: (eps, v) in float32.
+        """Runs the denoiser at chain element i, with its ORIGINAL timestep: (eps, v) in float32.
 
         Raises ValueError, while tracing, if the denoiser does not return 2C channels.
         """

@@ -1,1 +1,1 @@
-"""Judging samples: the Frechet distance, and classifiers that are trained apart from the model they judge."""
+"""Metrics: FID, sFID, Inception Score, precision and recall of images, as ADM's evaluation defines them."""

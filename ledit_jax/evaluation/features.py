@@ -1,7 +1,6 @@
 """Images through the Inception network, over all local devices; in pieces that are kept, where they should be."""
 
 import hashlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,15 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Float, UInt8
 from tqdm import tqdm
 
-from ledit_jax.errors import ConfigError
 from ledit_jax.evaluation.images import Images
-from ledit_jax.files import whole_file, write_json
+from ledit_jax.files import PieceFolder
 from ledit_jax.models.inception import Inception
+from ledit_jax.parallel.mesh import data_mesh
 from ledit_jax.progress import progress_bar
 
 PIECE = 1000
@@ -32,7 +31,7 @@ class FeatureExtractor:
 
     def __init__(self, network: Inception, batch_size: int = 64):
         """batch_size: images at a time on each device."""
-        self.mesh = Mesh(np.asarray(jax.local_devices()), ("data",))
+        self.mesh = data_mesh(jax.local_devices())
         self.batch_size = batch_size * self.mesh.size
         graphdef, params = nnx.split(network, nnx.Param)
         self.class_weights = np.asarray(network.fc.kernel[...])
@@ -56,18 +55,22 @@ class FeatureExtractor:
         """Features of a whole set, PIECE images at a time and in order.
 
         folder: where each piece is kept once it is done, and read from if it is there already. progress: the caption
-        of a progress bar. Raises ConfigError for a folder that holds another set's features.
+        of a progress bar. Raises OutputError for a folder that holds another set's features.
         """
-        kept = _KeptPieces(folder, images, self.digest) if folder else None
-        done = kept.count() if kept else 0
+        names = [f"{index:06d}.npz" for index in range(-(-images.count // PIECE))]
+        kept, done = None, 0
+        if folder:
+            kept = PieceFolder.open(folder, "set.json", images.fingerprint | {"inception": self.digest})
+            done = names.index(missing[0]) if (missing := kept.missing(names)) else len(names)
         with progress_bar(progress, images.count, "image", disable=progress is None) as bar:
-            for index in range(done):
-                features = kept.read(index)
+            for name in names[:done]:
+                features = kept.read(name, _load_features)
                 bar.update(len(features[0]))
                 yield features
-            for index, features in enumerate(self._computed(images, done, bar), start=done):
+            for name, features in zip(names[done:], self._computed(images, done, bar), strict=True):
                 if kept:
-                    kept.write(index, features)
+                    with kept.write(name) as file:
+                        np.savez(file, pool=features[0], spatial=features[1])
                 yield features
 
     def _computed(self, images: Images, first_piece: int, bar: tqdm) -> Iterator[Features]:
@@ -89,34 +92,6 @@ class FeatureExtractor:
             waiting = [(pool[whole:], spatial[whole:])]
 
 
-class _KeptPieces:
-    """Pieces on disk, one file each, beside a note of the set and the network that they come from."""
-
-    def __init__(self, folder: Path, images: Images, digest: str):
-        self._folder, self._total = folder, -(-images.count // PIECE)
-        key = images.fingerprint | {"inception": digest}
-        note = folder / "set.json"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            if not note.exists():
-                write_json(note, key)
-            if json.loads(note.read_text()) != key:
-                raise ConfigError(f"--features: {folder} holds features of other images or weights: choose another")
-        except (OSError, json.JSONDecodeError) as error:
-            raise ConfigError(f"--features: {folder} cannot be used ({error}): choose another place") from error
-
-    def _path(self, index: int) -> Path:
-        return self._folder / f"{index:06d}.npz"
-
-    def count(self) -> int:
-        """Pieces from the first on that are there."""
-        return next((i for i in range(self._total) if not self._path(i).exists()), self._total)
-
-    def read(self, index: int) -> Features:
-        with np.load(self._path(index)) as archive:
-            return archive["pool"], archive["spatial"]
-
-    def write(self, index: int, features: Features) -> None:
-        pool, spatial = features
-        with whole_file(self._path(index)) as file:
-            np.savez(file, pool=pool, spatial=spatial)
+def _load_features(path: Path) -> Features:
+    with open(path, "rb") as file, np.load(file) as archive:  # of a damaged one, np.load(path) would stay open
+        return archive["pool"], archive["spatial"]

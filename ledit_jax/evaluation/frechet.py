@@ -7,7 +7,7 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Float
 
-from ledit_jax.errors import ConfigError
+from ledit_jax.errors import DataError
 
 Moments = tuple[Float[np.ndarray, " D"], Float[np.ndarray, "D D"]]
 """Mean and covariance."""
@@ -23,11 +23,11 @@ class GaussianStatistics:
         self.num_samples = 0
 
     def add(self, features: Float[np.ndarray, "B D"]) -> None:
-        """Takes a block of one or more. Raises ConfigError for features that are not finite."""
+        """Takes a block of one or more. Raises DataError for features that are not finite."""
         bad = int((~np.isfinite(features)).any(axis=1).sum())
         if bad:
             first = self.num_samples
-            raise ConfigError(
+            raise DataError(
                 f"features of {bad} of {len(features)} samples are not finite (of samples {first} to "
                 f"{first + len(features) - 1}): drop those samples"
             )
@@ -44,9 +44,9 @@ class GaussianStatistics:
         self.num_samples += len(features)
 
     def moments(self) -> Moments:
-        """Mean and covariance (divided by N - 1, as ADM's evaluation does). Raises ConfigError for N < 2."""
+        """Mean and covariance (divided by N - 1, as ADM's evaluation does). Raises DataError for N < 2."""
         if self.num_samples < 2:
-            raise ConfigError(f"num_samples={self.num_samples} gives no covariance: use at least 2 samples")
+            raise DataError(f"num_samples={self.num_samples} gives no covariance: use at least 2 samples")
         upper = np.triu(self._products)
         products = upper + np.triu(upper, 1).T - np.outer(self._sum, self._sum) / self.num_samples
         return self._origin + self._sum / self.num_samples, products / (self.num_samples - 1)
@@ -55,7 +55,7 @@ class GaussianStatistics:
 def gaussian_statistics(features: Float[np.ndarray, "N D"]) -> Moments:
     """Mean and covariance (divided by N - 1, as ADM's evaluation does) of feature vectors, in float64.
 
-    Raises ConfigError for fewer than two samples or features that are not finite.
+    Raises DataError for fewer than two samples or features that are not finite.
     """
     statistics = GaussianStatistics()
     if len(features):
@@ -75,16 +75,16 @@ def frechet_distance(
     Factors of symmetric semi-definite matrices always exist, so rank-deficient covariances need neither a jitter on
     the diagonal nor a dropped imaginary part.
 
-    Raises ConfigError when the dimensions differ or an entry is not finite.
+    Raises DataError when the dimensions differ or an entry is not finite.
     """
     mean1, cov1, mean2, cov2 = (np.asarray(a, np.float64) for a in (mean1, cov1, mean2, cov2))
     if mean1.shape != mean2.shape or not cov1.shape == cov2.shape == mean1.shape * 2:
-        raise ConfigError(
+        raise DataError(
             f"feature dimensions differ: mean {mean1.shape} and covariance {cov1.shape} against {mean2.shape} and "
             f"{cov2.shape}; take both sets from the same feature extractor"
         )
     if not all(np.isfinite(a).all() for a in (mean1, cov1, mean2, cov2)):
-        raise ConfigError("mean or covariance is not finite: check the features that it was computed from")
+        raise DataError("mean or covariance is not finite: check the features that it was computed from")
     product = _factor(cov1).T @ _factor(cov2)
     root_trace = scipy.linalg.svdvals(product, check_finite=False).sum() if product.size else 0.0
     distance = np.sum((mean1 - mean2) ** 2) + np.trace(cov1) + np.trace(cov2) - 2 * root_trace

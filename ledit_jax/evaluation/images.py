@@ -3,7 +3,6 @@
 import contextlib
 import os
 import zipfile
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,11 +16,11 @@ from ledit_jax.data.catalog import make_source
 from ledit_jax.data.image_folder import IMAGE_SUFFIXES, PILLOW_ERRORS
 from ledit_jax.data.source import UnreadableRecord
 from ledit_jax.data.transforms import center_crop, to_array, to_image
-from ledit_jax.errors import ConfigError
+from ledit_jax.errors import ConfigError, DataError, LEDiTError
+from ledit_jax.files import ARRAY_ERRORS
 
 Size = tuple[int, int]
 """Height and width in pixels."""
-_NPZ_ERRORS = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
 _LOOKED_AT = 16
 """Images of a folder that are opened first, to see whether it has any colour."""
 
@@ -33,7 +32,7 @@ class Images(ABC):
         self.name, self.count, self.size = name, count, size
 
     def batches(self, batch_size: int, start: int = 0) -> Iterator[UInt8[np.ndarray, "B H W 3"]]:
-        """Images `start` to the last; the last batch may be smaller. Raises ConfigError for what cannot be read."""
+        """Images `start` to the last; the last batch may be smaller. Raises DataError for what cannot be read."""
         for first in range(start, self.count, batch_size):
             yield self._read(first, min(first + batch_size, self.count))
 
@@ -52,13 +51,14 @@ def open_images(name: str, height: int | None = None, width: int | None = None) 
 
     x.npz: ADM's layout, `arr_0` uint8 [N, H, W, 3]. A folder: the images anywhere within, sorted by path, converted
     to RGB. "digits:SPLIT", "shapes:SPLIT" or "tfds:NAME:SPLIT": a data source. Height and width, in pixels, crop the
-    images of a folder or of tfds as training does, and digits and shapes are drawn at that size. Raises ConfigError.
+    images of a folder or of tfds as training does, and digits and shapes are drawn at that size. Raises ConfigError
+    for a name or a size that cannot be, and DataError for images that are missing, damaged or of another layout.
     """
     if (height is None) != (width is None):
-        raise ConfigError(f"--height={height} and --width={width}: give both, or neither to take images as they are")
+        raise ConfigError(f"height={height} and width={width}: give both, or neither to take images as they are")
     size = None if height is None else (height, width)
     if size and min(size) < 1:
-        raise ConfigError(f"--height={height}, --width={width} must be positive numbers of pixels")
+        raise ConfigError(f"height={height} and width={width} must be positive numbers of pixels")
     path = Path(name)
     source, *rest = name.split(":")
     if path.is_dir():
@@ -66,11 +66,9 @@ def open_images(name: str, height: int | None = None, width: int | None = None) 
     if source in ("digits", "shapes", "tfds") and not path.exists():
         return _open_source(name, source, rest, size)
     if not path.exists():
-        raise ConfigError(
-            f"{name} does not exist: give an .npz, a folder of images, or digits, shapes, tfds:NAME:SPLIT"
-        )
+        raise DataError(f"{name} does not exist: give an .npz, a folder of images, or digits, shapes, tfds:NAME:SPLIT")
     if path.suffix != ".npz":
-        raise ConfigError(f"{name} is neither a folder nor an .npz: give one of these")
+        raise DataError(f"{name} is neither a folder nor an .npz: give one of these")
     return NpzImages(path)
 
 
@@ -82,7 +80,7 @@ class NpzImages(Images):
         with reading_npz(path), zipfile.ZipFile(path) as archive:
             if "arr_0.npy" not in archive.namelist():
                 held = ", ".join(n.removesuffix(".npy") for n in archive.namelist()[:8])
-                raise ConfigError(f"{path} holds no images (arr_0), only {held}: ADM's layout has them in arr_0")
+                raise DataError(f"{path} holds no images (arr_0), only {held}: ADM's layout has them in arr_0")
             with archive.open("arr_0.npy") as member:
                 shape, self._fortran, dtype = _read_header(member)
         _check_layout(path, shape, dtype)
@@ -91,7 +89,7 @@ class NpzImages(Images):
     def batches(self, batch_size: int, start: int = 0) -> Iterator[UInt8[np.ndarray, "B H W 3"]]:
         """As `Images.batches`; the archive is open for as long as this runs."""
         if self._fortran:
-            raise ConfigError(f"{self.path}: arr_0 is stored in Fortran order: save numpy.ascontiguousarray of it")
+            raise DataError(f"{self.path}: arr_0 is stored in Fortran order: save numpy.ascontiguousarray of it")
         with zipfile.ZipFile(self.path) as archive, archive.open("arr_0.npy") as member:
             with reading_npz(self.path):
                 _read_header(member)
@@ -111,9 +109,7 @@ class NpzImages(Images):
         with reading_npz(self.path):
             data = self._member.read(wanted)
         if len(data) < wanted:
-            raise ConfigError(
-                f"{self.path} is cut short: it ends within image {start + len(data) // self._image_bytes}"
-            )
+            raise DataError(f"{self.path} is cut short: it ends within image {start + len(data) // self._image_bytes}")
         return np.frombuffer(data, np.uint8).reshape(stop - start, *self.size, 3)
 
     @property
@@ -133,23 +129,23 @@ def reading_npz(path: Path) -> Iterator[None]:
     """Names a file that the zip or npy format does not recognise."""
     try:
         yield
-    except ConfigError:
+    except LEDiTError:
         raise
-    except _NPZ_ERRORS as error:
-        raise ConfigError(f"{path} is damaged or cut short ({type(error).__name__}): write it again") from error
+    except ARRAY_ERRORS as error:
+        raise DataError(f"{path} is damaged or cut short ({type(error).__name__}): write it again") from error
 
 
 def _check_layout(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> None:
     found = f"{path}: arr_0 is {dtype} {list(shape)}"
     if dtype != np.uint8:
-        raise ConfigError(f"{found}, and must be uint8, 0 to 255: save the images as bytes")
+        raise DataError(f"{found}, and must be uint8, 0 to 255: save the images as bytes")
     if len(shape) == 3 or (len(shape) == 4 and shape[-1] == 1):
-        raise ConfigError(f"{found}, grey images, and must be [N, height, width, 3]: repeat the grey in three channels")
+        raise DataError(f"{found}, grey images, and must be [N, height, width, 3]: repeat the grey in three channels")
     if len(shape) != 4 or shape[-1] != 3:
-        mend = "transpose it (0, 2, 3, 1)" if len(shape) == 4 and shape[1] == 3 else "save it in that layout"
-        raise ConfigError(f"{found}, and must be [N, height, width, 3]: {mend}")
+        advice = "transpose it (0, 2, 3, 1)" if len(shape) == 4 and shape[1] == 3 else "save it in that layout"
+        raise DataError(f"{found}, and must be [N, height, width, 3]: {advice}")
     if not all(shape):
-        raise ConfigError(f"{found} and holds no images")
+        raise DataError(f"{found} and holds no images")
 
 
 class FolderImages(Images):
@@ -159,7 +155,7 @@ class FolderImages(Images):
         found = (Path(folder) / file for folder, _, files in os.walk(root, followlinks=True) for file in files)
         self._files = sorted(p for p in found if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
         if not self._files:
-            raise ConfigError(f"{root} holds no images ({', '.join(IMAGE_SUFFIXES[:3])} and the like)")
+            raise DataError(f"{root} holds no images ({', '.join(IMAGE_SUFFIXES[:3])} and the like)")
         self._crop, self._root = size, root
         self._check_colour()
         super().__init__(str(root), len(self._files), size or self._load(self._files[0]).shape[:2])
@@ -168,7 +164,7 @@ class FolderImages(Images):
         places = np.linspace(0, len(self._files) - 1, min(_LOOKED_AT, len(self._files))).astype(int)
         modes = {self._open(self._files[place]).mode for place in places}
         if modes <= {"1", "L", "LA", "I", "I;16", "F"}:
-            raise ConfigError(
+            raise DataError(
                 f"{self._root} holds grey images (mode {', '.join(sorted(modes))}), and the Inception network needs "
                 "colour: save them with three equal channels if they are to be judged by it"
             )
@@ -179,7 +175,7 @@ class FolderImages(Images):
                 image.load()
                 return image
         except PILLOW_ERRORS as error:
-            raise ConfigError(f"{path} cannot be read ({error}): mend or remove it") from error
+            raise DataError(f"{path} cannot be read ({error}): repair or remove it") from error
 
     def _load(self, path: Path) -> UInt8[np.ndarray, "H W 3"]:
         return _colour(ImageOps.exif_transpose(self._open(path)), self._crop)
@@ -189,9 +185,9 @@ class FolderImages(Images):
         for path, image in zip(self._files[start:stop], images, strict=True):
             if image.shape[:2] != self.size:
                 height, width = image.shape[:2]
-                raise ConfigError(
+                raise DataError(
                     f"{path} is {height}x{width} and {self._files[0].name} {self.size[0]}x{self.size[1]} (height x "
-                    "width): give --height and --width to crop all to one size"
+                    "width): give a height and a width to crop all to one size"
                 )
         return np.stack(images)
 
@@ -218,7 +214,7 @@ class SourceImages(Images):
             images = (self._source[index]["image"] for index in range(start, stop))
             return np.stack([i if i.shape[:2] == self.size else _colour(to_image(i), self.size) for i in images])
         except UnreadableRecord as error:
-            raise ConfigError(f"{self.name}: {error}") from error
+            raise DataError(f"{self.name}: {error}") from error
 
 
 def _open_source(name: str, source: str, rest: list[str], size: Size | None) -> SourceImages:
@@ -227,7 +223,7 @@ def _open_source(name: str, source: str, rest: list[str], size: Size | None) -> 
     if source != "tfds" and len(rest) > 1:
         raise ConfigError(f"{name}: after {source} comes at most a split, as in {source}:test")
     if size is None:
-        raise ConfigError(f"{name} has no size of its own: give --height and --width")
+        raise ConfigError(f"{name} has no size of its own: give a height and a width")
     split, data_set = rest[-1] if rest else "train", rest[0] if source == "tfds" else ""
     data = DataConfig(source=source, name=data_set, split=split, image_height=size[0], image_width=size[1])
     return SourceImages(name, make_source(data, AutoencoderConfig()), size)

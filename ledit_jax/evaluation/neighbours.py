@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
-from tqdm import tqdm
 
-from ledit_jax.errors import ConfigError
+from ledit_jax.errors import DataError
+from ledit_jax.progress import progress_bar
 
 NUM_NEIGHBOURS = 3
 """k: a sample's radius reaches to its third nearest neighbour, itself not counted."""
@@ -31,7 +31,7 @@ def precision_recall(
 
     Precision is the share of samples that lie within the radius of some reference point, recall that of reference
     points within the radius of some sample; on the rim counts as within. Blocks are spread over all local devices.
-    progress: the caption of a progress bar. Raises ConfigError for fewer than k + 1 vectors on a side, for different
+    progress: the caption of a progress bar. Raises DataError for fewer than k + 1 vectors on a side, for different
     dimensions, and for features that are not finite.
     """
     _check(reference, samples)
@@ -39,7 +39,7 @@ def precision_recall(
     with jax.default_matmul_precision("highest"):
         sides = [_Blocks((features - center).astype(np.float32), block) for features in (reference, samples)]
         total = sum(len(side) * (len(side) + 1) // 2 for side in sides) + len(sides[0]) * len(sides[1])
-        with tqdm(total=total, desc=progress, unit="block", disable=progress is None) as bar:
+        with progress_bar(progress, total, "block", disable=progress is None) as bar:
             radii = [_squared_radii(side, bar.update) for side in sides]
             recalled, precise = _within(*sides, *radii, bar.update)
     return float(precise.mean()), float(recalled.mean())
@@ -47,17 +47,17 @@ def precision_recall(
 
 def _check(reference: np.ndarray, samples: np.ndarray) -> None:
     if reference.shape[1] != samples.shape[1]:
-        raise ConfigError(
+        raise DataError(
             f"feature dimensions differ: {reference.shape[1]} of the reference and {samples.shape[1]} of the samples; "
             "take both sets from the same feature extractor"
         )
     for name, features in (("reference", reference), ("samples", samples)):
         if len(features) <= NUM_NEIGHBOURS:
-            raise ConfigError(
+            raise DataError(
                 f"{name} has {len(features)} images: precision and recall need {NUM_NEIGHBOURS + 1} or more"
             )
         if not np.isfinite(features).all():
-            raise ConfigError(f"features of the {name} are not finite: drop those images")
+            raise DataError(f"features of the {name} are not finite: drop those images")
 
 
 class _Blocks:
@@ -133,7 +133,7 @@ def _within(
 def _squared_distances(x, x_norms, y, y_norms) -> Float[Array, "B1 B2"]:
     sums = x_norms[:, None] + y_norms[None, :]
     squared = sums - 2.0 * (x @ y.T)
-    # What rounding alone may leave of the distance between equal vectors counts as none, so that a image that is
+    # What rounding alone may leave of the distance between equal vectors counts as none, so that an image that is
     # there several times lies within its own radius, which is zero.
     rounding = 4.0 * jnp.finfo(jnp.float32).eps * np.sqrt(x.shape[1])
     return jnp.where(squared <= rounding * sums, jnp.where(jnp.isinf(sums), jnp.inf, 0.0), squared)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from ledit_jax.errors import ConfigError
+from ledit_jax.errors import ConfigError, DataError
 from ledit_jax.evaluation.features import FeatureExtractor
 from ledit_jax.evaluation.frechet import GaussianStatistics, Moments
 from ledit_jax.evaluation.images import Images, NpzImages, Size, open_images, reading_npz
@@ -52,7 +52,7 @@ def measure_set(
 
     Stored means and covariances are taken as they are (ADM's reference files have those of the whole data set), and
     the features come from the images beside them. The extractor is asked for only if there are images. folder: see
-    `FeatureExtractor.pieces`. Raises ConfigError.
+    `FeatureExtractor.pieces`. Raises DataError for what cannot be read, and errors as those two do.
     """
     path = Path(name)
     stored = _read_stored(path) if path.suffix == ".npz" and path.is_file() else None
@@ -71,23 +71,20 @@ def measure_set(
 
 
 def save_statistics(statistics: SetStatistics, path: str | Path) -> None:
-    """Writes mu, sigma, mu_s, sigma_s (ADM's names) and pool_3 to an npz that `measure_set` reads back."""
+    """Writes mu, sigma, mu_s, sigma_s (ADM's names) and pool_3 to an npz that `measure_set` reads back.
+
+    Raises ConfigError for another suffix or statistics without images, and OutputError for the place.
+    """
     path = Path(path)
     if path.suffix != ".npz":
-        raise ConfigError(f"--save_reference={path} must end in .npz")
+        raise ConfigError(f"{path} must end in .npz to hold statistics")
     if statistics.features is None or statistics.size is None or not (statistics.pool and statistics.spatial):
-        raise ConfigError(f"--save_reference: {statistics.name} must be two or more images, not statistics alone")
+        raise ConfigError(f"{statistics.name} must be two or more images to save its statistics, not statistics alone")
     arrays = {"mu": statistics.pool[0], "sigma": statistics.pool[1]}
     arrays |= {"mu_s": statistics.spatial[0], "sigma_s": statistics.spatial[1]}
     arrays |= {"features": statistics.features, "num_samples": statistics.num_samples, "size": statistics.size}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as file:
-            np.savez(file, **arrays)
-    except OSError as error:
-        raise ConfigError(
-            f"--save_reference={path} cannot be written ({error.strerror}): choose another place"
-        ) from error
+    with whole_file(path) as file:
+        np.savez(file, **arrays)
 
 
 def _compute(images: Images, extractor: FeatureExtractor, keep: int | None, folder: Path | None) -> SetStatistics:
@@ -117,7 +114,7 @@ def _read_stored(path: Path) -> SetStatistics:
     moments = {kind: _stored_moments(path, held, *names) for kind, names in _MOMENTS.items()}
     features = held.get("features") if moments["pool"] else None
     if features is not None and (features.shape[1:] != (NUM_FEATURES,) or not np.isfinite(features).all()):
-        raise ConfigError(f"{path}: features are {list(features.shape)}, or not finite: [N, {NUM_FEATURES}] is needed")
+        raise DataError(f"{path}: features are {list(features.shape)}, or not finite: [N, {NUM_FEATURES}] is needed")
     return SetStatistics(
         name=str(path),
         num_samples=int(held["num_samples"]) if "num_samples" in held else None,
@@ -133,7 +130,7 @@ def _stored_moments(path: Path, held: dict[str, np.ndarray], mean: str, cov: str
     for name, shape in ((mean, (dim,)), (cov, (dim, dim))):
         if name not in held or held[name].shape != shape:
             found = f"is {list(held[name].shape)}" if name in held else "is missing"
-            raise ConfigError(f"{path}: {name} {found}, and {list(shape)} is needed (statistics of this Inception)")
+            raise DataError(f"{path}: {name} {found}, and {list(shape)} is needed (statistics of this Inception)")
         if not np.isfinite(held[name]).all():
-            raise ConfigError(f"{path}: {name} holds values that are not finite: make the file again")
+            raise DataError(f"{path}: {name} holds values that are not finite: make the file again")
     return held[mean].astype(np.float64), held[cov].astype(np.float64)

@@ -1,1 +1,17 @@
-"""The networks: LEDiT with its parts, and the autoencoder that latents come from."""
+"""The networks: LEDiT with its baselines, the autoencoder of latents, and Inception."""
+
+from ledit_jax.models.functional import Network, Params, abstract_params, count_params, init_params, make_apply
+from ledit_jax.models.network import LEDiTNetwork, make_network
+from ledit_jax.models.rotary import rotary_tables
+
+__all__ = [
+    "LEDiTNetwork",
+    "Network",
+    "Params",
+    "abstract_params",
+    "count_params",
+    "init_params",
+    "make_apply",
+    "make_network",
+    "rotary_tables",
+]

@@ -17,19 +17,19 @@ _QK_EPS = 1e-6  # of FiTv2's normalised queries and keys
 
 
 @dataclass(frozen=True)
-class TokenGrid:
+class AttentionContext:
     """What attention is told about the tokens, the same for every block."""
 
-    shape: tuple[int, int]
+    grid: tuple[int, int]
     """(h, w), with h * w = T."""
     causal: Bool[Array, " B"] | None = None
     """Samples for which a scan applies, see `ops.attention.attention`."""
-    logit_scale: float | Float[Array, ""] = 1.0
+    logit_scale: float | np.float32 | Float[Array, ""] = 1.0
     """See `ops.attention.attention_scale`."""
     rotary: tuple[np.ndarray, np.ndarray] | None = None
     """(cos, sin) [T, K] of rotary positions, if the model has them."""
     bias: np.ndarray | None = None
-    """[N, T, T], added to the logits once multiplied by the block's own slope (LookHere)."""
+    """[N, T, T], added to the logits once multiplied by the block's own scale."""
 
 
 class Attention(nnx.Module):
@@ -44,25 +44,28 @@ class Attention(nnx.Module):
         self.proj = Linear(D, D, kernel_init=xavier, dtype=dtype, rngs=rngs)
 
     def __call__(
-        self, x: Float[Array, "B T D"], grid: TokenGrid, scan: str, bias_slope: Float[Array, ""] | None = None
-    ) -> Float[Array, "B T D"]:
-        """scan: see `ledit_jax.ops.scan_masks`. bias_slope: factor of the grid's bias in this block."""
+        self, x: Float[Array, "B T D"], context: AttentionContext, scan: str, bias_scale: Float[Array, ""] | None = None
+    ) -> tuple[Float[Array, "B T D"], Float[Array, "B T D"]]:
+        """(output, what attention mixed: the weighted sums of values, heads side by side, before the projection).
+
+        scan: see `ledit_jax.ops.scan_masks`. bias_scale: factor of the context's bias in this block.
+        """
         B, T, D = x.shape
         # Split before the heads are separated: the gradient is then one concatenation.
         q, k, v = (a.reshape(B, T, self.num_heads, -1) for a in jnp.split(self.qkv(x), 3, axis=-1))
         if self.normalise:
             q, k = (layer_norm(a, _QK_EPS).astype(a.dtype) for a in (q, k))
-        if grid.rotary is not None:
-            q, k = rotate(q, *grid.rotary), rotate(k, *grid.rotary)
-        out = attention(
+        if context.rotary is not None:
+            q, k = rotate(q, *context.rotary), rotate(k, *context.rotary)
+        mixed = attention(
             q,
             k,
             v,
-            grid=grid.shape,
+            grid=context.grid,
             scan=scan,
-            causal=grid.causal,
-            logit_scale=grid.logit_scale,
-            bias=None if grid.bias is None else grid.bias * bias_slope,
+            causal=context.causal,
+            logit_scale=context.logit_scale,
+            bias=None if context.bias is None else context.bias * bias_scale,
             backend=self.backend,
-        )
-        return self.proj(out.reshape(B, T, D))
+        ).reshape(B, T, D)
+        return self.proj(mixed), mixed

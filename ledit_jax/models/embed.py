@@ -6,7 +6,7 @@ B batch, H W height and width in latent cells, h w token grid, C channels, P pat
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Num
 
 from ledit_jax.config import ModelConfig
 from ledit_jax.models.linear import Linear
@@ -31,7 +31,7 @@ def unpatchify(x: Float[Array, "B h w patch"], patch_size: int) -> Float[Array, 
 
 
 def timestep_frequencies(
-    timesteps: Int[Array, " B"], max_period: float, frequency_shift: float = 0.0
+    timesteps: Num[Array, " B"], max_period: float, frequency_shift: float = 0.0
 ) -> Float[Array, "B 256"]:
     """Sinusoids of the timestep, cosines first, as DiT has them; always float32 (bfloat16 turns 750 into 752)."""
     half = _FREQUENCY_EMBEDDING_SIZE // 2
@@ -49,7 +49,7 @@ class TimestepEmbedding(nnx.Module):
         self.fc1 = Linear(_FREQUENCY_EMBEDDING_SIZE, config.width, kernel_init=_normal_002, dtype=dtype, rngs=rngs)
         self.fc2 = Linear(config.width, config.width, kernel_init=_normal_002, dtype=dtype, rngs=rngs)
 
-    def __call__(self, timesteps: Int[Array, " B"]) -> Float[Array, "B D"]:
+    def __call__(self, timesteps: Num[Array, " B"]) -> Float[Array, "B D"]:
         """Timesteps are those of the full chain, 0 .. num_timesteps - 1."""
         frequencies = timestep_frequencies(timesteps, self.max_period, self.frequency_shift)
         return self.fc2(jax.nn.silu(self.fc1(frequencies)))

@@ -1,43 +1,66 @@
-"""The model as two pure functions over a plain nested dict of parameters, which is what everything above uses."""
+"""A network as pure functions over a plain nested dict of parameters, which is what everything above uses."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
 import jax
 from flax import nnx
+from jax.sharding import Mesh
 
-from ledit_jax.config import Config
-from ledit_jax.models.ledit import LEDiT
+from ledit_jax.config import SampleConfig
+from ledit_jax.models.condition import ConditionSpec
 
 Params = dict[str, Any]
 """Nested dict of float32 arrays, named as the modules are: params["blocks"]["attn"]["qkv"]["kernel"]."""
 
 
-def init_params(config: Config, key: jax.Array) -> Params:
+class Network(ABC):
+    """What training and sampling ask of a network.
+
+    Implementations are frozen dataclasses of settings: equal ones are the same network, and share compiled programs.
+    """
+
+    condition: ConditionSpec
+
+    @abstractmethod
+    def build(self, rngs: nnx.Rngs) -> nnx.Module:
+        """The module, called as module(x [B, H, W, C], times [B], condition) -> [B, H, W, out_channels], float32.
+
+        One whose convolution can be dilated in training takes `dilation` as well.
+        """
+
+    def for_sampling(self, options: SampleConfig) -> "Network":
+        """The network as `options` want it drawn with: what differs from training is settled here."""
+        return self
+
+    def check_devices(self, mesh: Mesh) -> None:  # noqa: B027 - most networks run anywhere
+        """Raises ConfigError if the mesh's devices cannot run it."""
+
+
+def init_params(network: Network, key: jax.Array) -> Params:
     """Freshly initialised parameters; `key` is a typed PRNG key."""
-    model = LEDiT(config.model, config.in_channels, nnx.Rngs(key), config.token_grid)
-    return nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    return nnx.to_pure_dict(nnx.state(network.build(nnx.Rngs(key)), nnx.Param))
 
 
-def abstract_params(config: Config) -> Params:
+def abstract_params(network: Network) -> Params:
     """Shapes and dtypes of the parameters, with nothing allocated."""
-    return jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
+    return jax.eval_shape(lambda: init_params(network, jax.random.key(0)))
 
 
-def make_graphdef(config: Config) -> nnx.GraphDef:
-    """The model without its parameters; `nnx.merge(graphdef, params)` is the model."""
-    return nnx.graphdef(nnx.eval_shape(lambda: LEDiT(config.model, config.in_channels, nnx.Rngs(0), config.token_grid)))
+def make_graphdef(network: Network) -> nnx.GraphDef:
+    """The module without its parameters; `nnx.merge(graphdef, params)` is the module."""
+    return nnx.graphdef(nnx.eval_shape(lambda: network.build(nnx.Rngs(0))))
 
 
-def make_apply(config: Config) -> Callable[..., jax.Array]:
-    """apply(params, x, timesteps, labels, **keywords): `LEDiT.__call__` as a pure function, with its keywords."""
+def make_apply(network: Network) -> Callable[..., jax.Array]:
+    """apply(params, x, times, condition, dilation=1): the module's call as a pure function."""
+    graphdef = make_graphdef(network)
 
-    graphdef = make_graphdef(config)
-
-    def apply(params: Params, x, timesteps, labels, *, dilation=1, logit_scale=1.0, rope_method="plain") -> jax.Array:
-        model = nnx.merge(graphdef, params)
-        return model(x, timesteps, labels, dilation=dilation, logit_scale=logit_scale, rope_method=rope_method)
+    def apply(params: Params, x, times, condition, dilation: int = 1) -> jax.Array:
+        options = {} if dilation == 1 else {"dilation": dilation}
+        return nnx.merge(graphdef, params)(x, times, condition, **options)
 
     return apply
 

@@ -177,7 +177,7 @@ class Inception(nnx.Module):
 
 def resize(images: Float[Array, "B H W C"]) -> Float[Array, "B 299 299 C"]:
     """TensorFlow 1's bilinear resize: output i lies at i * (input side / 299), without half-pixel centres, and
-    nothing is averaged where a image shrinks."""
+    nothing is averaged where an image shrinks."""
     rows, columns = (_interpolation(side) for side in images.shape[1:3])
 
     def along(x, axis, low, high, weight):

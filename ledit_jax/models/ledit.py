@@ -8,24 +8,23 @@ B batch, H W height and width in latent cells, h w token grid, T tokens, C chann
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Num
 
 from ledit_jax.config import ModelConfig, attention_kinds
-from ledit_jax.models.attention import Attention, TokenGrid
+from ledit_jax.models.attention import Attention, AttentionContext
 from ledit_jax.models.conv import MultiDilationConv
 from ledit_jax.models.embed import LabelEmbedding, TimestepEmbedding, patchify, unpatchify
 from ledit_jax.models.fit import LowRankModulation, SwiGLU
 from ledit_jax.models.linear import Linear
-from ledit_jax.models.lookhere import layer_slopes, lookhere_bias
 from ledit_jax.models.norm import layer_norm
-from ledit_jax.models.position import resize_table, sincos_table
-from ledit_jax.models.rotary import rotary_tables
+from ledit_jax.models.positions import NoPosition
+from ledit_jax.ops.attention import attention_scale
 from ledit_jax.parallel.placement import split_batch
 
 _xavier = nnx.initializers.xavier_uniform()
 _zeros = nnx.initializers.zeros_init()
-_normal_002 = nnx.initializers.normal(0.02)
 
 _REMAT_POLICIES = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -67,20 +66,21 @@ class Block(nnx.Module):
         self,
         x: Float[Array, "B T D"],
         condition: Float[Array, "B D"],
-        grid: TokenGrid,
+        context: AttentionContext,
         scan: str,
-        bias_slope: Float[Array, ""] | None = None,
+        bias_scale: Float[Array, ""] | None = None,
         shared: Float[Array, "B 6*D"] | None = None,
-    ) -> Float[Array, "B T D"]:
-        """`condition` has been through SiLU; `shared` is added to adaLN (FiTv2); the others are attention's."""
+    ) -> tuple[Float[Array, "B T D"], Float[Array, "B T D"]]:
+        """(output, what attention mixed). `condition` has been through SiLU; `shared` is added to adaLN (FiTv2)."""
         modulation = self.adaln(condition)
         if shared is not None:
             modulation = modulation + shared
         shift1, scale1, gate1, shift2, scale2, gate2 = jnp.split(modulation, 6, axis=-1)
         h = modulate(layer_norm(x, self.eps), shift1, scale1).astype(x.dtype)
-        x = x + gate1[:, None] * self.attn(h, grid, scan, bias_slope)
+        attended, mixed = self.attn(h, context, scan, bias_scale)
+        x = x + gate1[:, None] * attended
         h = modulate(layer_norm(x, self.eps), shift2, scale2).astype(x.dtype)
-        return x + gate2[:, None] * self.mlp(h)
+        return x + gate2[:, None] * self.mlp(h), mixed
 
 
 class FinalLayer(nnx.Module):
@@ -98,21 +98,28 @@ class FinalLayer(nnx.Module):
 
 
 class LEDiT(nnx.Module):
-    """The network: noisy latents, timesteps and labels in; predicted noise and variance out.
+    """The network: noisy latents, times and labels in; what the process predicts out (noise and variance for DiT's).
 
     The L blocks are one `Block` whose parameters carry a leading axis of length L, whatever the block order, so that
     a checkpoint of one order starts another. The forward pass runs `lax.scan` over the order's repeating unit.
     """
 
-    def __init__(self, config: ModelConfig, in_channels: int, rngs: nnx.Rngs, trained_grid: tuple[int, int] = (16, 16)):
-        """trained_grid: (rows, columns) of tokens in training, from where some positions are extrapolated."""
+    def __init__(
+        self,
+        config: ModelConfig,
+        in_channels: int,
+        out_channels: int,
+        position: NoPosition,
+        rngs: nnx.Rngs,
+        trained_tokens: int | None = None,
+    ):
+        """trained_tokens: scales attention beyond so many tokens (`attention_scale`); None never does."""
         D, dtype = config.width, jnp.dtype(config.dtype)
-        self.config, self.trained_grid = config, trained_grid
+        self.config, self.position, self.trained_tokens = config, position, trained_tokens
         self.patch_embed = Linear(config.patch_size**2 * in_channels, D, kernel_init=_xavier, dtype=dtype, rngs=rngs)
         self.timestep_embed = TimestepEmbedding(config, rngs)
         self.label_embed = LabelEmbedding(config, rngs)
-        if config.position == "learnable":
-            self.position_table = nnx.Param(_normal_002(rngs.params(), (*trained_grid, D), jnp.float32))
+        self.position_table = position.init_table(D, rngs)
         if config.conv != "none":
             self.conv = MultiDilationConv(config, rngs)
         if config.post_norm:
@@ -120,104 +127,91 @@ class LEDiT(nnx.Module):
         if config.block == "fit":
             self.shared_adaln = Linear(D, 6 * D, kernel_init=_zeros, dtype=dtype, rngs=rngs)
         self.blocks = stack_blocks(config, rngs)
-        self.final_layer = FinalLayer(config, 2 * in_channels, rngs)
+        self.final_layer = FinalLayer(config, out_channels, rngs)
 
     def __call__(
-        self,
-        x: Float[Array, "B H W C"],
-        timesteps: Int[Array, " B"],
-        labels: Int[Array, " B"],
-        *,
-        dilation: int = 1,
-        logit_scale: float | Float[Array, ""] = 1.0,
-        rope_method: str = "plain",
-    ) -> Float[Array, "B H W 2*C"]:
-        """Predicts noise (first C channels) and the variance's interpolation v (last C), float32.
-
-        timesteps: 0 .. num_timesteps - 1. labels: 0 .. num_classes - 1, or num_classes for none. dilation: of the
-        convolution, more than 1 in training only. logit_scale: see `ops.attention.attention_scale`. rope_method:
-        what is done to rotary positions beyond the training grid, see `models.rotary`.
-        """
+        self, x: Float[Array, "B H W C"], times: Num[Array, " B"], labels: Int[Array, " B"], dilation: int = 1
+    ) -> Float[Array, "B H W out"]:
+        """float32. times: in the process's units. labels: 0 .. num_classes - 1, or num_classes for none. dilation: of
+        the convolution, more than 1 in training only."""
         x = self.embed(x, dilation)  # B h w D
         B, h, w, D = x.shape
-        condition = self.embed_condition(timesteps, labels)  # B D
-        grid = self.token_grid(h, w, timesteps, logit_scale, rope_method)
-        x = self.run_blocks(x.reshape(B, h * w, D), condition, grid)  # B T D
-
-        x = self.final_layer(x, condition)  # B T PP2C
+        condition = self.embed_condition(times, labels)  # B D
+        x, _ = self.run_blocks(x.reshape(B, h * w, D), condition, self.context((h, w), times))  # B T D
+        x = self.final_layer(x, condition)  # B T PPC
         return unpatchify(x.reshape(B, h, w, -1), self.config.patch_size).astype(jnp.float32)
 
     def embed(self, x: Float[Array, "B H W C"], dilation: int = 1) -> Float[Array, "B h w D"]:
         """The tokens that the blocks get: patches, positions where there are any, and the convolution."""
-        x = self.add_positions(split_batch(self.patch_embed(patchify(x, self.config.patch_size))))
+        x = split_batch(self.patch_embed(patchify(x, self.config.patch_size)))
+        x = self.position.add(x, self.position_table)
         if self.config.conv != "none":
             x = split_batch(self.conv(x, dilation))
         if self.config.post_norm:
             x = self.conv_norm(x).astype(x.dtype)
         return x
 
-    def embed_condition(self, timesteps: Int[Array, " B"], labels: Int[Array, " B"]) -> Float[Array, "B D"]:
+    def embed_condition(self, times: Num[Array, " B"], labels: Int[Array, " B"]) -> Float[Array, "B D"]:
         """What adaLN is told."""
-        return split_batch(jax.nn.silu(self.timestep_embed(timesteps) + self.label_embed(labels)))
+        return split_batch(jax.nn.silu(self.timestep_embed(times) + self.label_embed(labels)))
 
-    def add_positions(self, x: Float[Array, "B h w D"]) -> Float[Array, "B h w D"]:
-        """Adds the table of the baselines that have one; LEDiT returns x as it is."""
-        if self.config.position == "sincos":
-            return x + sincos_table(*x.shape[1:]).astype(x.dtype)
-        if self.config.position == "learnable":
-            return x + resize_table(self.position_table[...], x.shape[1:3]).astype(x.dtype)
-        return x
-
-    def token_grid(self, h: int, w: int, timesteps, logit_scale, rope_method: str) -> TokenGrid:
-        """What attention is told about the tokens: which samples are causal, and positions that act inside it."""
-        config = self.config
-        causal = timesteps >= config.causal_from_timestep if config.causal_from_timestep else None
-        rotary = bias = None
-        if config.position == "rope":
-            rotary = rotary_tables((h, w), self.trained_grid, config.width // config.num_heads, rope_method)
-        elif config.position == "lookhere":
-            bias = lookhere_bias(h, w, config.num_heads)
-        return TokenGrid((h, w), causal, logit_scale, rotary, bias)
+    def context(self, grid: tuple[int, int], times: Num[Array, " B"]) -> AttentionContext:
+        """What attention is told: which samples are causal, its scale, and positions that act inside it."""
+        threshold, T = self.config.causal_from_timestep, grid[0] * grid[1]
+        causal = times >= threshold if threshold else None
+        # Of an array's type and not Python's, as the same factor is to the bit when it is an argument of the program.
+        scale = 1.0 if self.trained_tokens is None else np.float32(attention_scale(T, self.trained_tokens))
+        return AttentionContext(grid, causal, scale, self.position.rotary(grid), self.position.bias(grid))
 
     def run_blocks(
-        self, x: Float[Array, "B T D"], condition: Float[Array, "B D"], grid: TokenGrid
-    ) -> Float[Array, "B T D"]:
-        """Runs each segment's repeating unit in turn, so that every attention kind keeps a static mask."""
+        self, x: Float[Array, "B T D"], condition: Float[Array, "B D"], context: AttentionContext, keep: bool = False
+    ) -> tuple[Float[Array, "B T D"], tuple[Float[Array, "L B T D"], Float[Array, "L B T D"]] | None]:
+        """(output of the last block, of every block and before it what its attention mixed, if `keep`).
+
+        Each segment's repeating unit runs in turn, so that every attention kind keeps a static mask.
+        """
         config = self.config
         graphdef, params = nnx.split(self.blocks)
-        layers = params, jnp.asarray(layer_slopes(config.depth)) if config.position == "lookhere" else None
+        scales = self.position.bias_scales(config.depth)
+        layers = params, None if scales is None else jnp.asarray(scales)
         shared = self.shared_adaln(condition) if config.block == "fit" else None
 
         def run_block(kind, layer, x, condition, shared):
-            params, slope = layer
+            params, bias_scale = layer
             scan = config.scan if kind == "ca" else "none"
-            return nnx.merge(graphdef, params)(x, condition, grid, scan, slope, shared)
+            x, mixed = nnx.merge(graphdef, params)(x, condition, context, scan, bias_scale, shared)
+            return x, (mixed, x) if keep else None
 
         if config.remat != "none":
             policy = _REMAT_POLICIES[config.remat]
             run_block = jax.checkpoint(run_block, policy=policy, prevent_cse=not config.scan_layers, static_argnums=0)
 
-        start = 0
+        start, kept = 0, []
         for unit, repeats in attention_kinds(config.block_order, config.depth):
 
             def run_unit(x, layers, unit=unit):
+                outputs = []
                 for i, kind in enumerate(unit):
-                    x = split_batch(run_block(kind, _slice(layers, i), x, condition, shared))
-                return x, None
+                    x, output = run_block(kind, _slice(layers, i), x, condition, shared)
+                    x = split_batch(x)
+                    outputs.append(output)
+                return x, outputs
 
             stop = start + len(unit) * repeats
             units = jax.tree.map(lambda p, a=start, b=stop, n=repeats: p[a:b].reshape(n, -1, *p.shape[1:]), layers)
             if config.scan_layers:
-                x, _ = jax.lax.scan(run_unit, x, units)
+                x, outputs = jax.lax.scan(run_unit, x, units)
+                kept += [_slice(outputs, i)[j] for i in range(repeats) for j in range(len(unit))] if keep else []
             else:
                 for i in range(repeats):
-                    x, _ = run_unit(x, _slice(units, i))
+                    x, outputs = run_unit(x, _slice(units, i))
+                    kept += outputs
             start = stop
-        return x
+        return x, jax.tree.map(lambda *layers: jnp.stack(layers), *kept) if keep else None
 
 
-def _slice(params, index: int):
-    return jax.tree.map(lambda p: p[index], params)
+def _slice(tree, index: int):
+    return jax.tree.map(lambda a: a[index], tree)
 
 
 def stack_blocks(config: ModelConfig, rngs: nnx.Rngs) -> Block:

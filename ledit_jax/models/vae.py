@@ -4,16 +4,14 @@ Architecture of Rombach et al. (arXiv 2112.10752), whose public weights `ledit_j
 B batch, H W height and width in latent cells, f pixels per side of a cell, T tokens, C channels, Z latent channels.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from ledit_jax.config import check_image_size
 from ledit_jax.errors import ConfigError
@@ -188,9 +186,7 @@ class AutoencoderKL(nnx.Module):
 
     Used functionally: `graphdef, params = nnx.split(model, nnx.Param)`, then `nnx.merge` inside `jax.jit`.
 
-    XLA's own account of the temporary memory of the SD sizes at 1024x1024 in float32, compiled for CPU: `decode`
-    3.5 GiB for each image of the batch, `decode_sliced` 3.5 GiB whatever the batch, `decode_tiled` (tile 64)
-    0.9 GiB and `encode` 1.5 GiB for each image.
+    Large images are decoded in parts, see models/vae_parts.py.
     """
 
     def __init__(self, config: VAEConfig, rngs: nnx.Rngs):
@@ -221,56 +217,6 @@ class AutoencoderKL(nnx.Module):
         """
         _check_channels("latents", latents, self.config.latent_channels)
         return self.decoder(self.post_quant_conv(latents)).astype(jnp.float32)
-
-    def decode_sliced(self, latents: Float[Array, "B H W Z"]) -> Float[Array, "B fH fW C"]:
-        """`decode`, one image at a time, so that memory hardly grows with the batch."""
-        return jax.lax.map(lambda latent: self.decode(latent[None])[0], latents)
-
-    def decode_tiled(
-        self, latents: Float[Array, "B H W Z"], tile: int = 64, overlap: int = 16
-    ) -> Float[Array, "B fH fW C"]:
-        """`decode` by square tiles of `tile` cells, cross-faded over at least `overlap` cells.
-
-        An approximation: norms and attention see one tile instead of the image, so brightness and contrast may
-        drift a little between tiles. Equal to `decode` where one tile covers everything. Raises ConfigError unless
-        0 <= overlap < tile.
-        """
-        if not 0 <= overlap < tile:
-            raise ConfigError(f"overlap={overlap} must be at least 0 and less than tile={tile}")
-        B, H, W, Z = latents.shape
-        f, tile_h, tile_w = self.config.downsample, min(tile, H), min(tile, W)
-        rows, row_weights = spread_tiles(H, tile_h, overlap, f)
-        columns, column_weights = spread_tiles(W, tile_w, overlap, f)
-
-        def add_tile(canvas, index):
-            r, c = index
-            crop = jax.lax.dynamic_slice(latents, (0, rows[r], columns[c], 0), (B, tile_h, tile_w, Z))
-            image = self.decode(crop) * (row_weights[r][:, None] * column_weights[c])[..., None]
-            corner = (0, rows[r] * f, columns[c] * f, 0)
-            image += jax.lax.dynamic_slice(canvas, corner, image.shape)
-            return jax.lax.dynamic_update_slice(canvas, image, corner), None
-
-        canvas = jnp.zeros((B, H * f, W * f, self.config.image_channels))
-        r, c = jnp.indices((len(rows), len(columns))).reshape(2, -1)
-        return jax.lax.scan(add_tile, canvas, (r, c))[0]
-
-
-def spread_tiles(
-    length: int, tile: int, overlap: int, scale: int
-) -> tuple[Int[Array, " N"], Float[Array, "N scaled_tile"]]:
-    """The fewest, evenly spread tiles that cover `length` cells: first cells, and weights of their pixels.
-
-    Neighbours overlap by at least `overlap` cells. Weights cross-fade there, and sum to 1 at every pixel.
-    """
-    count = 1 if length <= tile else math.ceil((length - overlap) / (tile - overlap))
-    starts = np.linspace(0, length - tile, count).astype(np.int32)
-    pixels = np.arange(tile * scale) + 0.5
-    window = np.minimum(pixels, tile * scale - pixels)
-    total = np.zeros(length * scale)
-    for start in starts:
-        total[start * scale : (start + tile) * scale] += window
-    weights = [window / total[start * scale : (start + tile) * scale] for start in starts]
-    return jnp.asarray(starts), jnp.asarray(np.stack(weights), jnp.float32)
 
 
 def _check_channels(name: str, x: Array, channels: int) -> None:

@@ -28,7 +28,7 @@ def attention(
     grid: tuple[int, int],
     scan: str = "none",
     causal: Bool[Array, " B"] | None = None,
-    logit_scale: float | Float[Array, ""] = 1.0,
+    logit_scale: float | np.float32 | Float[Array, ""] = 1.0,
     bias: Float[Array, "N T T"] | None = None,
     backend: str = "auto",
 ) -> Float[Array, "B T N K"]:
@@ -60,7 +60,7 @@ def check_backend(backend: str, platform: str, dtype: np.dtype, head_dim: int, h
     if backend in _FUSED and (reason := _OBSTACLES[backend](platform, dtype, head_dim)):
         raise ConfigError(reason)
     if backend in _FUSED and has_bias:
-        raise ConfigError(f"attention backend {backend} takes no bias, which LookHere has: use xla")
+        raise ConfigError(f"attention backend {backend} takes no bias on the logits, and this model has one: use xla")
 
 
 def choose_backend(platform: str, num_tokens: int, dtype: np.dtype, head_dim: int, has_bias: bool = False) -> str:

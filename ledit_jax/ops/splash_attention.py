@@ -20,6 +20,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
 from ledit_jax.ops.scan_masks import SCANS, visible_blocks
+from ledit_jax.parallel.mesh import BATCH_AXES, TENSOR
 
 # What hides a logit: finite, and far below any real one.
 _HIDDEN = -0.7 * float(np.finfo(np.float32).max)
@@ -52,7 +53,7 @@ def splash_attention(
     grid: tuple[int, int],
     scan: str,
     causal: Bool[Array, " B"] | None,
-    scale: float | Float[Array, ""],
+    scale: float | np.float32 | Float[Array, ""],
     interpret: bool = False,
 ) -> Float[Array, "B T N K"]:
     """As `ledit_jax.ops.attention.attention`, with `scale` on the logits in all; `interpret` runs it without a TPU.
@@ -185,10 +186,10 @@ def _over_mesh(run: Callable, shape: tuple[int, ...]) -> Callable:
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1 or mesh.are_all_axes_manual:
         return run
-    batch = tuple(axis for axis in ("data", "fsdp") if axis in mesh.axis_names)
+    batch = tuple(axis for axis in BATCH_AXES if axis in mesh.axis_names)
     if shape[0] % math.prod(mesh.shape[axis] for axis in batch):
         batch = ()
-    heads = "tensor" if shape[2] % mesh.shape.get("tensor", shape[2] + 1) == 0 else None
+    heads = TENSOR if shape[2] % mesh.shape.get(TENSOR, shape[2] + 1) == 0 else None
 
     def sharded(q, k, v, cells):
         spec = P(batch, None, heads, None)

@@ -8,8 +8,7 @@ import jax
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Shaped
 
-BATCH_AXES = ("data", "fsdp")
-"""Mesh axes that the batch is split over."""
+from ledit_jax.parallel.mesh import BATCH_AXES
 
 
 def split_batch(x: Shaped[Array, " B *rest"]) -> Shaped[Array, " B *rest"]:

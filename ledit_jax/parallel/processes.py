@@ -1,19 +1,23 @@
 """Several processes as one run: how they find each other, which of them speaks, and how they stop together."""
 
+import json
 import logging
 import os
 import socket
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from ledit_jax.errors import ConfigError, StartTimeout
+from ledit_jax.errors import CheckpointError, ConfigError, DataError, LEDiTError, OutputError, StartTimeout
 
-_FLAGS = ("coordinator_address", "num_processes", "process_id")
+T = TypeVar("T")
+
+_ARGUMENTS = ("coordinator_address", "num_processes", "process_id")
 # Launchers say here how many tasks they started. For one task jax would join it to itself and, on GPUs, hide all
 # devices but the first.
 _TASK_COUNTS = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
@@ -32,7 +36,7 @@ def start_processes(
     timeout: seconds to wait for all to arrive. Raises StartTimeout if they do not, and ConfigError for arguments
     that cannot be.
     """
-    given = dict(zip(_FLAGS, (coordinator_address, num_processes, process_id), strict=True))
+    given = dict(zip(_ARGUMENTS, (coordinator_address, num_processes, process_id), strict=True))
     options = {name: value for name, value in given.items() if value is not None}
     if options:
         _check(given)
@@ -51,25 +55,54 @@ def is_main_process() -> bool:
     return jax.process_index() == 0
 
 
-def check_shared(folder: Path) -> None:
-    """Raises ConfigError, in every process, unless all of them see the same `folder` and can write there."""
-    token = np.frombuffer(os.urandom(8), np.uint8)
-    token = multihost_utils.broadcast_one_to_all(token)
-    mark = folder / f".shared-{token.tobytes().hex()}"
+def gather_json(value: Any) -> list[Any]:
+    """Every process's value, which JSON can hold, in the order of their indices; all of them must call it."""
+    if jax.process_count() == 1:
+        return [value]
+    text = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    lengths = multihost_utils.process_allgather(np.int32(text.size))
+    padded = np.zeros(int(lengths.max()), np.uint8)
+    padded[: text.size] = text
+    rows = multihost_utils.process_allgather(padded)
+    return [json.loads(row[:length].tobytes()) for row, length in zip(rows, lengths, strict=True)]
+
+
+def main_process_first(action: Callable[[], T]) -> T | None:
+    """What `action` returns in the main process, and None in the others, which wait until it is done.
+
+    What it raises there, all raise: an error of ours as it is, another one as a LEDiTError.
+    """
+    value, failure = None, None
     if is_main_process():
-        mark.touch()
-    multihost_utils.sync_global_devices("mark of a shared folder")
-    seen = np.atleast_1d(multihost_utils.process_allgather(np.bool_(mark.exists())))
+        try:
+            value = action()
+        except Exception as error:
+            failure = error
+    told = gather_json(failure and [type(failure).__name__, str(failure)])[0]
+    if failure is not None:
+        raise failure
+    if told is not None:
+        kinds = {kind.__name__: kind for kind in (ConfigError, DataError, OutputError, CheckpointError)}
+        name, message = told
+        raise kinds[name](message) if name in kinds else LEDiTError(f"process 0 failed: {name}: {message}")
+    return value
+
+
+def check_shared(folder: Path) -> None:
+    """Raises OutputError, in every process, unless all of them see the same `folder` and can write there."""
+    mark = folder / f".shared-{gather_json(os.urandom(8).hex())[0]}"
+    main_process_first(mark.touch)
+    seen = gather_json(mark.exists())
     if is_main_process():
         mark.unlink()
-    if not seen.all():
-        raise ConfigError(
-            f"--workdir={folder} is not the same folder for all processes: process {int(seen.argmin())} does not see "
+    if not all(seen):
+        raise OutputError(
+            f"{folder} is not the same folder for all processes: process {seen.index(False)} does not see "
             "what process 0 writes there; use a file system that all of them mount"
         )
 
 
-def shard_arrays(tree: Any, sharding: jax.sharding.NamedSharding) -> Any:
+def shard_arrays(tree: Any, sharding: jax.sharding.Sharding) -> Any:
     """Arrays laid out over the devices of all processes, each of which has the same whole arrays, or their parts."""
 
     def place(array: Any) -> jax.Array:
@@ -88,16 +121,16 @@ def gather(array: jax.Array) -> np.ndarray:
 
 
 def _check(given: dict[str, Any]) -> None:
-    missing = [f"--{name}" for name, value in given.items() if value is None]
+    missing = [name for name, value in given.items() if value is None]
     if missing:
-        have = ", ".join(f"--{name}={value}" for name, value in given.items() if value is not None)
+        have = ", ".join(f"{name}={value}" for name, value in given.items() if value is not None)
         raise ConfigError(f"{have} without {' and '.join(missing)}: give all three, or none to have them detected")
     address, count, index = given.values()
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise ConfigError(f"--coordinator_address={address} must be host:port, as in 10.0.0.1:8476")
+        raise ConfigError(f"coordinator_address={address} must be host:port, as in 10.0.0.1:8476")
     if count < 1 or not 0 <= index < count:
-        raise ConfigError(f"--process_id={index} of --num_processes={count}: use 0 to {max(count - 1, 0)}")
+        raise ConfigError(f"process_id={index} of num_processes={count}: use 0 to {max(count - 1, 0)}")
 
 
 def _initialize(options: dict[str, Any], timeout: int) -> Exception | None:
@@ -124,18 +157,18 @@ def _initialize(options: dict[str, Any], timeout: int) -> Exception | None:
 def _why_late(options: dict[str, Any], timeout: int) -> str:
     if not options:
         return f"the other processes of this job did not all arrive within {timeout} s: look at their logs"
-    address, count, index = (options[name] for name in _FLAGS)
+    address, count, index = (options[name] for name in _ARGUMENTS)
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
     except OSError as error:
         return (
-            f"--coordinator_address={address} could not be reached within {timeout} s ({error.strerror or error}): "
+            f"coordinator_address={address} could not be reached within {timeout} s ({error.strerror or error}): "
             "is process 0 running there, and is the port open?"
         )
     return (
-        f"process {index} waited {timeout} s at {address} and not all of --num_processes={count} arrived: "
-        "start every process, each with a --process_id of its own"
+        f"process {index} waited {timeout} s at {address} and not all of num_processes={count} arrived: "
+        "start every process, each with a process_id of its own"
     )
 
 

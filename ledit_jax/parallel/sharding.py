@@ -1,61 +1,47 @@
-"""Where arrays live: the device mesh, and one table from parameter names to how they are split over it.
+"""Where arrays live on the mesh: one table from parameter names to how they are split, and who holds which samples.
 
 XLA's partitioner does the rest. Parameters, their EMA and the optimiser's moments share names, so they share rules.
 """
 
+import math
 import re
 from typing import Any
 
 import jax
-import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from ledit_jax.config import Config, MeshConfig
+from ledit_jax.config import Config
 from ledit_jax.errors import ConfigError
-from ledit_jax.parallel.placement import BATCH_AXES
-
-AXES = ("data", "fsdp", "tensor")
+from ledit_jax.parallel.mesh import BATCH_AXES, FSDP, TENSOR
 
 # First match wins; a parameter of the stacked blocks has the layers as its leading axis. Kernels are split over
 # fsdp on one side and over tensor on the other, columns first and rows next, so that a pair of them needs one
-# reduction. What is small stays whole.
+# reduction. What no rule matches stays whole, and so has to be small.
 _RULES: tuple[tuple[str, P], ...] = (
-    (r"blocks/(attn/qkv|mlp/fc1|mlp/gate|adaln|adaln/down)/kernel", P(None, "fsdp", "tensor")),
-    (r"blocks/(attn/proj|mlp/fc2|adaln/up)/kernel", P(None, "tensor", "fsdp")),
-    (r"blocks/(attn/qkv|mlp/fc1|mlp/gate|adaln|adaln/down)/bias", P(None, "tensor")),
-    (r"(final_layer/adaln|shared_adaln|timestep_embed/fc2)/kernel", P("fsdp", "tensor")),
-    (r"(patch_embed|timestep_embed/fc1)/kernel|label_embed/embedding", P(None, "fsdp")),
-    (r"conv/kernel", P(None, None, None, "fsdp")),
-    (r"", P()),
+    (r"blocks/(attn/qkv|mlp/fc1|mlp/gate|adaln|adaln/down)/kernel", P(None, FSDP, TENSOR)),
+    (r"blocks/(attn/proj|mlp/fc2|adaln/up)/kernel", P(None, TENSOR, FSDP)),
+    (r"blocks/(attn/qkv|mlp/fc1|mlp/gate|adaln|adaln/down)/bias", P(None, TENSOR)),
+    (r"(final_layer/adaln|shared_adaln|timestep_embed/fc2)/kernel", P(FSDP, TENSOR)),
+    (r"(patch_embed|timestep_embed/fc1)/kernel|label_embed/embedding", P(None, FSDP)),
+    (r"conv/kernel", P(None, None, None, FSDP)),
+    (r"position_table", P(None, None, FSDP)),
 )
-
-
-def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Mesh:
-    """Mesh with axes data, fsdp and tensor. Raises ConfigError if the sizes do not multiply to the device count."""
-    devices = jax.devices() if devices is None else devices
-    sizes = [getattr(config, axis) for axis in AXES]
-    shown = ", ".join(f"mesh.{axis}={size}" for axis, size in zip(AXES, sizes, strict=True))
-    if sizes.count(-1) > 1 or any(size == 0 or size < -1 for size in sizes):
-        raise ConfigError(f"{shown}: sizes are positive, and at most one may be -1 (what is left of the devices)")
-    known = int(np.prod([size for size in sizes if size != -1]))
-    if len(devices) % known or (-1 not in sizes and known != len(devices)):
-        raise ConfigError(f"{shown}: the sizes must multiply to the {len(devices)} devices there are")
-    sizes = [len(devices) // known if size == -1 else size for size in sizes]
-    return Mesh(np.asarray(devices).reshape(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+_LARGE = 2**20
+"""Elements from which on an array must have a rule, where weights are split."""
 
 
 def check_divisibility(config: Config, mesh: Mesh) -> None:
     """Raises ConfigError if the mesh does not divide the batch or the network's width."""
-    batch_ways = mesh.shape["data"] * mesh.shape["fsdp"]
+    ways = _batch_ways(mesh)
     micro_batch = config.train.batch_size // config.train.accumulation_steps
-    if micro_batch % batch_ways:
+    if micro_batch % ways:
         raise ConfigError(
             f"train.batch_size={config.train.batch_size} / train.accumulation_steps={config.train.accumulation_steps} "
-            f"is not a multiple of mesh.data x mesh.fsdp = {batch_ways}: use a multiple of "
-            f"{batch_ways * config.train.accumulation_steps}"
+            f"is not a multiple of mesh.data x mesh.fsdp = {ways}: use a multiple of "
+            f"{ways * config.train.accumulation_steps}"
         )
-    for axis in ("fsdp", "tensor"):
+    for axis in (FSDP, TENSOR):
         if config.model.width % mesh.shape[axis]:
             raise ConfigError(f"model.width={config.model.width} is not a multiple of mesh.{axis}={mesh.shape[axis]}")
 
@@ -63,24 +49,61 @@ def check_divisibility(config: Config, mesh: Mesh) -> None:
 def shardings(mesh: Mesh, tree: Any) -> Any:
     """NamedSharding for each leaf of a tree of (abstract) arrays: parameters, or a train state that holds some.
 
-    Raises ConfigError for an array that the mesh does not divide.
+    On a mesh without the axes fsdp and tensor (`data_mesh`) all are whole. Raises ConfigError for an array that the
+    mesh does not divide, and for a large one that no rule matches.
     """
+    has_axes = {FSDP, TENSOR} <= set(mesh.axis_names)
+    is_split = has_axes and mesh.shape[FSDP] * mesh.shape[TENSOR] > 1
 
     def rule(path, leaf) -> NamedSharding:
         name = "/".join(str(getattr(key, "key", getattr(key, "name", key))) for key in path)
-        spec = next(spec for pattern, spec in _RULES if re.search(pattern, name))
+        rules = (spec for pattern, spec in _RULES if re.search(pattern, name))
+        # Counters beside the parameters (an optimiser's step) have no rule, or fewer axes than it.
+        spec = next((spec for spec in rules if len(spec) <= len(leaf.shape)), None)
+        if spec is None and is_split and math.prod(leaf.shape) >= _LARGE:
+            raise ConfigError(
+                f"{name} {leaf.shape} is large and would lie whole on every device, since no rule says how to split "
+                "it: add one to the table in ledit_jax/parallel/sharding.py"
+            )
+        if spec is None or not has_axes:
+            return NamedSharding(mesh, P())
         for side, axis in zip(leaf.shape, spec, strict=False):
             if axis is not None and side % mesh.shape[axis]:
                 raise ConfigError(
                     f"mesh.{axis}={mesh.shape[axis]} does not divide {side}, a side of {name} {leaf.shape}: "
                     f"use a mesh.{axis} that does"
                 )
-        # Counters beside the parameters (an optimiser's step) match no pattern but the last.
-        return NamedSharding(mesh, spec if len(spec) <= len(leaf.shape) else P())
+        return NamedSharding(mesh, spec)
 
     return jax.tree_util.tree_map_with_path(rule, tree)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Batches are split over data and fsdp along their first axis."""
-    return NamedSharding(mesh, P(BATCH_AXES))
+    """Batches are split along their first axis, over data and (where the mesh has it) fsdp."""
+    return NamedSharding(mesh, P(tuple(axis for axis in BATCH_AXES if axis in mesh.axis_names)))
+
+
+def batch_share(mesh: Mesh, process_index: int | None = None) -> tuple[int, int]:
+    """(index, count) of the equal parts of a batch: which one a process (this one by default) loads, and of how many.
+
+    Processes whose devices hold the same samples, as those do that a tensor axis spans, have the same part and must
+    load the same samples. Raises ConfigError, in every process, for a mesh whose processes hold unequal parts.
+    """
+    ways = _batch_ways(mesh)
+    held: dict[int, set[int]] = {}
+    for device, (part,) in batch_sharding(mesh).devices_indices_map((ways,)).items():
+        held.setdefault(device.process_index, set()).add(part.start or 0)
+    shares = sorted({tuple(sorted(parts)) for parts in held.values()})
+    if len({len(share) for share in shares}) > 1 or sum(map(len, shares)) != ways:
+        shown = ", ".join(f"mesh.{axis}={size}" for axis, size in mesh.shape.items())
+        per_process = mesh.size // len(held)
+        raise ConfigError(
+            f"{shown}: the batch does not fall into equal parts for the {len(held)} processes of {per_process} devices "
+            f"each: use a mesh.{TENSOR} that divides {per_process} or is a multiple of it"
+        )
+    own = held[jax.process_index() if process_index is None else process_index]
+    return shares.index(tuple(sorted(own))), len(shares)
+
+
+def _batch_ways(mesh: Mesh) -> int:
+    return math.prod(mesh.shape[axis] for axis in BATCH_AXES if axis in mesh.axis_names)

@@ -4,23 +4,25 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, PyTree, UInt8
 
 from ledit_jax.config import Config, SampleConfig
-from ledit_jax.diffusion.guidance import guidance_mask
-from ledit_jax.diffusion.samplers import sample_keys, sample_noise
+from ledit_jax.diffusion import Process, guidance_mask, make_process, sample_keys, sample_noise
 from ledit_jax.errors import ConfigError
-from ledit_jax.models.functional import Params, make_apply
+from ledit_jax.models import Network, Params, make_apply, make_network
 from ledit_jax.models.vae import AutoencoderKL
-from ledit_jax.ops.attention import attention_scale
+from ledit_jax.models.vae_parts import decode_in_parts
+from ledit_jax.parallel.mesh import data_mesh
 from ledit_jax.parallel.processes import gather, shard_arrays
+from ledit_jax.parallel.sharding import batch_sharding
 from ledit_jax.progress import progress_bar
 from ledit_jax.sampling.denoising import make_denoising_step
 from ledit_jax.weights import load_vae, load_weights
@@ -29,18 +31,18 @@ from ledit_jax.weights import load_vae, load_weights
 def load_model(checkpoint: str | Path, weights: str = "ema") -> tuple[Callable[..., jax.Array], Config]:
     """(model, config) of a checkpoint; weights is "ema" or "params".
 
-    `model(x, t, y)` takes x float [B, H, W, C], timesteps int [B] in 0 .. 999 and labels int [B], and returns
-    [B, H, W, 2C]: noise, then the variance's interpolation. Keywords: `logit_scale` (attention scaling).
-    Raises CheckpointError for a folder that is missing, half-written or damaged.
+    `model(x, t, y)` takes x float [B, H, W, C], times [B] (0 .. 999 for DiT's diffusion) and labels int [B]. It
+    returns what the process predicts: for DiT's, [B, H, W, 2C], noise and then the variance's interpolation.
     """
     params, config, _ = load_weights(checkpoint, weights)
-    config = with_any_backend(config)
-    apply = jax.jit(make_apply(config), static_argnames=("dilation", "rope_method"))
-    return functools.partial(apply, params), config
+    config = config.for_any_device()
+    unscaled = dataclasses.replace(config.sample, rope_method="plain", attention_scaling=False)
+    network = make_network(config, make_process(config)).for_sampling(unscaled)
+    return functools.partial(jax.jit(make_apply(network)), params), config
 
 
 class LEDiTPipeline:
-    """Class-conditional sampling at any size that the model's granularity divides."""
+    """Conditional sampling at any size that the model's granularity divides."""
 
     def __init__(
         self,
@@ -48,23 +50,27 @@ class LEDiTPipeline:
         params: Params,
         vae: AutoencoderKL | None = None,
         devices: Sequence[jax.Device] | None = None,
+        network: Network | None = None,
+        process: Process | None = None,
     ):
         """params and vae: as `load_weights` and `load_vae` return them.
 
         Samples are spread over `devices`, by default all there are: with several processes, each of them then makes
-        the same calls and gets all images.
+        the same calls and gets all images. network and process: in the place of those that the config describes.
 
         Raises ConfigError for a model of latents without a vae, or with one of another shape of latents.
         """
         if vae is None and config.autoencoder.kind != "none":
             raise ConfigError(
-                "this model makes latents, and decoding them needs a VAE: give --vae (sample.py), vae (from Python) "
-                "or autoencoder.checkpoint (train.py), a VAE checkpoint of ours"
+                "this model makes latents, and decoding them needs a VAE checkpoint of ours: give vae, or name one in "
+                "autoencoder.checkpoint"
             )
         if vae is not None:
             _check_vae(vae, config)
         self.config = config
-        self.mesh = Mesh(np.asarray(devices or jax.devices()), ("data",))
+        self.process = process or make_process(config)
+        self.network = network or make_network(config, self.process)
+        self.mesh = data_mesh(devices or jax.devices())
         self.vae = None
         if vae is not None:
             graphdef, state = nnx.split(vae)
@@ -91,57 +97,45 @@ class LEDiTPipeline:
         ConfigError for another one.
         """
         params, config, _ = load_weights(checkpoint, weights)
-        config = with_any_backend(config)
+        config = config.for_any_device()
         if dtype is not None:
-            settings = config.to_dict()
-            settings["model"]["dtype"] = dtype
-            config = Config.from_dict(settings)
+            config = config.replaced("model", dtype=dtype)
         vae = vae or config.autoencoder.checkpoint
         return cls(config, params, load_vae(vae) if vae else None, devices)
 
     def __call__(
         self,
-        class_labels: Sequence[int],
+        condition: Sequence[Any],
         height: int | None = None,
         width: int | None = None,
         num_steps: int | None = None,
         cfg_scale: float | None = None,
         seed: int = 0,
         *,
-        sampler: str | None = None,
-        cfg_channels: str | None = None,
-        cfg_interval: tuple[float, float] | None = None,
-        attention_scaling: bool | None = None,
-        rope_method: str | None = None,
+        options: SampleConfig | None = None,
         batch_size: int = 64,
         progress: str | None = None,
-    ) -> UInt8[np.ndarray, "B H W C"]:
-        """Images of the given classes, uint8 [B, height, width, C] (C 3, or 1 for a grey model).
+    ) -> UInt8[np.ndarray, "B height width C"]:
+        """Images of the given classes, or of what else the network's condition takes; C is 3, or 1 for a grey model.
 
-        See `batches` for seed, batch_size, progress and errors, and SampleConfig for the sampler's settings, which
-        come from the checkpoint's config where they are None.
+        num_steps and cfg_scale replace those of `options`, which are by default the checkpoint's. For the rest see
+        `batches`.
         """
-        options = self.options(
-            sampler=sampler,
-            num_steps=num_steps,
-            cfg_scale=cfg_scale,
-            cfg_channels=cfg_channels,
-            cfg_interval=cfg_interval,
-            attention_scaling=attention_scaling,
-            rope_method=rope_method,
-        )
+        options = self.options(options, num_steps=num_steps, cfg_scale=cfg_scale)
         batches = self.batches(
-            class_labels, height, width, options=options, seed=seed, batch_size=batch_size, progress=progress
+            condition, height, width, options=options, seed=seed, batch_size=batch_size, progress=progress
         )
         return np.concatenate(list(batches))
 
-    def options(self, **overrides: object) -> SampleConfig:
-        """The checkpoint's sampling settings with the given SampleConfig fields replaced; None replaces nothing."""
-        return sample_options(self.config, **overrides)
+    def options(self, options: SampleConfig | None = None, **overrides: object) -> SampleConfig:
+        """Sampling settings, by default the checkpoint's, with the given fields replaced; None replaces nothing."""
+        chosen = {name: value for name, value in overrides.items() if value is not None}
+        config = self.config if options is None else dataclasses.replace(self.config, sample=options)
+        return config.replaced("sample", **chosen).sample
 
     def batches(
         self,
-        class_labels: Sequence[int],
+        condition: Sequence[Any],
         height: int | None = None,
         width: int | None = None,
         *,
@@ -149,36 +143,51 @@ class LEDiTPipeline:
         seed: int = 0,
         batch_size: int = 64,
         progress: str | None = None,
-    ) -> Iterator[UInt8[np.ndarray, "B H W C"]]:
+    ) -> Iterator[UInt8[np.ndarray, "B height width C"]]:
         """Images batch by batch, for more of them than memory holds.
 
-        Sizes are in pixels, by default the training size. Image i is a function of (seed, i) alone, whatever the
-        batch size and the number of devices. progress: the caption of a progress bar; None shows none. Raises
-        ConfigError, before anything runs, for a label or a size that cannot be.
+        condition: one value for each image, such as a class. Sizes are in pixels, by default the training size. Image
+        i is a function of (seed, i) alone, whatever the batch size and the number of devices. progress: the caption
+        of a progress bar; None shows none. Raises ConfigError, before anything runs, for a condition, a size or options
+        that cannot be.
         """
-        labels = self.check(class_labels, height, width)
-        batch_size = -(-min(batch_size, len(labels)) // self.mesh.size) * self.mesh.size
-        return self._generate(labels, height, width, options, seed, batch_size, progress)
+        parsed = self.check(condition, height, width)
+        self.denoising_step(height, width, options)
+        count = len(condition)
+        batch_size = -(-min(batch_size, count) // self.mesh.size) * self.mesh.size
+        return self._generate(parsed, count, height, width, options, seed, batch_size, progress)
 
-    def check(self, class_labels: Sequence[int], height: int | None, width: int | None) -> Int[np.ndarray, " B"]:
-        """The labels as an array. Raises ConfigError for a label or a size, in pixels, that cannot be."""
+    def check(self, condition: Sequence[Any], height: int | None, width: int | None) -> PyTree[np.ndarray]:
+        """The condition as arrays. Raises ConfigError for one, or for a size in pixels, that cannot be."""
         self.config.latent_shape(height, width)
-        return _check_labels(class_labels, self.config.model.num_classes)
+        return self.network.condition.parse(condition)
 
-    def _generate(self, labels, height, width, options, seed, batch_size, progress):
-        steps = options.num_steps * -(-len(labels) // batch_size)
-        # Seconds between updates of the bar. Somebody watches a terminal or a notebook; a log wants few lines.
+    def denoising_step(self, height: int | None, width: int | None, options: SampleConfig):
+        """(sampler, compiled step) for a size in pixels, see `make_denoising_step`."""
+        return make_denoising_step(
+            self.network.for_sampling(options),
+            self.process,
+            self.mesh,
+            options.sampler,
+            options.num_steps,
+            self.config.num_tokens(height, width),
+            options.cfg_channels,
+        )
+
+    def _generate(self, condition, count, height, width, options, seed, batch_size, progress):
+        steps = options.num_steps * -(-count // batch_size)
         with progress_bar(progress, steps, "step", disable=progress is None) as bar:
-            for start in range(0, len(labels), batch_size):
-                batch = labels[start : start + batch_size]
+            for start in range(0, count, batch_size):
                 # The last batch is filled up, so that one compiled program serves all.
-                padded, indices = np.resize(batch, batch_size), start + np.arange(batch_size)
-                latents = self.sample_latents(padded, indices, height, width, options, seed, bar.update)
-                yield self.decode(latents)[: len(batch)]
+                indices = start + np.arange(batch_size)
+                places = start + np.arange(batch_size) % (min(start + batch_size, count) - start)
+                batch = jax.tree.map(lambda values, places=places: values[places], condition)
+                latents = self.sample_latents(batch, indices, height, width, options, seed, bar.update)
+                yield self.decode(latents)[: count - start]
 
     def sample_latents(
         self,
-        labels: np.ndarray,
+        condition: PyTree[np.ndarray],
         indices: np.ndarray,
         height: int | None,
         width: int | None,
@@ -187,22 +196,15 @@ class LEDiTPipeline:
         on_step: Callable[[int], object] = lambda n: None,
     ) -> Float[Array, "B H W C"]:
         """Runs one batch through the sampler on the host's loop; `on_step(1)` is called after each step."""
-        shape = self.config.latent_shape(height, width)
-        tokens = self.config.num_tokens(height, width), self.config.num_tokens()
-        logit_scale = attention_scale(*tokens) if options.attention_scaling else 1.0
-        sampler, step_fn = make_denoising_step(
-            self.config, self.mesh, options.sampler, options.num_steps, options.cfg_channels, options.rope_method
-        )
-        is_guided = guidance_mask(sampler.timesteps, options.cfg_interval, self.config.diffusion.num_timesteps)
+        sampler, step_fn = self.denoising_step(height, width, options)
+        is_guided = guidance_mask(sampler.times, options.cfg_interval, self.process.end_time)
         is_guided &= options.cfg_scale != 1.0
 
-        indices, labels = shard_arrays((indices, labels), NamedSharding(self.mesh, P("data")))
+        indices, condition = shard_arrays((indices, condition), batch_sharding(self.mesh))
         keys = sample_keys(seed, indices)
-        state = sampler.init(sample_noise(keys, shape))
+        state = sampler.init(sample_noise(keys, self.config.latent_shape(height, width)))
         for step in range(sampler.num_steps):
-            state = step_fn(
-                self.params, state, step, keys, labels, options.cfg_scale, logit_scale, bool(is_guided[step])
-            )
+            state = step_fn(self.params, state, step, keys, condition, options.cfg_scale, bool(is_guided[step]))
             # Waiting here keeps the bar honest and costs nothing: a step outlasts its dispatch by far.
             jax.block_until_ready(state)
             on_step(1)
@@ -215,22 +217,9 @@ class LEDiTPipeline:
         return gather(jnp.clip(127.5 * latents + 128.0, 0, 255).astype(jnp.uint8))
 
 
-def sample_options(config: Config, **overrides: object) -> SampleConfig:
-    """A config's sampling settings with the given SampleConfig fields replaced; None replaces nothing."""
-    settings = config.to_dict()
-    settings["sample"] |= {name: value for name, value in overrides.items() if value is not None}
-    return Config.from_dict(settings).sample
-
-
 @functools.partial(jax.jit, static_argnums=0)
 def _decode_latents(graphdef, state, latents):
-    # One image at a time: at 1024x1024 the decoder takes gigabytes for each.
-    return nnx.merge(graphdef, state).decode_sliced(latents)
-
-
-def with_any_backend(config: Config) -> Config:
-    """The config with the attention backend left open: a model trained with a TPU's kernel samples anywhere."""
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, attention="auto"))
+    return decode_in_parts(nnx.merge(graphdef, state), latents)
 
 
 def _check_vae(vae: AutoencoderKL, config: Config) -> None:
@@ -241,13 +230,3 @@ def _check_vae(vae: AutoencoderKL, config: Config) -> None:
             f"the VAE downsamples by {found[0]} to {found[1]} channels, and this model's latents are downsampled by "
             f"{needed[0]} with {needed[1]} channels: give the VAE that it was trained with"
         )
-
-
-def _check_labels(labels: Sequence[int], num_classes: int) -> np.ndarray:
-    labels = np.asarray(labels, np.int32)
-    if labels.ndim != 1 or not labels.size:
-        raise ConfigError(f"class_labels={labels.tolist()} must be a list of one or more class numbers")
-    wrong = labels[(labels < 0) | (labels >= num_classes)]
-    if wrong.size:
-        raise ConfigError(f"class label {wrong[0]} is out of range: this model's classes are 0 to {num_classes - 1}")
-    return labels

@@ -8,7 +8,6 @@ import dataclasses
 import importlib.metadata
 import json
 import logging
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +17,12 @@ import jax
 import numpy as np
 
 from ledit_jax.config import SampleConfig
-from ledit_jax.files import write_json
+from ledit_jax.files import recipe_path, write_json
 from ledit_jax.parallel.processes import is_main_process
 from ledit_jax.progress import progress_bar
 from ledit_jax.sampling.pipeline import LEDiTPipeline
-from ledit_jax.sampling.shards import WAIT, Shards, agree
-from ledit_jax.sampling.writers import make_writer, recipe_path
+from ledit_jax.sampling.shards import WAIT, SampleShards, open_shards
+from ledit_jax.sampling.writers import open_writer
 
 _log = logging.getLogger(__name__)
 
@@ -80,10 +79,9 @@ def write_grid(
         for _ in batches:
             pass
         return
-    writer = make_writer(out, recipe.num_samples, columns, overwrite)
-    for images in batches:
-        writer.write(images)
-    writer.close()
+    with open_writer(out, recipe.num_samples, columns, overwrite) as write:
+        for images in batches:
+            write(images)
 
 
 def write_samples(
@@ -93,14 +91,14 @@ def write_samples(
 
     Called by every process of a run, each with a pipeline over its own devices; they need one file system. Goes on
     with what an earlier call with the same recipe left. batch_size: images at a time on each device. Raises
-    ConfigError for an `out` that exists (unless `overwrite`) or has shards of another recipe, and as
+    OutputError for an `out` that exists (unless `overwrite`) or has shards of another recipe, and errors as
     `LEDiTPipeline.batches` does.
     """
     out = Path(out)
     labels = pipeline.check(recipe.choose_labels(), recipe.height, recipe.width)
-    shards = agree(lambda: Shards.open(out, recipe.to_dict(), batch_size * pipeline.mesh.size, overwrite), out)
+    shards = open_shards(out, recipe.to_dict(), batch_size * pipeline.mesh.size, overwrite)
     mine = range(jax.process_index(), shards.count, jax.process_count())
-    todo = [index for index in mine if not shards.path(index).exists()]
+    todo = shards.missing(mine)
     total, left = (sum(len(shards.range(index)) for index in indices) for indices in (mine, todo))
     if left < total:
         _log.info("%d of %d images are there already", total - left, total)
@@ -129,15 +127,16 @@ def _draw(pipeline: LEDiTPipeline, recipe: Recipe, labels: np.ndarray, indices: 
     return np.concatenate(batches)[: len(indices)]
 
 
-def _assemble(shards: Shards, out: Path, recipe: Recipe) -> None:
+def _assemble(shards: SampleShards, out: Path, recipe: Recipe) -> None:
     """Streams the shards into place, one in memory at a time, and removes them."""
     versions = {name: importlib.metadata.version(name) for name in ("jax", "flax", "numpy")}
-    writer = make_writer(out, shards.num_samples, columns=1, overwrite=True)
-    with progress_bar("assemble", shards.num_samples, "image") as bar:
+    with (
+        open_writer(out, shards.num_samples, columns=1, overwrite=True) as write,
+        progress_bar("assemble", shards.num_samples, "image") as bar,
+    ):
         for index in range(shards.count):
-            images = np.load(shards.path(index))
-            writer.write(images)
+            images = shards.read(index)
+            write(images)
             bar.update(len(images))
-    write_json(recipe_path(out), recipe.to_dict() | {"versions": versions})
-    writer.close()
-    shutil.rmtree(shards.folder)
+        write_json(recipe_path(out), recipe.to_dict() | {"versions": versions})
+    shards.remove()

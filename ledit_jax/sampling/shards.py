@@ -1,9 +1,7 @@
-"""A run of images on disk in equal parts, each whole or not there, which several processes fill side by side."""
+"""A run of samples on disk in equal shards, which several processes fill side by side."""
 
-import json
-import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,112 +10,88 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jaxtyping import UInt8
 
-from ledit_jax.errors import ConfigError
-from ledit_jax.files import whole_file, write_json
+from ledit_jax.errors import LEDiTError, OutputError
+from ledit_jax.files import PieceFolder
 from ledit_jax.parallel.processes import is_main_process
 from ledit_jax.progress import progress_bar
 from ledit_jax.sampling.writers import check_out
 
 WAIT = 0.2
 """Seconds between looks at what other processes have done."""
+_NOTE = "recipe.json"
 
 
-def agree(open_shards: "Callable[[], Shards]", out: Path) -> "Shards":
-    """Process 0 prepares the folder; what it refuses, all refuse, and all must see the folder."""
-    shards, failure = None, None
-    if is_main_process():
-        try:
-            shards = open_shards()
-        except ConfigError as error:
-            failure = error
-    if jax.process_count() > 1:
-        size = multihost_utils.broadcast_one_to_all(np.int64(shards.size if shards else 0))
-        if failure is None and not size:
-            raise ConfigError(f"--out={out} was refused by process 0: see its message")
-        if failure is None and not is_main_process():
-            shards = Shards.read(out)
-        seen = multihost_utils.process_allgather(np.bool_(failure is not None or shards is not None))
-        if not np.all(seen):
-            raise ConfigError(f"--out={out} is not seen by all processes: use a file system that all of them mount")
-    if failure is not None:
-        raise failure
-    return shards
+class SampleShards:
+    """A folder with one .npy for each run of `size` samples."""
 
-
-class Shards:
-    """A folder with one .npy for each run of `size` images."""
-
-    def __init__(self, folder: Path, num_samples: int, size: int):
-        self.folder, self.num_samples, self.size = folder, num_samples, size
+    def __init__(self, pieces: PieceFolder):
+        self.folder = pieces.folder
+        self.num_samples: int = pieces.settings["recipe"]["num_samples"]
+        self.size: int = pieces.settings["shard_size"]
+        self._pieces = pieces
+        self._names = [f"{index:06d}.npy" for index in range(-(-self.num_samples // self.size))]
 
     @property
     def count(self) -> int:
         """How many shards there are when all are."""
-        return -(-self.num_samples // self.size)
+        return len(self._names)
 
-    @classmethod
-    def open(cls, out: Path, recipe: dict[str, Any], size: int, overwrite: bool) -> "Shards":
-        """The folder of an earlier run with this recipe, or a new one."""
-        folder = _folder(out)
-        earlier = _read_json(folder / "recipe.json")
-        if earlier is not None and earlier["recipe"] == recipe:
-            return cls(folder, recipe["num_samples"], earlier["shard_size"])
-        if earlier is not None and not overwrite:
-            there = earlier["recipe"]
-            differ = [f"{k}={there.get(k)} there, {v} here" for k, v in recipe.items() if there.get(k) != v]
-            raise ConfigError(
-                f"{folder} holds the samples of another recipe ({'; '.join(differ)}): give the flags of that run to go "
-                "on with it, another --out, or --overwrite to start anew"
-            )
-        check_out(out, overwrite)
-        if earlier is None and folder.exists() and any(folder.iterdir()):
-            raise ConfigError(
-                f"{folder} is where samples are kept while they are drawn, and holds other things: move it"
-            )
-        try:
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
-            write_json(folder / "recipe.json", {"recipe": recipe, "shard_size": size})
-        except OSError as error:
-            raise ConfigError(f"--out={out} cannot be written ({error.strerror}): choose another place") from error
-        return cls(folder, recipe["num_samples"], size)
-
-    @classmethod
-    def read(cls, out: Path) -> "Shards | None":
-        """The folder that process 0 has opened; None if it is not seen from here."""
-        note = _read_json(_folder(out) / "recipe.json")
-        return note and cls(_folder(out), note["recipe"]["num_samples"], note["shard_size"])
-
-    def path(self, index: int) -> Path:
-        """The file of a shard."""
-        return self.folder / f"{index:06d}.npy"
+    def missing(self, indices: Iterable[int]) -> list[int]:
+        """Those of the shards that are not there."""
+        return [index for index in indices if self._pieces.missing([self._names[index]])]
 
     def range(self, index: int) -> range:
-        """The images of a shard."""
+        """The samples of a shard."""
         return range(index * self.size, min((index + 1) * self.size, self.num_samples))
 
     def write(self, index: int, images: UInt8[np.ndarray, "B H W C"]) -> None:
         """Stores a shard."""
-        with whole_file(self.path(index)) as file:
+        with self._pieces.write(self._names[index]) as file:
             np.save(file, images)
+
+    def read(self, index: int) -> UInt8[np.ndarray, "B H W C"]:
+        """The images of a shard. Raises DataError for a damaged one."""
+        return self._pieces.read(self._names[index], np.load)
 
     def wait_for_all(self) -> None:
         """Until the other processes have written theirs. (One that dies takes this one with it, by jax.distributed.)"""
-        missing = [index for index in range(self.count) if not self.path(index).exists()]
+        missing = self.missing(range(self.count))
         with progress_bar("wait for other processes", len(missing), "shard", disable=not missing) as bar:
             while missing:
                 time.sleep(WAIT)
-                left = [index for index in missing if not self.path(index).exists()]
+                left = self.missing(missing)
                 bar.update(len(missing) - len(left))
                 missing = left
 
+    def remove(self) -> None:
+        """Removes the folder."""
+        self._pieces.remove()
 
-def _folder(out: Path) -> Path:
-    return out.with_name(f"{out.name}.shards")
 
+def open_shards(out: Path, recipe: dict[str, Any], size: int, overwrite: bool) -> SampleShards:
+    """The shards in OUT.shards of an earlier run with this recipe, whatever their size, or new ones of `size`.
 
-def _read_json(path: Path) -> dict[str, Any] | None:
-    try:
-        return json.loads(path.read_text()) if path.is_file() else None
-    except ValueError:  # it is written aside, so this is none of ours
-        return None
+    Every process of a run calls it. The main process prepares the folder; what it refuses, all refuse, and all must
+    see the folder. Raises OutputError where it, or `out`, holds something else and `overwrite` is not set.
+    """
+    folder, failure, shards = out.with_name(f"{out.name}.shards"), None, None
+    if is_main_process():
+        try:
+            if PieceFolder.find(folder, _NOTE) is None:
+                check_out(out, overwrite)
+            settings = {"recipe": recipe, "shard_size": size}
+            shards = SampleShards(PieceFolder.open(folder, _NOTE, settings, free=("shard_size",), overwrite=overwrite))
+        except LEDiTError as error:
+            failure = error
+    is_open = shards is not None
+    if jax.process_count() > 1:
+        is_open = bool(multihost_utils.broadcast_one_to_all(np.uint8(is_open)))
+    if not is_open:
+        raise failure or OutputError(f"out={out} was refused by process 0: see its message")
+    if jax.process_count() > 1:
+        if not is_main_process():
+            found = PieceFolder.find(folder, _NOTE)
+            shards = found and SampleShards(found)
+        if not np.all(multihost_utils.process_allgather(np.bool_(shards is not None))):
+            raise OutputError(f"out={out} is not seen by all processes: use a file system that all of them mount")
+    return shards

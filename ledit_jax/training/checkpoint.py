@@ -1,18 +1,17 @@
 """A run's checkpoints on Orbax: the whole state, saved asynchronously, restored bit for bit onto any mesh."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 
 from ledit_jax.config import Config
 from ledit_jax.errors import CheckpointError
+from ledit_jax.parallel.processes import gather_json
 from ledit_jax.training.state import TrainState
-from ledit_jax.weights import damaged, describe, load_description
+from ledit_jax.weights import describe, load_description, read_arrays, read_json
 
 
 class TrainCheckpointer:
@@ -30,16 +29,11 @@ class TrainCheckpointer:
         step = int(state.step)
         if step in self.manager.all_steps():
             return
-        optimizer = {
-            "step": state.step,
-            "nonfinite_steps": state.nonfinite_steps,
-            "opt_state": state.opt_state,
-        }
         items = ocp.args.Composite(
             params=ocp.args.StandardSave(state.params),
             ema=ocp.args.StandardSave(state.ema),
-            optimizer=ocp.args.StandardSave(optimizer),
-            data=ocp.args.JsonSave({"per_process": _gather_json(data_state)}),
+            optimizer=ocp.args.StandardSave(_optimizer_item(state)),
+            data=ocp.args.JsonSave({"per_process": gather_json(data_state)}),
             config=ocp.args.JsonSave(describe(self.config, step)),
         )
         self.manager.save(step, args=items, force=True)
@@ -57,27 +51,16 @@ class TrainCheckpointer:
         step = self.latest_step()
         folder = self.directory / str(step)
         _check_same_architecture(Config.from_dict(load_description(folder)["config"]), self.config, folder)
-        optimizer = {
-            "step": abstract.step,
-            "nonfinite_steps": abstract.nonfinite_steps,
-            "opt_state": abstract.opt_state,
-        }
-        items = ocp.args.Composite(
-            params=ocp.args.StandardRestore(abstract.params),
-            ema=ocp.args.StandardRestore(abstract.ema),
-            optimizer=ocp.args.StandardRestore(optimizer),
-            data=ocp.args.JsonRestore(),
+        state = TrainState(
+            params=read_arrays(folder / "params", abstract.params),
+            ema=read_arrays(folder / "ema", abstract.ema),
+            **read_arrays(folder / "optimizer", _optimizer_item(abstract)),
         )
-        try:
-            restored = self.manager.restore(step, args=items)
-        except Exception as error:  # Orbax raises many kinds for a damaged file; all mean the same to the user
-            raise damaged(folder, error) from error
-        state = TrainState(params=restored["params"], ema=restored["ema"], **restored["optimizer"])
-        data_states = restored["data"]["per_process"]
+        data_states = read_json(folder, "data")["per_process"]
         if len(data_states) != jax.process_count():
             raise CheckpointError(
                 f"{folder} was written by {len(data_states)} processes and there are {jax.process_count()}: "
-                "resume with as many, or start anew from its weights with --init_from"
+                "resume with as many, or start anew from its weights, by init_from"
             )
         return state, data_states[jax.process_index()]
 
@@ -90,6 +73,10 @@ class TrainCheckpointer:
         self.manager.close()
 
 
+def _optimizer_item(state: TrainState) -> dict[str, Any]:
+    return {"step": state.step, "nonfinite_steps": state.nonfinite_steps, "opt_state": state.opt_state}
+
+
 def _check_same_architecture(saved: Config, current: Config, folder: Path) -> None:
     """What changes the meaning of the weights must be as it was; the schedule, the batch and the mesh may change."""
     free = {"dtype", "remat", "attention", "conv_init"}
@@ -98,7 +85,7 @@ def _check_same_architecture(saved: Config, current: Config, folder: Path) -> No
         if field.name not in free and old != new:
             raise CheckpointError(
                 f"model.{field.name}={new!r}, but {folder} was trained with {old!r}: set it back to resume, or train "
-                "in another --workdir (--init_from starts it from these weights)"
+                "in another workdir (init_from starts it from these weights)"
             )
     for name in ("diffusion", "autoencoder"):
         if getattr(saved, name) != getattr(current, name):
@@ -107,17 +94,3 @@ def _check_same_architecture(saved: Config, current: Config, folder: Path) -> No
         raise CheckpointError(
             f"data.image_channels={current.in_channels}, but {folder} was trained with {saved.in_channels}"
         )
-
-
-def _gather_json(value: dict[str, Any]) -> list[dict[str, Any]]:
-    """Every process's value, in the order of their indices."""
-    if jax.process_count() == 1:
-        return [value]
-    from jax.experimental import multihost_utils
-
-    text = np.frombuffer(json.dumps(value).encode(), np.uint8)
-    lengths = multihost_utils.process_allgather(np.int32(text.size))
-    padded = np.zeros(int(lengths.max()), np.uint8)
-    padded[: text.size] = text
-    rows = multihost_utils.process_allgather(padded)
-    return [json.loads(row[:n].tobytes().decode()) for row, n in zip(rows, lengths, strict=True)]

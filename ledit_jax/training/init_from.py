@@ -2,17 +2,28 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import jax
-import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.extend.core import jaxpr_as_fun
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from ledit_jax.config import Config
+from ledit_jax.diffusion import make_process
 from ledit_jax.errors import CheckpointError
-from ledit_jax.models.functional import Params, init_params
-from ledit_jax.models.position import resize_table
-from ledit_jax.weights import load_weights
+from ledit_jax.models import Network, Params, abstract_params, init_params, make_network
+from ledit_jax.models.positions import TABLE
+from ledit_jax.models.tables import resize_table
+from ledit_jax.parallel.processes import shard_arrays
+from ledit_jax.weights import find_places, open_weights, read_arrays, stored_shapes
 
-_LABELS, _TABLE = "label_embed/embedding", "position_table"
+Arrays = dict[str, Any]
+"""Arrays, their shapes or their shardings by name: "blocks/attn/qkv/kernel"."""
+
+_LABELS = "label_embed/embedding"
 # Settings that give the weights their meaning and that no shape tells.
 _MEANING = ("num_heads", "timestep_max_period", "timestep_frequency_shift")
 
@@ -33,37 +44,51 @@ class InitReport:
         return "\n".join([*rows, *self.notes])
 
 
-def init_from_checkpoint(path: str | Path, config: Config, key: jax.Array) -> tuple[Params, InitReport]:
+def init_from_checkpoint(
+    path: str | Path, config: Config, key: jax.Array, mesh: Mesh | None = None, *, network: Network | None = None
+) -> tuple[Params, InitReport]:
     """Parameters for `config`, taken from the checkpoint (its EMA) wherever a name exists in both.
 
     Whatever only this config has, such as LEDiT's convolution over a DiT, is initialised as the config says: the
     identity by default, so that step 0 computes what the checkpoint does without its positions. A learned positional
-    table is resized to this config's grid. Raises CheckpointError naming every array whose shape differs, and for a
-    number of heads or timestep frequencies that are not the checkpoint's.
+    table is resized to this config's grid. mesh and network as for `load_weights`: each device reads its own part,
+    and what is dropped is not read. Raises CheckpointError naming every array whose shape differs, and for a number
+    of heads or timestep frequencies that are not the checkpoint's.
     """
-    source, source_config, step = load_weights(path)
-    _check_meaning(path, source_config, config)
-    old, new = _flatten(source), _flatten(init_params(config, key))
+    folder, source, step = open_weights(path)
+    _check_meaning(path, source, config)
+    network = network or make_network(config, make_process(config))
+    abstract = abstract_params(network)
+    stored, new, where = _flatten(stored_shapes(folder)), _flatten(abstract), _flatten(find_places(abstract, mesh))
+    report = _compare(path, step, source, config, dict(stored), new)
+    params = _read(folder, stored, {name: new[name] for name in report.loaded}, where)
+    for name in sorted(new.keys() - params.keys()):
+        params[name] = shard_arrays(_initial_value(network, key, name), where[name])
+    return unflatten_dict(params, sep="/"), report
+
+
+def _compare(path: str | Path, step: int, source: Config, config: Config, old: Arrays, new: Arrays) -> InitReport:
+    """What will become of the arrays `old` of the checkpoint and of those that are needed; both are shapes."""
     notes = [f"from {path}, step {step}"]
-    if source_config.model.num_classes != config.model.num_classes:
+    if source.model.num_classes != config.model.num_classes and _LABELS in old:
         # Other classes: their rows mean nothing here.
         notes.append(f"dropped: {_LABELS} {old.pop(_LABELS).shape} (num_classes differs)")
-    if _TABLE in old and _TABLE in new and old[_TABLE].shape[:2] != new[_TABLE].shape[:2]:
-        notes.append(f"resized: {_TABLE} {old[_TABLE].shape} -> {new[_TABLE].shape}")
-        old[_TABLE] = resize_table(old[_TABLE], new[_TABLE].shape[:2])
-    wrong = [f"{name} {old[name].shape} -> {new[name].shape}" for name in old if _differ(old, new, name)]
+    shapes = {name: old[name].shape for name in sorted(old.keys() & new.keys())}
+    if TABLE in shapes and shapes[TABLE][:2] != new[TABLE].shape[:2]:
+        notes.append(f"resized: {TABLE} {shapes[TABLE]} -> {new[TABLE].shape}")
+        shapes[TABLE] = new[TABLE].shape[:2] + shapes[TABLE][2:]
+    wrong = [f"{name} {shape} -> {new[name].shape}" for name, shape in shapes.items() if shape != new[name].shape]
     if wrong:
-        raise CheckpointError(f"--init_from={path} does not fit this model: {'; '.join(wrong)}")
-    if source_config.model.position == "sincos" and config.model.position != "sincos":
-        notes.append("dropped: the sin/cos positional table (not a parameter; this model has no positions)")
-    merged = {name: jnp.asarray(old.get(name, value)) for name, value in new.items()}
-    report = InitReport(
-        loaded=tuple(sorted(old.keys() & new.keys())),
+        raise CheckpointError(f"init_from={path} does not fit this model: {'; '.join(wrong)}")
+    lost = make_network(source, make_process(source)).position.lost_when_dropped
+    if lost and source.model.position != config.model.position:
+        notes.append(f"dropped: {lost} (not a parameter)")
+    return InitReport(
+        loaded=tuple(shapes),
         dropped=tuple(sorted(old.keys() - new.keys())),
         initialised=tuple(f"{name} {new[name].shape}" for name in sorted(new.keys() - old.keys())),
         notes=tuple(notes),
     )
-    return _unflatten(merged), report
 
 
 def _check_meaning(path: str | Path, saved: Config, config: Config) -> None:
@@ -71,26 +96,35 @@ def _check_meaning(path: str | Path, saved: Config, config: Config) -> None:
         old, new = getattr(saved.model, name), getattr(config.model, name)
         if old != new:
             raise CheckpointError(
-                f"--init_from={path} was trained with model.{name}={old}, and this config has {new}: add "
-                f"--config.model.{name}={old}"
+                f"init_from={path} was trained with model.{name}={old}, and this config has {new}: set it to {old}"
             )
 
 
-def _differ(old: Params, new: Params, name: str) -> bool:
-    return name in new and old[name].shape != new[name].shape
+def _read(folder: Path, stored: Arrays, wanted: Arrays, where: Arrays) -> Arrays:
+    """The arrays `wanted`, read to where they belong; a table of another size is read whole and resized."""
+
+    def target(name: str) -> Any:
+        if name not in wanted:
+            return ocp.PLACEHOLDER
+        place = where[name]
+        if stored[name].shape != wanted[name].shape and isinstance(place, NamedSharding):
+            place = NamedSharding(place.mesh, P())
+        return jax.ShapeDtypeStruct(stored[name].shape, stored[name].dtype, sharding=place)
+
+    arrays = _flatten(read_arrays(folder, unflatten_dict({name: target(name) for name in stored}, sep="/")))
+    for name, array in arrays.items():
+        if name in wanted and array.shape != wanted[name].shape:
+            arrays[name] = shard_arrays(resize_table(array, wanted[name].shape[:2]), where[name])
+    return {name: arrays[name] for name in wanted}
 
 
-def _flatten(params: Params) -> dict[str, jax.Array]:
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    return {"/".join(key.key for key in path): leaf for path, leaf in leaves}
+def _initial_value(network: Network, key: jax.Array, name: str) -> jax.Array:
+    """One parameter as `init_params` makes it, and no other with it.
+
+    Its operations run one by one: compiled together they would be rounded otherwise.
+    """
+    return jaxpr_as_fun(jax.make_jaxpr(lambda key: _flatten(init_params(network, key))[name])(key))(key)[0]
 
 
-def _unflatten(flat: dict[str, jax.Array]) -> Params:
-    params: Params = {}
-    for name, value in flat.items():
-        *folders, leaf = name.split("/")
-        node = params
-        for folder in folders:
-            node = node.setdefault(folder, {})
-        node[leaf] = value
-    return params
+def _flatten(params: Params) -> Arrays:
+    return flatten_dict(params, sep="/")

@@ -2,19 +2,22 @@
 
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 
 from ledit_jax.config import Config
-from ledit_jax.data import make_loader
+from ledit_jax.data import Source, make_loader
+from ledit_jax.diffusion import Process
 from ledit_jax.errors import ConfigError, TrainingStopped
 from ledit_jax.flops import model_flops_utilization, train_step_flops
-from ledit_jax.models.functional import Params, count_params
+from ledit_jax.models import Network, count_params
+from ledit_jax.parallel.mesh import make_mesh
 from ledit_jax.parallel.processes import check_shared, is_main_process
-from ledit_jax.parallel.sharding import make_mesh
+from ledit_jax.parallel.sharding import batch_share
 from ledit_jax.training.checkpoint import TrainCheckpointer
+from ledit_jax.training.hooks import Hook
 from ledit_jax.training.init_from import init_from_checkpoint
 from ledit_jax.training.inputs import check_latents_vae
 from ledit_jax.training.metrics import MetricWriter, Progress, Stopwatch
@@ -22,7 +25,7 @@ from ledit_jax.training.profile import Profiler
 from ledit_jax.training.program import TrainProgram
 from ledit_jax.training.run_info import record_start
 from ledit_jax.training.state import TrainState
-from ledit_jax.training.step import draw_dilation
+from ledit_jax.training.step import Batch, draw_dilation
 from ledit_jax.training.stopping import StopRequest, stop_request
 
 logger = logging.getLogger(__name__)
@@ -31,28 +34,31 @@ logger = logging.getLogger(__name__)
 class Run:
     """What a run holds besides its state: mesh, compiled step, data, checkpoints and metrics."""
 
-    def __init__(self, config: Config, workdir: Path):
+    def __init__(
+        self, config: Config, workdir: Path, source: Source | None, network: Network | None, process: Process | None
+    ):
         self.config, self.workdir = config, workdir
         self.mesh = make_mesh(config.mesh)
-        self.program = TrainProgram(config, self.mesh)
+        self.program = TrainProgram(config, self.mesh, network, process)
         check_latents_vae(config)
+        condition, (share, num_shares) = self.program.network.condition, batch_share(self.mesh)
         self.loader = make_loader(
             config.data,
             config.autoencoder,
-            batch_size=config.train.batch_size // jax.process_count(),
+            condition=condition.from_record,
+            batch_size=config.train.batch_size // num_shares,
             seed=config.train.seed,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            process_index=share,
+            process_count=num_shares,
+            source=source,
         )
-        if self.loader.num_classes > config.model.num_classes:
-            raise ConfigError(
-                f"model.num_classes={config.model.num_classes}, but the data has {self.loader.num_classes} classes"
-            )
+        condition.check_source(self.loader.source)
         _make_writable(workdir)
         if jax.process_count() > 1:
             check_shared(workdir)
         self.checkpointer = TrainCheckpointer(workdir, config)
-        self.data_wait, self.flops = Stopwatch(), train_step_flops(config)
+        self.data_wait = Stopwatch()
+        self.flops = train_step_flops(self.program.state.params, config.token_grid(), config.train.batch_size)
         self.key = jax.random.key(config.train.seed)
 
     def start(self, init_from: str | None) -> TrainState:
@@ -64,19 +70,18 @@ class Run:
             return state
         params = None
         if init_from:
-            params, report = init_from_checkpoint(init_from, self.config, self.key)
-            params = jax.device_get(params)
+            params, report = init_from_checkpoint(
+                init_from, self.config, self.key, self.mesh, network=self.program.network
+            )
             logger.info(str(report))
         return self.program.init(self.key, params)
 
-    def next_batch(self) -> dict[str, jax.Array]:
+    def next_batch(self) -> Batch:
         """This process's share of the next batch, as global arrays."""
         with self.data_wait:
             batch = next(self.loader)
-        return {
-            name: jax.make_array_from_process_local_data(self.program.batch_sharding, value)
-            for name, value in batch.items()
-        }
+        sharding = self.program.batch_sharding
+        return jax.tree.map(lambda value: jax.make_array_from_process_local_data(sharding, value), batch)
 
     def health(self, steps_per_sec: float) -> dict[str, float]:
         """Speed and supply since the last call; no `mfu` on a device whose peak is not known."""
@@ -97,18 +102,23 @@ class Run:
 def train(
     config: Config,
     workdir: str | Path,
+    *,
     init_from: str | None = None,
-    on_sample: Callable[[Params, int], None] | None = None,
+    source: Source | None = None,
+    network: Network | None = None,
+    process: Process | None = None,
+    hooks: Sequence[Hook] = (),
     profile: tuple[int, int] | None = None,
 ) -> TrainState:
     """Trains until `config.train.num_steps`, SIGTERM or SIGINT, and leaves a checkpoint either way.
 
     workdir: holds checkpoints, metrics.jsonl and TensorBoard events; if it has a checkpoint, the run resumes there,
-    bit for bit. init_from: a checkpoint whose weights start a new run. on_sample: called with the EMA weights and the
-    step every `sample_every` steps. profile: (first step, number of steps) to trace into workdir/profile. Raises
-    ConfigError or CheckpointError before anything compiles, TrainingStopped after too many non-finite steps.
+    bit for bit. init_from: a checkpoint whose weights start a new run. source, network, process: in the place of those
+    that the config describes. hooks: what else to do every so often. profile: (first step, number of steps) to trace
+    into workdir/profile. Raises ConfigError or CheckpointError before anything compiles, TrainingStopped after too many
+    non-finite steps.
     """
-    run = Run(config, Path(workdir))
+    run = Run(config, Path(workdir), source, network, process)
     state = run.start(init_from)
     step = int(state.step)
     logger.info(
@@ -122,7 +132,7 @@ def train(
     profiler = Profiler(run.workdir / "profile", profile, step)
     try:
         with stop_request() as stop, contextlib.closing(profiler):
-            state = _run_steps(run, state, writer, progress, profiler, stop, on_sample)
+            state = _run_steps(run, state, writer, progress, profiler, stop, hooks)
         run.save(state)
     finally:
         if is_main_process():
@@ -135,7 +145,7 @@ def train(
     return state
 
 
-def _run_steps(run: Run, state: TrainState, writer, progress, profiler, stop: StopRequest, on_sample) -> TrainState:
+def _run_steps(run: Run, state: TrainState, writer, progress, profiler, stop: StopRequest, hooks) -> TrainState:
     """Steps until the end or a signal. Metrics are read one step late, so that the device never waits for Python."""
     config = run.config.train
     pending = None
@@ -149,8 +159,10 @@ def _run_steps(run: Run, state: TrainState, writer, progress, profiler, stop: St
         pending = (step + 1, metrics)
         if (step + 1) % config.checkpoint_every == 0:
             run.save(state)
-        if on_sample and config.sample_every and (step + 1) % config.sample_every == 0:
-            on_sample(state.ema, step + 1)
+        for hook in (hook for hook in hooks if (step + 1) % hook.every == 0):
+            values = hook.run(state.ema, step + 1)
+            if values and writer:
+                writer.write(step + 1, values)
         if stop.reached(step + 1):
             break
     if pending:
@@ -189,4 +201,4 @@ def _make_writable(workdir: Path) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise ConfigError(f"--workdir={workdir} cannot be written ({error.strerror}): choose another folder") from error
+        raise ConfigError(f"workdir={workdir} cannot be written ({error.strerror}): choose another folder") from error

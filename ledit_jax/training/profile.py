@@ -15,9 +15,9 @@ def parse_profile(text: str, num_steps: int) -> tuple[int, int]:
     """(first step, number of steps) of START:COUNT. Raises ConfigError for what the run cannot trace."""
     start, _, count = text.partition(":")
     if not (start.isdecimal() and count.isdecimal() and int(count)):
-        raise ConfigError(f"--profile={text} must be START:COUNT, two whole numbers, as in 20:5")
+        raise ConfigError(f"profile={text} must be START:COUNT, two whole numbers, as in 20:5")
     if int(start) + int(count) > num_steps:
-        raise ConfigError(f"--profile={text} reaches beyond train.num_steps={num_steps}: start earlier")
+        raise ConfigError(f"profile={text} reaches beyond train.num_steps={num_steps}: start earlier")
     return int(start), int(count)
 
 
@@ -27,7 +27,7 @@ class Profiler:
     def __init__(self, folder: Path, span: tuple[int, int] | None, first_step: int):
         self._folder, self._span, self._tracing = folder, span, False
         if span and first_step > span[0]:
-            logger.info(f"--profile={span[0]}:{span[1]} lies behind: this run goes on at step {first_step}")
+            logger.info(f"profile={span[0]}:{span[1]} lies behind: this run goes on at step {first_step}")
 
     def before(self, step: int) -> None:
         """Called before each step is dispatched."""

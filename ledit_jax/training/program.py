@@ -4,13 +4,12 @@ import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from ledit_jax.config import Config, ModelConfig
-from ledit_jax.models.functional import Params
-from ledit_jax.ops.attention import check_backend
+from ledit_jax.config import Config
+from ledit_jax.diffusion import Process, make_process
+from ledit_jax.models import Network, Params, make_network
 from ledit_jax.parallel.sharding import batch_sharding, check_divisibility, shardings
 from ledit_jax.training.state import TrainState, init_state
 from ledit_jax.training.step import make_train_step
@@ -23,15 +22,19 @@ class TrainProgram:
     divide the batch or the width, or if its devices cannot run the attention backend that the config names.
     """
 
-    def __init__(self, config: Config, mesh: Mesh):
+    def __init__(self, config: Config, mesh: Mesh, network: Network | None = None, process: Process | None = None):
+        """network and process: by default those that the config describes."""
         check_divisibility(config, mesh)
-        _check_attention(config.model, mesh)
+        self.process = process or make_process(config)
+        self.network = network or make_network(config, self.process)
+        self.network.check_devices(mesh)
         self.config, self.mesh = config, mesh
         self.batch_sharding = batch_sharding(mesh)
-        abstract = jax.eval_shape(lambda: init_state(config, jax.random.key(0)))
+        self._init = functools.partial(init_state, self.network, config.train)
+        abstract = jax.eval_shape(lambda: self._init(jax.random.key(0)))
         self.shardings = shardings(mesh, abstract)
         self.state: TrainState = jax.tree.map(_placed, abstract, self.shardings)
-        train_step = make_train_step(config)
+        train_step = make_train_step(self.network, self.process, config.train)
 
         def step(state, batch, key, dilation):
             with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
@@ -47,20 +50,16 @@ class TrainProgram:
 
     def init(self, key: jax.Array, params: Params | None = None) -> TrainState:
         """State at step 0, made where it will live; from `params` (host arrays) if given."""
-        return jax.jit(functools.partial(init_state, self.config), out_shardings=self.shardings)(key, params)
+        return jax.jit(self._init, out_shardings=self.shardings)(key, params)
 
     def abstract_arguments(self) -> tuple[Any, ...]:
         """State, batch and key as `step` takes them, in shapes; its fourth argument is the dilation."""
         size = self.config.train.batch_size
-        x = jax.ShapeDtypeStruct((size, *self.config.latent_shape()), "float32", sharding=self.batch_sharding)
-        label = jax.ShapeDtypeStruct((size,), "int32", sharding=self.batch_sharding)
+        x = jax.ShapeDtypeStruct((size, *self.config.latent_shape()), "float32")
+        condition = jax.eval_shape(lambda: self.network.condition.null(size))
+        batch = jax.tree.map(lambda a: _placed(a, self.batch_sharding), {"x": x, "condition": condition})
         key = jax.eval_shape(lambda: jax.random.key(0))
-        return self.state, {"x": x, "label": label}, _placed(key, NamedSharding(self.mesh, P()))
-
-
-def _check_attention(model: ModelConfig, mesh: Mesh) -> None:
-    platform, head_dim = mesh.devices.flat[0].platform, model.width // model.num_heads
-    check_backend(model.attention, platform, jnp.dtype(model.dtype), head_dim, model.position == "lookhere")
+        return self.state, batch, _placed(key, NamedSharding(self.mesh, P()))
 
 
 def _placed(leaf: jax.ShapeDtypeStruct, sharding: NamedSharding) -> jax.ShapeDtypeStruct:

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from ledit_jax.config import Config
-from ledit_jax.models.functional import Params, init_params
+from ledit_jax.config import TrainConfig
+from ledit_jax.models import Network, Params, init_params
 from ledit_jax.training.optimizer import make_optimizer
 
 
@@ -26,10 +26,10 @@ class TrainState:
     opt_state: PyTree
 
 
-def init_state(config: Config, key: jax.Array, params: Params | None = None) -> TrainState:
+def init_state(network: Network, config: TrainConfig, key: jax.Array, params: Params | None = None) -> TrainState:
     """State at step 0, from `params` if given, else freshly initialised; the EMA starts as the parameters."""
-    params = init_params(config, key) if params is None else params
+    params = init_params(network, key) if params is None else params
     zero = jnp.zeros((), jnp.int32)
     # A copy: the step donates its input, and two leaves must not share a buffer.
     ema = jax.tree.map(jnp.copy, params)
-    return TrainState(zero, zero + 0, params, ema, make_optimizer(config.train).init(params))
+    return TrainState(zero, zero + 0, params, ema, make_optimizer(config).init(params))

@@ -6,15 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import PyTree
 
-from ledit_jax.config import Config, TrainConfig
-from ledit_jax.diffusion import create_diffusion
-from ledit_jax.models.functional import make_apply
+from ledit_jax.config import TrainConfig
+from ledit_jax.diffusion import Process, drop_condition
+from ledit_jax.models import Network, make_apply
 from ledit_jax.training.optimizer import make_optimizer
 from ledit_jax.training.state import TrainState
 
-Batch = dict[str, jax.Array]
-"""{"x": float32 [B, H, W, C], "label": int32 [B]}"""
+Batch = dict[str, PyTree[jax.Array]]
+"""{"x": float32 [B, H, W, C], "condition": what the network's `ConditionSpec` makes of records}"""
 
 
 def draw_dilation(config: TrainConfig, step: int) -> int:
@@ -27,44 +28,42 @@ def draw_dilation(config: TrainConfig, step: int) -> int:
     return int(rng.choice(config.dilation_rates)) if rng.random() < config.dilation_probability else 1
 
 
-def make_train_step(config: Config) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
+def make_train_step(
+    network: Network, process: Process, config: TrainConfig
+) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
     """train_step(state, batch, key, dilation) -> (state, metrics), to be jitted with `dilation` static.
 
     Randomness is fold_in(key, step), so a resumed run draws what an uninterrupted one would have drawn. A step whose
     loss or gradient is not finite changes nothing but the counters. Metrics are the losses, `grad_norm`, `ema_drift`
     (norm of ema - params over norm of params) and `nonfinite_steps`, all scalars.
     """
-    apply, optimizer = make_apply(config), make_optimizer(config.train)
-    diffusion = create_diffusion(
-        num_timesteps=config.diffusion.num_timesteps,
-        beta_start=config.diffusion.beta_start,
-        beta_end=config.diffusion.beta_end,
-    )
+    apply, optimizer = make_apply(network), make_optimizer(config)
 
     def loss_fn(params, batch: Batch, key, dilation: int):
-        x0, labels = batch["x"], batch["label"]
-        t_key, noise_key, drop_key = jax.random.split(key, 3)
-        t = jax.random.randint(t_key, labels.shape, 0, diffusion.num_timesteps)
-        drop = jax.random.bernoulli(drop_key, config.train.label_dropout, labels.shape)
-        labels = jnp.where(drop, config.model.num_classes, labels)
-        losses = diffusion.training_losses(
-            lambda x, t: apply(params, x, t, labels, dilation=dilation), x0, t, jax.random.normal(noise_key, x0.shape)
+        x0 = batch["x"]
+        times_key, noise_key, drop_key = jax.random.split(key, 3)
+        times = process.draw_times(times_key, len(x0))
+        null = network.condition.null(len(x0))
+        condition = drop_condition(batch["condition"], null, drop_key, config.label_dropout)
+        losses = process.training_losses(
+            lambda x, t: apply(params, x, t, condition, dilation), x0, times, jax.random.normal(noise_key, x0.shape)
         )
         losses = {name: value.mean() for name, value in losses.items()}
         return losses["loss"], losses
 
     def gradients(params, batch: Batch, key, dilation: int):
         grad_fn = jax.grad(loss_fn, has_aux=True)
-        if config.train.accumulation_steps == 1:
+        if config.accumulation_steps == 1:
             return grad_fn(params, batch, key, dilation)
-        return _accumulate(grad_fn, config.train.accumulation_steps, params, batch, key, dilation)
+        return _accumulate(grad_fn, config.accumulation_steps, params, batch, key, dilation)
 
     def train_step(state: TrainState, batch: Batch, key: jax.Array, dilation: int = 1):
         grads, metrics = gradients(state.params, batch, jax.random.fold_in(key, state.step), dilation)
         grad_norm = optax.tree.norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        decay = config.train.ema_decay
+        decay = config.ema_decay
+        # Not optax.incremental_update, whose sum is rounded in another order.
         ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.ema, params)
 
         finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(grad_norm)

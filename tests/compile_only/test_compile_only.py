@@ -1,17 +1,14 @@
 """train.py and sample.py compile for TPUs that are not there, with libtpu; bad requests are one line each."""
 
 import json
-import os
 import re
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from script_runs import run
 
 from ledit_jax.compile_only.topology import has_tpu_compiler
 
-ROOT = Path(__file__).parents[2]
 needs_libtpu = pytest.mark.skipif(not has_tpu_compiler(), reason="there is no libtpu for this platform")
 
 CONFIG = """
@@ -31,13 +28,6 @@ def config(tmp_path):
     path = tmp_path / "tiny_tpu.py"
     path.write_text(CONFIG)
     return path
-
-
-def run(script: str, *arguments: str) -> subprocess.CompletedProcess:
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": f"{ROOT / 'tests'}{os.pathsep}{ROOT}"}
-    return subprocess.run(
-        [sys.executable, script, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
-    )
 
 
 def report_of(result: subprocess.CompletedProcess) -> dict:

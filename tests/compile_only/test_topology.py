@@ -8,21 +8,8 @@ from ledit_jax.compile_only.topology import describe_devices, parse_topology
 from ledit_jax.errors import ConfigError
 
 
-@pytest.mark.parametrize(
-    "name, chips, gib",
-    [
-        ("v4:2x2x1", 4, 30.75),
-        ("v5e:1x1", 1, 15.75),
-        ("v5e:4x4", 16, 15.75),
-        ("v5p:8x8x16", 1024, 95.74),
-        ("v5p:4x4x4", 64, 95.74),
-        ("v6e:16x16", 256, 31.25),
-        ("tpu7x:2x2x1", 4, 189.5),
-    ],
-)
-def test_known_slices(name, chips, gib):
-    topology = parse_topology(name)
-    assert (topology.chips, topology.generation.hbm_gib) == (chips, gib)
+def test_a_slice_has_a_chip_for_each_place():
+    assert [parse_topology(name).chips for name in ("v5e:4x4", "v5p:4x4x16")] == [16, 256]
 
 
 @pytest.mark.parametrize(

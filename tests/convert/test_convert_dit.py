@@ -14,6 +14,7 @@ import torch
 from diffusers import DDIMScheduler, DiTTransformer2DModel
 from flax import nnx
 from oracles import torch_dit
+from tiny import network_of
 
 from ledit_jax.config import Config, model_preset
 from ledit_jax.convert.dit import dit_config, dit_layout, dit_table, position_shapes
@@ -22,7 +23,7 @@ from ledit_jax.convert.tables import check_table, flatten_params, param_shapes
 from ledit_jax.convert.write import convert_to_torch
 from ledit_jax.diffusion import create_diffusion
 from ledit_jax.diffusion.guidance import guided
-from ledit_jax.errors import ConfigError, ConversionError
+from ledit_jax.errors import CheckpointError, ConfigError, ConversionError
 from ledit_jax.models.functional import abstract_params, make_apply
 from ledit_jax.sampling.pipeline import load_model
 from ledit_jax.training.init_from import init_from_checkpoint
@@ -68,7 +69,7 @@ def relative_error(got, want):
 def assert_params_are(checkpoint, peer):
     """The checkpoint holds exactly the tensors of the oracle, in the layout that the oracle's own file defines."""
     params, config, _ = load_weights(checkpoint)
-    want = torch_dit.to_ledit_params(peer, abstract_params(config))
+    want = torch_dit.to_ledit_params(peer, abstract_params(network_of(config)))
     jax.tree.map(np.testing.assert_array_equal, params, want)
 
 
@@ -114,7 +115,7 @@ def test_training_file(tmp_path, make, suffix, weights, seed):
 
 def test_training_file_without_the_weights_asked_for(tmp_path):
     state = {"model": oracle(small()).state_dict()}
-    with pytest.raises(ConfigError, match="--weights=ema, and the training file .* holds only model"):
+    with pytest.raises(ConfigError, match="weights=ema, and the training file .* holds only model"):
         convert(state, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["weights.pt"]
 
@@ -180,14 +181,14 @@ def test_diffusers_copies_that_drifted_apart(tmp_path):
     theirs = diffusers_dit()
     theirs.transformer_blocks[1].norm1.emb.timestep_embedder.linear_2.bias.data[3] += 1e-3
     theirs.save_pretrained(tmp_path / "dit")
-    with pytest.raises(ConfigError, match=r"transformer_blocks\.1\..*linear_2\.bias differs from that of block 0"):
+    with pytest.raises(CheckpointError, match=r"transformer_blocks\.1\..*linear_2\.bias differs from that of block 0"):
         convert_to_checkpoint(tmp_path / "dit", tmp_path / "checkpoint")
 
 
 @pytest.mark.parametrize("settings", [{"norm_eps": 1e-3}, {"activation_fn": "gelu"}, {"norm_elementwise_affine": True}])
 def test_diffusers_settings_that_dit_does_not_have(tmp_path, settings):
     diffusers_dit(**settings).save_pretrained(tmp_path / "dit")
-    with pytest.raises(ConfigError, match=f"config.json has {next(iter(settings))}="):
+    with pytest.raises(CheckpointError, match=f"config.json has {next(iter(settings))}="):
         convert_to_checkpoint(tmp_path / "dit", tmp_path / "checkpoint")
 
 
@@ -197,8 +198,8 @@ def test_50_steps_of_ddim_with_guidance(tmp_path):
     theirs.save_pretrained(tmp_path / "dit")
     convert_to_checkpoint(tmp_path / "dit", tmp_path / "checkpoint")
     params, config, _ = load_weights(tmp_path / "checkpoint")
-    apply, start, scale = make_apply(config), noise(2, 8, 8, 4), 2.0
-    denoise = guided(lambda x, t, y: apply(params, x, t, y), jnp.array([3, 7]), 10, scale, "3")
+    apply, start, scale = make_apply(network_of(config)), noise(2, 8, 8, 4), 2.0
+    denoise = guided(lambda x, t, y: apply(params, x, t, y), jnp.array([3, 7]), jnp.array([10, 10]), scale, "3")
     ours = jax.jit(lambda x: create_diffusion("ddim50").ddim_sample_loop(denoise, x))(start)
 
     scheduler = DDIMScheduler(beta_start=1e-4, beta_end=0.02, clip_sample=False)
@@ -216,7 +217,7 @@ def test_50_steps_of_ddim_with_guidance(tmp_path):
 
 
 def model_shapes(config):
-    return param_shapes(flatten_params(abstract_params(config)))
+    return param_shapes(flatten_params(abstract_params(network_of(config))))
 
 
 def shapes_of(make):
@@ -323,7 +324,7 @@ def start_of_fine_tuning(checkpoint, **fields):
     """(parameters, report, output on noise) of a LEDiT that starts from the checkpoint."""
     config = dataclasses.replace(load_weights(checkpoint)[1], model=small("LEDiT", **fields))
     params, report = init_from_checkpoint(checkpoint, config, jax.random.key(0))
-    return report, jax.jit(make_apply(config))(params, noise(3, 8, 8, 4), T, Y)
+    return report, jax.jit(make_apply(network_of(config)))(params, noise(3, 8, 8, 4), T, Y)
 
 
 @pytest.mark.parametrize("order", ["sa", "sa_ca"])
@@ -362,18 +363,22 @@ def test_every_fault_is_in_one_line(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change, message",
+    "change, error, message",
     [
-        (lambda state: state["pos_embed"][0, 5, 7].add_(1e-2), "pos_embed is not DiT's sin/cos table .*0.01"),
-        (lambda state: state.pop("pos_embed"), "missing .1.: pos_embed"),
-        (lambda state: state.update({"final_layer.linear.bias": torch.zeros(32, dtype=torch.int8)}), "holds int8"),
+        (lambda s: s["pos_embed"][0, 5, 7].add_(1e-2), CheckpointError, "pos_embed is not DiT's sin/cos table .*0.01"),
+        (lambda s: s.pop("pos_embed"), ConversionError, "missing .1.: pos_embed"),
+        (
+            lambda s: s.update({"final_layer.linear.bias": torch.zeros(32, dtype=torch.int8)}),
+            CheckpointError,
+            "holds int8",
+        ),
     ],
     ids=["positions", "no positions", "integers"],
 )
-def test_weights_that_are_not_a_dit_s(tmp_path, change, message):
+def test_weights_that_are_not_a_dit_s(tmp_path, change, error, message):
     state = oracle(small()).state_dict()
     change(state)
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(error, match=message):
         convert(state, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["weights.pt"]
 
@@ -381,10 +386,10 @@ def test_weights_that_are_not_a_dit_s(tmp_path, change, message):
 @pytest.mark.parametrize(
     "options, message",
     [
-        (dict(num_heads=None), "no preset has width 32: give --num_heads"),
+        (dict(num_heads=None), "no preset has width 32: give num_heads"),
         (dict(num_heads=5), "num_heads=5 does not divide model.width=32"),
-        (dict(model="DiT-S/2"), "--model=DiT-S/2 has depth=12, and the file 2"),
-        (dict(model="LEDiT-S/2"), "--model=LEDiT-S/2 has depth=12"),
+        (dict(model="DiT-S/2"), "model=DiT-S/2 has depth=12, and the file 2"),
+        (dict(model="LEDiT-S/2"), "model=LEDiT-S/2 has depth=12"),
         (dict(model="DiT-Q/2"), "model name 'DiT-Q/2' is unknown"),
     ],
 )
@@ -411,11 +416,9 @@ def test_table_names_every_parameter_of_the_oracle():
     """And the oracle's own reading of the layouts agrees with the table's, leaf by leaf."""
     config = small("LEDiT", post_norm=True)
     peer = oracle(config)
-    graphdef, template = nnx.split(torch_dit.ledit_peer(peer, config), nnx.Param)
-    flat = flatten_params(nnx.to_pure_dict(template))
+    flat = flatten_params(nnx.to_pure_dict(nnx.state(torch_dit.ledit_peer(peer, config), nnx.Param)))
     state = {name: tensor.numpy() for name, tensor in peer.state_dict().items()}
     for row in dit_table(param_shapes(flat), "dit", 2):
         np.testing.assert_array_equal(row.join(state), flat[row.path], row.path)
         for name, tensor in row.split(np.asarray(flat[row.path])).items():
             np.testing.assert_array_equal(tensor, state[name], name)
-    assert graphdef is not None

@@ -27,7 +27,7 @@ from ledit_jax.convert.vae import (
     vae_params_to_torch,
     vae_table,
 )
-from ledit_jax.errors import ConfigError, ConversionError
+from ledit_jax.errors import CheckpointError, ConversionError
 from ledit_jax.models.vae import AutoencoderKL, VAEConfig
 
 CONFIG = VAEConfig(block_out_channels=(8, 16, 24, 32), layers_per_block=1, norm_num_groups=4)
@@ -180,7 +180,7 @@ def test_every_fault_is_in_one_error(state):
     with pytest.raises(ConversionError) as caught:
         vae_params_from_torch(state)
     error = caught.value
-    assert isinstance(error, ConfigError)
+    assert isinstance(error, CheckpointError)
     assert set(error.missing) == {"encoder.down_blocks.0.resnets.0.conv1.weight", "post_quant_conv.bias"}
     assert error.unmapped == ("extra.weight",)
     assert set(error.wrong_shape) == {

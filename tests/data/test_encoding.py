@@ -1,6 +1,7 @@
 """Images to latents: what is stored, how the work is shared and gone on with, and what is refused."""
 
 import dataclasses
+import functools
 import json
 import os
 import signal
@@ -21,10 +22,11 @@ from ledit_jax.config import AutoencoderConfig, Config, DataConfig
 from ledit_jax.data.encoding import encode_latents
 from ledit_jax.data.latents import MOMENTS, Latents, read_metadata, shard_path
 from ledit_jax.data.transforms import center_crop, to_float
-from ledit_jax.errors import CheckpointError, ConfigError
+from ledit_jax.errors import CheckpointError, ConfigError, DataError, OutputError
 from ledit_jax.models.vae import AutoencoderKL, VAEConfig
+from ledit_jax.models.vae_encoder import VAEEncoder
 from ledit_jax.training.loop import train
-from ledit_jax.weights import export_vae, load_vae
+from ledit_jax.weights import export_vae, load_vae, vae_description
 
 ROOT = Path(__file__).parents[2]
 VAE = VAEConfig(block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4)
@@ -42,6 +44,15 @@ def write_vae(folder, seed):
 @pytest.fixture(scope="module")
 def vae(tmp_path_factory):
     return write_vae(tmp_path_factory.mktemp("vae") / "a", 0)
+
+
+def open_encoder(path):
+    return VAEEncoder(path, *vae_description(path), functools.partial(load_vae, path))
+
+
+@pytest.fixture(scope="module")
+def encoder(vae):
+    return open_encoder(vae)
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +87,10 @@ def assert_same_records(left, right):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, data, vae):
+def whole(tmp_path_factory, data, encoder):
     """Folder and report of a run that nobody touched."""
     folder = tmp_path_factory.mktemp("latents") / "whole"
-    return folder, encode_latents(data, vae, folder, **SIZES)
+    return folder, encode_latents(data, encoder, folder, **SIZES)
 
 
 def test_records_are_the_autoencoders_moments_of_both_flips(whole, images, vae):
@@ -112,8 +123,8 @@ def test_metadata_and_report(whole, images, vae):
     assert "encoded 39 images at" in str(report) and "images/s" in str(report) and "bytes/image" in str(report)
 
 
-def test_bad_images_are_named_and_too_many_stop(tmp_path, data, vae, caplog):
-    encode_latents(data, vae, tmp_path / "a", **SIZES)
+def test_bad_images_are_named_and_too_many_stop(tmp_path, data, encoder, caplog):
+    encode_latents(data, encoder, tmp_path / "a", **SIZES)
     assert f"{BAD}.jpg" in caplog.text
     many = dataclasses.replace(data, max_bad_share=0.0)
     for i in range(3):  # a verdict takes 100 reads
@@ -121,60 +132,74 @@ def test_bad_images_are_named_and_too_many_stop(tmp_path, data, vae, caplog):
         folder.mkdir(parents=True)
         for file in Path(data.path).rglob("*.jpg"):
             os.link(file, folder / file.name)
-    with pytest.raises(ConfigError, match=r"data.max_bad_share=0.0 is exceeded: . of 1\d\d records"):
-        encode_latents(dataclasses.replace(many, path=str(tmp_path / "many")), vae, tmp_path / "b", **SIZES)
+    with pytest.raises(DataError, match=r"data.max_bad_share=0.0 is exceeded: . of 1\d\d records"):
+        encode_latents(dataclasses.replace(many, path=str(tmp_path / "many")), encoder, tmp_path / "b", **SIZES)
     assert not list((tmp_path / "b").glob("*.partial"))
 
 
-def test_parts_make_the_same_set_and_the_last_one_finishes_it(tmp_path, data, vae, whole):
-    reports = [encode_latents(data, vae, tmp_path, **SIZES, part=(i, 3)) for i in (2, 0, 1)]
+def test_parts_make_the_same_set_and_the_last_one_finishes_it(tmp_path, data, encoder, whole):
+    reports = [encode_latents(data, encoder, tmp_path, **SIZES, part=(i, 3)) for i in (2, 0, 1)]
     assert [report.metadata is not None for report in reports] == [False, False, True]
     assert [report.missing for report in reports] == [5, 2, 0]
     assert "2 files are still to be written" in str(reports[1])
     assert_same_records(open_latents(tmp_path), open_latents(whole[0]))
 
 
-def test_workers_and_other_batches_make_the_same_records(tmp_path, data, vae, whole):
-    encode_latents(dataclasses.replace(data, num_workers=2), vae, tmp_path / "a", **SIZES)
+def test_workers_and_other_batches_make_the_same_records(tmp_path, data, encoder, whole):
+    encode_latents(dataclasses.replace(data, num_workers=2), encoder, tmp_path / "a", **SIZES)
     assert_same_records(open_latents(tmp_path / "a"), open_latents(whole[0]))
-    encode_latents(data, vae, tmp_path / "b", **(SIZES | {"batch_size": 3}))
+    encode_latents(data, encoder, tmp_path / "b", **(SIZES | {"batch_size": 3}))
     left, right = open_latents(tmp_path / "b"), open_latents(whole[0])
     for i in range(39):
         np.testing.assert_allclose(left[i]["mean"], right[i]["mean"], atol=1e-5)
 
 
-def test_when_all_is_there_nothing_is_computed(whole, data, vae, monkeypatch):
+def test_when_all_is_there_nothing_is_computed(whole, data, encoder):
     folder, _ = whole
     before = {file.name: file.stat().st_mtime_ns for file in folder.glob("*.array_record")}
-    monkeypatch.setattr("ledit_jax.data.encoding.load_vae", lambda path: pytest.fail("the autoencoder was loaded"))
-    report = encode_latents(data, vae, folder, **SIZES)
+    idle = dataclasses.replace(encoder, load=lambda: pytest.fail("the autoencoder was loaded"))
+    report = encode_latents(data, idle, folder, **SIZES)
     assert report.encoded == 0 and "nothing is left to do" in str(report)
     assert before == {file.name: file.stat().st_mtime_ns for file in folder.glob("*.array_record")}
 
 
-def test_another_plan_is_refused(whole, tmp_path, data, vae):
+def test_another_plan_is_refused(whole, tmp_path, data, encoder):
     folder, _ = whole
     for changes, sizes, message in [
-        ({"image_height": 18}, {}, "begun with height=16, and this is height=18"),
-        ({}, {"shard_size": 7}, "begun with shard_size=6"),
-        ({}, {"scale": 0.2}, "begun with scale=0.18215"),
+        ({"image_height": 18}, {}, r"other settings \(height=16 there, 18 here\)"),
+        ({}, {"shard_size": 7}, "shard_size=6 there"),
+        ({}, {"scale": 0.2}, "scale=0.18215 there"),
     ]:
-        with pytest.raises(ConfigError, match=message) as caught:
-            encode_latents(dataclasses.replace(data, **changes), vae, folder, **(SIZES | sizes))
+        with pytest.raises(OutputError, match=message) as caught:
+            encode_latents(dataclasses.replace(data, **changes), encoder, folder, **(SIZES | sizes))
         assert "\n" not in str(caught.value)
-    with pytest.raises(ConfigError, match="begun with vae_id="):
-        encode_latents(data, write_vae(tmp_path / "other", 1), folder, **SIZES)
+    with pytest.raises(OutputError, match="vae_id="):
+        encode_latents(data, open_encoder(write_vae(tmp_path / "other", 1)), folder, **SIZES)
 
 
-def test_two_processes_cannot_write_one_file(tmp_path, data, vae):
+def test_the_same_autoencoder_may_lie_elsewhere(whole, data, encoder):
+    moved = dataclasses.replace(encoder, name="/elsewhere")
+    assert encode_latents(data, moved, whole[0], **SIZES).encoded == 0
+
+
+def test_latents_without_a_plan_are_left_alone(tmp_path, data, encoder):
+    (tmp_path / "log.txt").write_text("what a job printed")
+    (tmp_path / "old.array_record").write_text("precious")
+    with pytest.raises(OutputError, match=r"holds other things, and no plan.json"):
+        encode_latents(data, encoder, tmp_path, **SIZES)
+    (tmp_path / "old.array_record").unlink()
+    assert encode_latents(data, encoder, tmp_path, **SIZES).metadata.count == 39
+
+
+def test_two_processes_cannot_write_one_file(tmp_path, data, encoder):
     import fcntl
 
     path = shard_path(tmp_path, 1, 7).with_suffix(".partial")
     with open(path, "ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(ConfigError, match=r"latents-00001-of-00007.partial' is being written by another process"):
-            encode_latents(data, vae, tmp_path, **SIZES)
-    assert encode_latents(data, vae, tmp_path, **SIZES).metadata.count == 39  # the file is now free
+        with pytest.raises(OutputError, match=r"latents-00001-of-00007.partial' is being written by another process"):
+            encode_latents(data, encoder, tmp_path, **SIZES)
+    assert encode_latents(data, encoder, tmp_path, **SIZES).metadata.count == 39  # the file is now free
 
 
 def latents_config(folder, **changes) -> Config:
@@ -225,7 +250,7 @@ def test_a_killed_process_goes_on_without_a_duplicate_or_a_loss(tmp_path, data, 
     process.communicate()
     there = {file.name: file.stat().st_mtime_ns for file in tmp_path.glob("*.array_record")}
     assert 0 < len(there) < 7, "the kill came too late"
-    with pytest.raises(ConfigError, match="has no metadata.json"):
+    with pytest.raises(DataError, match="has no metadata.json"):
         open_latents(tmp_path)
 
     process = script(*command_line(data, vae, tmp_path))
@@ -264,16 +289,15 @@ def test_bad_input_is_one_line(tmp_path, data, vae, flag, message):
     assert not (tmp_path / "out").exists()
 
 
-def test_devices_must_divide_the_batch(tmp_path, data, vae, monkeypatch):
+def test_devices_must_divide_the_batch(tmp_path, data, encoder, monkeypatch):
     monkeypatch.setattr(jax, "local_device_count", lambda: 8)
-    with pytest.raises(ConfigError, match="--batch_size=4 is not a multiple of the 8 devices"):
-        encode_latents(data, vae, tmp_path, **SIZES)
+    with pytest.raises(ConfigError, match="batch_size=4 is not a multiple of the 8 devices"):
+        encode_latents(data, encoder, tmp_path, **SIZES)
 
 
-def test_a_models_checkpoint_is_no_vae(tmp_path, data):
-    model = Path(ROOT / "assets" / "digits")
+def test_a_models_checkpoint_is_no_vae():
     with pytest.raises(CheckpointError, match="is a model's, and a VAE's is needed"):
-        encode_latents(data, str(model), tmp_path / "out", **SIZES)
+        open_encoder(str(ROOT / "assets" / "digits"))
 
 
 def test_help_teaches():

@@ -7,7 +7,7 @@ from PIL import Image
 from ledit_jax.data.image_folder import ImageFolder
 from ledit_jax.data.source import UnreadableRecord
 from ledit_jax.data.transforms import center_crop
-from ledit_jax.errors import ConfigError
+from ledit_jax.errors import DataError
 
 
 def save(path, value=0, mode="RGB", size=(6, 4), **options):
@@ -116,12 +116,12 @@ def test_damaged_files_are_unreadable_records(tmp_path):
 )
 def test_refusals_are_one_line(tmp_path, arrange, message):
     arrange(tmp_path)
-    with pytest.raises(ConfigError, match=message) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         ImageFolder(str(tmp_path))
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("path", ["", "does/not/exist"])
 def test_missing_folder(path):
-    with pytest.raises(ConfigError, match=r"data.path=.* is not a folder"):
+    with pytest.raises(DataError, match=r"data.path=.* is not a folder"):
         ImageFolder(path)

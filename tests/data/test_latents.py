@@ -19,7 +19,7 @@ from ledit_jax.data.latents import (
     shard_path,
     write_metadata,
 )
-from ledit_jax.errors import ConfigError
+from ledit_jax.errors import ConfigError, DataError, OutputError
 
 SD = AutoencoderConfig(kind="sd")
 METADATA = LatentMetadata("test-vae", 0.18215, 32, 48, 8, 4, "noise", num_classes=5)
@@ -78,7 +78,7 @@ def test_folder_round_trip(tmp_path):
 
 def test_writers_do_not_overwrite_and_leave_nothing_half_written(tmp_path):
     write_folder(tmp_path, num_shards=1)
-    with pytest.raises(ConfigError, match=r"latents-00000-of-00001.array_record' exists"):
+    with pytest.raises(OutputError, match=r"latents-00000-of-00001.array_record' exists"):
         LatentWriter(tmp_path, METADATA.shape)
     with pytest.raises(RuntimeError, match=r"interrupted"), LatentWriter(tmp_path, METADATA.shape, 1, 2) as writer:
         writer.write(record(0))
@@ -86,7 +86,7 @@ def test_writers_do_not_overwrite_and_leave_nothing_half_written(tmp_path):
     with pytest.raises(ValueError, match=r"mean has shape"), LatentWriter(tmp_path, METADATA.shape, 0, 2) as writer:
         writer.write(record(0, (4, 4, 4)))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["latents-00000-of-00001.array_record", "metadata.json"]
-    with pytest.raises(ConfigError, match=r"lacks latents-00000-of-00002.array_record, one of 2"):
+    with pytest.raises(DataError, match=r"lacks latents-00000-of-00002.array_record, one of 2"):
         write_metadata(tmp_path, METADATA, num_shards=2)
 
 
@@ -112,20 +112,27 @@ def test_other_settings_are_refused(tmp_path, height, width, changes, message):
     "damage, message",
     [
         (lambda root: (root / "metadata.json").unlink(), "has no metadata.json"),
-        (lambda root: (root / "metadata.json").write_text("{"), "cannot be understood"),
-        (lambda root: (root / "metadata.json").write_text('{"vae": "x"}'), "cannot be understood.*scale"),
+        (lambda root: (root / "metadata.json").write_text("{"), "metadata.json is damaged or no JSON"),
+        (lambda root: (root / "metadata.json").write_text("[]"), "metadata.json holds a list, and a dict is needed"),
+        (lambda root: (root / "metadata.json").write_text('{"vae": "x"}'), "metadata.json has other fields .*scale"),
         (lambda root: shard_path(root, 1, 3).unlink(), "an incomplete set of files.*counts 6"),
         (lambda root: write_folder(root, num_shards=1), "an incomplete set of files.*counts 2"),
         (lambda root: edit(root, count=7), "holds 6 records.*counts 7"),
-        (lambda root: edit(root, layout="NCHW"), "the layout=NHWC .* have NCHW"),
     ],
 )
 def test_damaged_folders_are_refused(tmp_path, damage, message):
     write_folder(tmp_path)
     damage(tmp_path)
-    with pytest.raises(ConfigError, match=message) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         Latents(str(tmp_path), 32, 48, SD)
     assert "\n" not in str(caught.value)
+
+
+def test_another_layout_is_refused(tmp_path):
+    write_folder(tmp_path)
+    edit(tmp_path, layout="NCHW")
+    with pytest.raises(ConfigError, match="the layout=NHWC .* have NCHW"):
+        Latents(str(tmp_path), 32, 48, SD)
 
 
 def edit(root, **changes):

@@ -10,24 +10,29 @@ from PIL import Image, ImageOps
 from scipy import stats
 
 from ledit_jax.config import AutoencoderConfig, DataConfig
-from ledit_jax.data import make_loader
+from ledit_jax.data import LabelledSource, Source, UnreadableRecord, make_loader
 from ledit_jax.data.batches import standard_normal
 from ledit_jax.data.digits import Digits
 from ledit_jax.data.latents import MOMENTS, LatentMetadata, LatentWriter, write_metadata
-from ledit_jax.errors import ConfigError
+from ledit_jax.errors import ConfigError, DataError
 
 PIXELS = AutoencoderConfig()
 SD = AutoencoderConfig(kind="sd")
 DIGITS = DataConfig(source="digits", image_height=16, image_width=24, image_channels=1)
 
 
+def class_label(record):
+    return np.int32(record["label"])
+
+
 @pytest.fixture
 def open_loader():
     """make_loader, closing what it opened when the test ends."""
     opened = []
+    defaults = {"condition": class_label, "seed": 0, "batch_size": 8}
 
     def open_one(config, autoencoder=PIXELS, **arguments):
-        opened.append(make_loader(config, autoencoder, **({"seed": 0, "batch_size": 8} | arguments)))
+        opened.append(make_loader(config, autoencoder, **(defaults | arguments)))
         return opened[-1]
 
     yield open_one
@@ -64,19 +69,19 @@ def indices(loader, batches):
 
 
 def assert_same_batch(left, right):
-    assert left.keys() == right.keys() == {"x", "label"}
+    assert left.keys() == right.keys() == {"x", "condition"}
     np.testing.assert_array_equal(left["x"], right["x"])
-    np.testing.assert_array_equal(left["label"], right["label"])
+    np.testing.assert_array_equal(left["condition"], right["condition"])
 
 
 def test_batches_are_the_sources_images(open_loader):
     batch = next(open_loader(dataclasses.replace(DIGITS, flip=False)))
     assert batch["x"].shape == (8, 16, 24, 1) and batch["x"].dtype == np.float32
-    assert batch["label"].shape == (8,) and batch["label"].dtype == np.int32
+    assert batch["condition"].shape == (8,) and batch["condition"].dtype == np.int32
     source = Digits(16, 24, "train")
     known = {source[i]["image"].tobytes(): source[i]["label"] for i in range(1442)}
     as_bytes = np.round((batch["x"] + 1) * 127.5).astype(np.uint8)
-    assert [known[image.tobytes()] for image in as_bytes] == batch["label"].tolist()
+    assert [known[image.tobytes()] for image in as_bytes] == batch["condition"].tolist()
 
 
 def test_colour_images_are_cropped_to_size(open_loader, tmp_path):
@@ -84,7 +89,7 @@ def test_colour_images_are_cropped_to_size(open_loader, tmp_path):
     batch = next(open_loader(config, batch_size=40))
     assert batch["x"].shape == (40, 16, 8, 3)
     assert np.all(np.ptp(batch["x"], axis=(1, 2, 3)) == 0)  # each is still uniformly grey
-    np.testing.assert_array_equal(np.sort(batch["label"]), np.repeat(range(4), 10))
+    np.testing.assert_array_equal(np.sort(batch["condition"]), np.repeat(range(4), 10))
 
 
 def test_jpegs_reach_the_batch_as_pil_and_adm_have_them_bit_for_bit(open_loader, tmp_path):
@@ -109,7 +114,7 @@ def test_jpegs_reach_the_batch_as_pil_and_adm_have_them_bit_for_bit(open_loader,
     seen = set()
     for _ in range(8):  # epochs
         batch = next(loader)
-        for x, label in zip(batch["x"], batch["label"], strict=True):
+        for x, label in zip(batch["x"], batch["condition"], strict=True):
             (which,) = (k for k in range(2) if np.array_equal(x, expected[label][k]))
             seen.add((int(label), which))
     assert len(seen) == 8  # all four, each both ways
@@ -193,7 +198,7 @@ def test_latents_without_variance_are_the_means_times_scale(open_loader, tmp_pat
         batch = next(open_loader(dataclasses.replace(config, flip=flip), SD, batch_size=40))
         means = batch["x"][:, 0, 0, 0] / 0.18215
         np.testing.assert_allclose(np.sort(abs(means)), np.arange(1, 41), rtol=1e-6)
-        np.testing.assert_array_equal((np.round(abs(means)) - 1) % 3, batch["label"])
+        np.testing.assert_array_equal((np.round(abs(means)) - 1) % 3, batch["condition"])
         assert set(np.sign(means)) == sign
 
 
@@ -259,7 +264,7 @@ def test_damaged_images_are_skipped_counted_and_named(open_loader, tmp_path, cap
 def test_too_many_damaged_images_stop_the_run(open_loader, tmp_path):
     config = write_images(tmp_path, bad=(7, 20, 39))
     loader = open_loader(dataclasses.replace(config, max_bad_share=0.05))
-    with pytest.raises(ConfigError, match=r"data.max_bad_share=0.05 is exceeded: .* records could not be read"):
+    with pytest.raises(DataError, match=r"data.max_bad_share=0.05 is exceeded: .* records could not be read"):
         indices(loader, 20)
     assert loader.get_state()["next_batch"] * 8 + loader.bad_records >= 100
     indices(open_loader(dataclasses.replace(config, max_bad_share=0.08)), 20)  # 3 of 43 is less
@@ -268,7 +273,7 @@ def test_too_many_damaged_images_stop_the_run(open_loader, tmp_path):
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_a_folder_of_damaged_images_stops_at_once(open_loader, tmp_path, num_workers):
     config = dataclasses.replace(write_images(tmp_path, bad=range(40)), num_workers=num_workers)
-    with pytest.raises(ConfigError, match=r"40 records in a row cannot be read.*png"):
+    with pytest.raises(DataError, match=r"40 records in a row cannot be read.*png"):
         next(open_loader(config))
 
 
@@ -283,14 +288,67 @@ def test_a_state_of_another_stream_is_refused(open_loader):
             open_loader(DIGITS, **arguments).set_state(state)
 
 
+def caption(record):
+    """Two arrays, neither of them a label."""
+    first = record["image"][0, 0, 0] // 4
+    return {"states": np.arange(6, dtype=np.float32).reshape(3, 2) * first, "mask": np.arange(3) < first % 4}
+
+
+class Captioned:
+    """Uniformly grey images of several sizes, and no labels at all."""
+
+    def __len__(self):
+        return 40
+
+    def __getitem__(self, index):
+        if not 0 <= index < 40:
+            raise IndexError(index)
+        if index == 11:
+            raise UnreadableRecord("record 11")
+        return {"image": np.full((20 + index % 5, 24, 1), 4 * index, np.uint8)}
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_any_source_and_any_condition(open_loader, num_workers):
+    """A pytree from each record, stacked; a source without classes, given from outside."""
+    config = DataConfig(image_height=16, image_width=8, image_channels=1, num_workers=num_workers, max_bad_share=0.1)
+    source = Captioned()
+    loader = open_loader(config, source=source, condition=caption)
+    assert loader.source is source and isinstance(source, Source) and not isinstance(source, LabelledSource)
+    for _ in range(5):
+        batch = next(loader)
+        which = np.round((batch["x"][:, 0, 0, 0] + 1) * 127.5 / 4)
+        states, mask = batch["condition"]["states"], batch["condition"]["mask"]
+        assert states.dtype == np.float32 and mask.dtype == bool and batch["x"].shape == (8, 16, 8, 1)
+        np.testing.assert_array_equal(states, which[:, None, None] * np.arange(6).reshape(3, 2))
+        np.testing.assert_array_equal(mask, np.arange(3) < which[:, None] % 4)
+    assert loader.bad_records == 1
+
+
+def test_what_conditions_draws_nothing(open_loader):
+    """The same images, flips and order, whatever is taken from the records."""
+    labelled, plain = open_loader(DIGITS), open_loader(DIGITS, condition=lambda record: None)
+    for _ in range(3):
+        batch, other = next(labelled), next(plain)
+        np.testing.assert_array_equal(batch["x"], other["x"])
+        assert other["condition"] is None
+
+
+def test_latents_from_outside(open_loader, tmp_path):
+    config = write_latents(tmp_path)
+    stored = open_loader(config, SD)
+    records = [stored.source[i] for i in range(40)]
+    loader = open_loader(dataclasses.replace(config, path="", source="digits"), SD, source=records)
+    for _ in range(6):
+        assert_same_batch(next(loader), next(stored))
+
+
 @pytest.mark.parametrize(
     "changes, arguments, message",
     [
         ({}, {"batch_size": 500, "process_count": 3}, "batch of 500 per process does not fit the 480 records"),
         ({}, {"batch_size": 0}, "use 1 to 1442"),
-        ({}, {"seed": -1}, "train.seed=-1"),
-        ({"num_workers": -1}, {}, "data.num_workers=-1"),
-        ({"max_bad_share": 1.5}, {}, "data.max_bad_share=1.5"),
+        ({}, {"autoencoder": SD}, "data.source=digits holds images, and autoencoder.kind=sd trains on latents"),
         ({"image_channels": 4}, {}, "data.image_channels=4"),
         ({"split": "val"}, {}, "data.split='val'"),
     ],

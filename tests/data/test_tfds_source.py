@@ -14,7 +14,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from ledit_jax.data.source import UnreadableRecord
 from ledit_jax.data.tfds import TFDS
-from ledit_jax.errors import ConfigError
+from ledit_jax.errors import DataError
 
 
 def write_dataset(root, images, channels, label_feature):
@@ -87,7 +87,7 @@ def test_damaged_folders_are_refused(tmp_path, damage):
         records.write_bytes(b"")
     else:
         (folder / "dataset_info.json").write_text("{")
-    with pytest.raises(ConfigError, match=r"data.name='tiny'.*cannot be read.*tfds build tiny") as caught:
+    with pytest.raises(DataError, match=r"data.name='tiny'.*cannot be read.*tfds build tiny") as caught:
         len(TFDS("tiny", "train", str(tmp_path)))
     assert "\n" not in str(caught.value)
 
@@ -101,7 +101,7 @@ def test_refusals_are_one_line(tmp_path):
         (("tiny", "train", str(tmp_path)), "a class label are needed"),
     ]
     for arguments, message in cases:
-        with pytest.raises(ConfigError, match=message) as caught:
+        with pytest.raises(DataError, match=message) as caught:
             TFDS(*arguments)
         assert "\n" not in str(caught.value)
 
@@ -109,6 +109,6 @@ def test_refusals_are_one_line(tmp_path):
 def test_nothing_is_downloaded(tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", lambda *_, **__: calls.append(1))
-    with pytest.raises(ConfigError, match=r"data.name='mnist'.*tfds build mnist"):
+    with pytest.raises(DataError, match=r"data.name='mnist'.*tfds build mnist"):
         TFDS("mnist", "train", str(tmp_path))
     assert not calls

@@ -11,17 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ledit_jax.config import DiffusionConfig
+from ledit_jax.diffusion import GaussianProcess
 from ledit_jax.diffusion.gaussian import create_diffusion
-from ledit_jax.diffusion.samplers import (
-    DDIM,
-    DPMSolverPP,
-    even_timesteps,
-    make_sampler,
-    sample_keys,
-    sample_loop,
-    sample_noise,
-)
+from ledit_jax.diffusion.process import sample_keys, sample_loop, sample_noise
+from ledit_jax.diffusion.samplers import DDIM, DPMSolverPP, even_timesteps
 from ledit_jax.diffusion.schedule import linear_alphas_cumprod, respace
 
 SHAPE, D, K, BATCH = (4, 4, 2), 32, 12, 48
@@ -86,15 +79,15 @@ def dpmpp_on(timesteps):
 
 
 def test_dpmpp_with_25_steps_is_as_near_as_ddim_with_250():
-    dpmpp = error(make_sampler("dpmpp", 25, diffusion=DiffusionConfig()))
-    ddim_250, ddim_25 = (error(make_sampler("ddim", n, diffusion=DiffusionConfig())) for n in (250, 25))
+    dpmpp = error(GaussianProcess().make_sampler("dpmpp", 25))
+    ddim_250, ddim_25 = (error(GaussianProcess().make_sampler("ddim", n)) for n in (250, 25))
     assert dpmpp < ddim_250 < 0.01 < 0.03 < ddim_25
 
 
 def test_dpmpp_spacing_beats_the_usual_ones():
     log_snrs = np.linspace(LOG_SNR[-1], LOG_SNR[0], 25)
     log_snr_uniform = np.rint(np.interp(log_snrs, LOG_SNR[::-1], np.arange(1000)[::-1])).astype(int)[::-1]
-    ours = error(make_sampler("dpmpp", 25, diffusion=DiffusionConfig()))
+    ours = error(GaussianProcess().make_sampler("dpmpp", 25))
     assert ours < 0.8 * error(dpmpp_on(log_snr_uniform))
     assert ours < 0.2 * error(dpmpp_on(even_timesteps(1000, 25)))
 
@@ -133,6 +126,6 @@ def test_samples_of_a_gaussian_have_its_moments():
     for x in (
         coarse.p_sample_loop(denoise_gaussian, noise, keys),
         create_diffusion("250").ddim_sample_loop(denoise_gaussian, noise),
-        sample_loop(make_sampler("dpmpp", 25, diffusion=DiffusionConfig()), denoise_gaussian, noise, keys),
+        sample_loop(GaussianProcess().make_sampler("dpmpp", 25), denoise_gaussian, noise, keys),
     ):
         np.testing.assert_allclose([x.mean(), x.std()], [mean, deviation], atol=0.012)

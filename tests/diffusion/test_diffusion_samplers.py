@@ -8,9 +8,10 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 
-from ledit_jax.config import DiffusionConfig
+from ledit_jax.diffusion import GaussianProcess
 from ledit_jax.diffusion.gaussian import create_diffusion
-from ledit_jax.diffusion.samplers import DDIM, dpmpp_timesteps, make_sampler, sample_keys, sample_loop, sample_noise
+from ledit_jax.diffusion.process import sample_keys, sample_loop, sample_noise
+from ledit_jax.diffusion.samplers import DDIM, dpmpp_timesteps
 from ledit_jax.errors import ConfigError
 
 SHAPE = (2, 4, 3)
@@ -77,8 +78,8 @@ def test_ddpm_is_diffusers(num_steps, clip, made, monkeypatch):
 
     expected = run_diffusers(scheduler, noise, step)
     if made:
-        sampler = make_sampler("ddpm", num_steps, diffusion=DiffusionConfig(), clip_denoised=clip)
-        np.testing.assert_array_equal(sampler.timesteps, scheduler.timesteps)
+        sampler = GaussianProcess(clip_denoised=clip).make_sampler("ddpm", num_steps)
+        np.testing.assert_array_equal(sampler.times, scheduler.timesteps)
         ours = sample_loop(sampler, denoise, noise, keys)
     else:
         ours = create_diffusion(str(num_steps)).p_sample_loop(denoise, noise, keys, clip_denoised=clip)
@@ -105,7 +106,7 @@ def test_ddim_is_diffusers(eta, clip):
 
 def test_made_ddim_is_the_loop_of_the_even_chain():
     keys, noise = start()
-    sampler = make_sampler("ddim", 12, diffusion=DiffusionConfig())
+    sampler = GaussianProcess().make_sampler("ddim", 12)
     expected = create_diffusion("12").ddim_sample_loop(denoise, noise)
     np.testing.assert_allclose(sample_loop(sampler, denoise, noise, keys), expected, rtol=1e-6)
 
@@ -114,15 +115,15 @@ def test_made_ddim_is_the_loop_of_the_even_chain():
 @pytest.mark.parametrize("num_steps, clip", [(1, False), (2, False), (7, False), (25, True)])
 def test_dpmpp_is_diffusers(num_steps, clip):
     keys, noise = start()
-    sampler = make_sampler("dpmpp", num_steps, diffusion=DiffusionConfig(), clip_denoised=clip)
+    sampler = GaussianProcess(clip_denoised=clip).make_sampler("dpmpp", num_steps)
     scheduler = in_float64(
         DPMSolverMultistepScheduler(
             1000, algorithm_type="dpmsolver++", solver_order=2, solver_type="midpoint", lower_order_final=False
         )
     )
-    scheduler.set_timesteps(timesteps=sampler.timesteps.copy())
+    scheduler.set_timesteps(timesteps=sampler.times.copy())
     # Its own are float32.
-    alpha_bar = np.cumprod(1 - BETAS)[sampler.timesteps]
+    alpha_bar = np.cumprod(1 - BETAS)[sampler.times]
     scheduler.sigmas = torch.tensor(np.append(np.sqrt((1 - alpha_bar) / alpha_bar), 0.0))
     if clip:
         convert = scheduler.convert_model_output
@@ -138,10 +139,10 @@ def test_dpmpp_is_diffusers(num_steps, clip):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("num_steps", [1, 2, 25, 250, 999, 1000])
 def test_timesteps_are_distinct_descend_and_begin_at_noise(name, num_steps):
-    sampler = make_sampler(name, num_steps, diffusion=DiffusionConfig())
-    assert sampler.num_steps == num_steps and sampler.timesteps.shape == (num_steps,)
-    assert sampler.timesteps[0] == 999 and sampler.timesteps[-1] >= 0
-    assert np.all(np.diff(sampler.timesteps) < 0)
+    sampler = GaussianProcess().make_sampler(name, num_steps)
+    assert sampler.num_steps == num_steps and sampler.times.shape == (num_steps,)
+    assert sampler.times[0] == 999 and sampler.times[-1] >= 0
+    assert np.all(np.diff(sampler.times) < 0)
 
 
 @pytest.mark.parametrize("num_timesteps", [1, 2, 3, 10, 37])
@@ -154,15 +155,15 @@ def test_timesteps_are_distinct_in_chains_of_any_length(num_timesteps):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_sampler_has_the_configured_schedule(name):
-    sampler = make_sampler(name, 6, diffusion=DiffusionConfig(num_timesteps=40, beta_start=0.01, beta_end=0.3))
+    sampler = GaussianProcess(num_timesteps=40, beta_start=0.01, beta_end=0.3).make_sampler(name, 6)
     alphas_cumprod = np.cumprod(1 - np.linspace(0.01, 0.3, 40))
-    np.testing.assert_allclose(sampler.chain.alphas_cumprod, alphas_cumprod[sampler.timesteps[::-1]], rtol=1e-12)
+    np.testing.assert_allclose(sampler.chain.alphas_cumprod, alphas_cumprod[sampler.times[::-1]], rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_network_is_asked_at_the_timesteps_in_order(name):
     keys, noise = start()
-    sampler, asked = make_sampler(name, 6, diffusion=DiffusionConfig(num_timesteps=40)), []
+    sampler, asked = GaussianProcess(num_timesteps=40).make_sampler(name, 6), []
 
     def spy(x, timesteps):
         asked.append(np.asarray(timesteps))
@@ -171,14 +172,14 @@ def test_network_is_asked_at_the_timesteps_in_order(name):
     state = sampler.init(noise)
     for step in range(sampler.num_steps):
         state = sampler.step(spy, state, step, keys)
-    np.testing.assert_array_equal(asked, np.repeat(sampler.timesteps[:, None], 3, axis=1))
-    assert sampler.timesteps[0] == 39
+    np.testing.assert_array_equal(asked, np.repeat(sampler.times[:, None], 3, axis=1))
+    assert sampler.times[0] == 39
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_device_loop_is_the_host_loop(name):
     keys, noise = start()
-    sampler = make_sampler(name, 8, diffusion=DiffusionConfig())
+    sampler = GaussianProcess().make_sampler(name, 8)
     one_step = jax.jit(lambda state, step, keys: sampler.step(denoise, state, step, keys))
     state = sampler.init(noise)
     for step in range(sampler.num_steps):
@@ -190,7 +191,7 @@ def test_device_loop_is_the_host_loop(name):
 
 @pytest.mark.parametrize("name", ["ddpm", "dpmpp"])
 def test_a_sample_depends_on_its_own_key_alone(name):
-    sampler = make_sampler(name, 8, diffusion=DiffusionConfig())
+    sampler = GaussianProcess().make_sampler(name, 8)
     loop = jax.jit(lambda noise, keys: sample_loop(sampler, denoise, noise, keys))
 
     def sample(seed, indices):
@@ -221,7 +222,7 @@ def test_initial_noise_is_standard_normal():
 def test_last_ddpm_step_adds_no_noise(num_steps):
     keys, noise = start()
     others = sample_keys(1, np.arange(3))
-    sampler = make_sampler("ddpm", num_steps, diffusion=DiffusionConfig())
+    sampler = GaussianProcess().make_sampler("ddpm", num_steps)
     last = [sampler.step(denoise, noise, num_steps - 1, k) for k in (keys, others)]
     np.testing.assert_array_equal(*last)
     if num_steps > 1:
@@ -240,13 +241,13 @@ def test_last_ddpm_step_adds_no_noise(num_steps):
 )
 def test_errors_name_the_value_and_the_mend(name, num_steps, words):
     with pytest.raises(ConfigError) as error:
-        make_sampler(name, num_steps, diffusion=DiffusionConfig())
+        GaussianProcess().make_sampler(name, num_steps)
     assert "\n" not in str(error.value)
     assert all(word in str(error.value) for word in words), str(error.value)
 
 
 def test_a_sampler_that_draws_noise_wants_keys():
     _, noise = start()
-    for sampler in (make_sampler("ddpm", 4, diffusion=DiffusionConfig()), DDIM(create_diffusion("4"), eta=0.5)):
+    for sampler in (GaussianProcess().make_sampler("ddpm", 4), DDIM(create_diffusion("4"), eta=0.5)):
         with pytest.raises(ValueError, match="one key per sample"):
             sample_loop(sampler, denoise, noise, None)

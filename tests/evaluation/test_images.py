@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from ledit_jax.data.transforms import center_crop
-from ledit_jax.errors import ConfigError
+from ledit_jax.errors import ConfigError, DataError
 from ledit_jax.evaluation.images import open_images
-from ledit_jax.sampling.writers import make_writer
+from ledit_jax.sampling.writers import open_writer
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 6, 4, 3), dtype=np.uint8)
 
@@ -30,9 +30,8 @@ def test_npz_from_any_place(tmp_path, save, start):
 
 def test_npz_and_folder_as_sample_py_writes_them(tmp_path):
     for name in ("x.npz", "x"):
-        writer = make_writer(tmp_path / name, len(IMAGES), 3, overwrite=False)
-        writer.write(IMAGES)
-        writer.close()
+        with open_writer(tmp_path / name, len(IMAGES), 3, overwrite=False) as write:
+            write(IMAGES)
         np.testing.assert_array_equal(everything(tmp_path / name), IMAGES)
 
 
@@ -75,7 +74,7 @@ BAD = {
 
 @pytest.mark.parametrize("make, message", BAD.values(), ids=BAD)
 def test_bad_sets(tmp_path, make, message):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(DataError, match=message):
         open_images(str(make(tmp_path)) or "")
 
 
@@ -83,7 +82,7 @@ def test_bad_sets(tmp_path, make, message):
 def test_truncated_npz(tmp_path, bytes_left):
     path = save(tmp_path / "x.npz", IMAGES)
     path.write_bytes(path.read_bytes()[:bytes_left])
-    with pytest.raises(ConfigError, match="damaged or cut short"):
+    with pytest.raises(DataError, match="damaged or cut short"):
         open_images(str(path))
 
 
@@ -94,7 +93,7 @@ def test_npz_whose_images_end_early(tmp_path):
         array = archive.read("arr_0.npy")
     with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
         archive.writestr("arr_0.npy", array[:-100])
-    with pytest.raises(ConfigError, match="cut short: it ends within image 5"):
+    with pytest.raises(DataError, match="cut short: it ends within image 5"):
         everything(tmp_path / "x.npz")
 
 
@@ -103,7 +102,7 @@ def test_damaged_pixels(tmp_path):
     data = bytearray(path.read_bytes())
     data[300] ^= 255
     path.write_bytes(data)
-    with pytest.raises(ConfigError, match="damaged or cut short"):
+    with pytest.raises(DataError, match="damaged or cut short"):
         everything(path, batch_size=7)
 
 
@@ -116,18 +115,18 @@ class TestBadFolders:
 
     def test_sizes_differ(self, folder):
         Image.fromarray(IMAGES[0, :5]).save(folder / "5.png")
-        with pytest.raises(ConfigError, match=r"5.png is 5x4 and 0.png 6x4.*--height and --width"):
+        with pytest.raises(DataError, match=r"5.png is 5x4 and 0.png 6x4.*a height and a width"):
             everything(folder)
 
     def test_unreadable(self, folder):
         (folder / "6.png").write_bytes((folder / "6.png").read_bytes()[:60])
-        with pytest.raises(ConfigError, match=r"6.png cannot be read"):
+        with pytest.raises(DataError, match=r"6.png cannot be read"):
             everything(folder)
 
     def test_grey(self, folder):
         for path in folder.iterdir():
             Image.open(path).convert("L").save(path)
-        with pytest.raises(ConfigError, match=r"grey images \(mode L\)"):
+        with pytest.raises(DataError, match=r"grey images \(mode L\)"):
             everything(folder)
 
     def test_one_grey_image_among_coloured_ones_is_converted(self, folder):

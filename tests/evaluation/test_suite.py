@@ -2,51 +2,43 @@
 
 import dataclasses
 import logging
-from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.linalg
 import torch
-from oracles import torch_inception
+from evaluation.toy_inception import ToyInception
+from oracles import fidelity
 from PIL import Image
 from tiny import run_on_eight_devices
 
-from ledit_jax.convert.inception import convert_inception, load_inception
-from ledit_jax.errors import ConfigError
+from ledit_jax.convert.inception import load_inception
+from ledit_jax.errors import ConfigError, DataError, OutputError
 from ledit_jax.evaluation import features as features_module
 from ledit_jax.evaluation import statistics as statistics_module
 from ledit_jax.evaluation.features import FeatureExtractor
+from ledit_jax.evaluation.neighbours import precision_recall
 from ledit_jax.evaluation.statistics import SetStatistics, measure_set, save_statistics
 from ledit_jax.evaluation.suite import Metrics, evaluate, metrics_table
 
-ROOT = Path(__file__).parents[2]
-
 
 @pytest.fixture(scope="module")
-def state():
-    return torch_inception.random_state()
-
-
-@pytest.fixture(scope="module")
-def inception(state, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("inception")
-    torch.save(state, folder / "x.pth")
-    convert_inception(folder / "x.pth", folder / "inception.npz")
-    return folder / "inception.npz"
-
-
-@pytest.fixture(scope="module")
-def extractor(inception):
-    return FeatureExtractor(load_inception(inception), batch_size=4)
+def extractor():
+    return FeatureExtractor(ToyInception(), batch_size=4)
 
 
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory):
     """Two npz of 11 and 9 images of different brightness."""
-    folder = tmp_path_factory.mktemp("sets")
+    return write_sets(tmp_path_factory.mktemp("sets"), 11, 9)
+
+
+def write_sets(folder, *counts):
     rng = np.random.default_rng(0)
-    arrays = rng.integers(0, 200, (11, 8, 8, 3), dtype=np.uint8), rng.integers(40, 256, (9, 8, 8, 3), dtype=np.uint8)
+    arrays = [
+        rng.integers(low, high, (count, 8, 8, 3), dtype=np.uint8)
+        for count, (low, high) in zip(counts, ((0, 200), (40, 256)), strict=True)
+    ]
     for name, array in zip("ab", arrays, strict=True):
         np.savez(folder / f"{name}.npz", array)
     return folder / "a.npz", folder / "b.npz", arrays
@@ -57,16 +49,14 @@ def measured(sets, extractor):
     return [measure_set(str(path), lambda: extractor) for path in sets[:2]]
 
 
-def test_all_five_equal_adms_definitions_on_pytorchs_features(measured, sets, state, extractor):
-    """Nothing of ours but the metrics' code under test: PyTorch's forward pass, scipy, brute force."""
-    x, y = (torch.from_numpy(a).permute(0, 3, 1, 2).float() for a in sets[2])
-    with torch.no_grad():
-        (x, xs), (y, ys) = torch_inception.forward(state, x), torch_inception.forward(state, y)
-        p = torch.softmax(x.double() @ state["fc.weight"].T.double(), dim=1).numpy()
-    xs, ys = (s.permute(0, 2, 3, 1)[..., :7].reshape(len(s), -1) for s in (xs, ys))
+def test_all_five_equal_adms_definitions_on_torch_fidelitys_features(tmp_path):
+    """Nothing of ours but the code under test: someone else's forward pass and neighbours, scipy's root."""
+    state, (*paths, images) = fidelity.random_inception(), write_sets(tmp_path, 6, 4)
+    (x, xs, logits), (y, ys, _) = (fidelity.inception_features(state, array) for array in images)
+    xs, ys = (s[..., :7].reshape(len(s), -1) for s in (xs, ys))
 
     def frechet(a, b):
-        a, b = a.double().numpy(), b.double().numpy()
+        a, b = a.astype(np.float64), b.astype(np.float64)
         # In the span of both sets, where covariances of so few samples are at least small.
         basis = scipy.linalg.orth(np.concatenate([a - a.mean(0), b - b.mean(0)]).T)
         s, t = np.cov(a @ basis, rowvar=False), np.cov(b @ basis, rowvar=False)
@@ -74,15 +64,14 @@ def test_all_five_equal_adms_definitions_on_pytorchs_features(measured, sets, st
         trace = np.trace(scipy.linalg.sqrtm(root @ t @ root).real)
         return np.sum((a.mean(0) - b.mean(0)) ** 2) + np.trace(s) + np.trace(t) - 2 * trace
 
-    metrics = evaluate(*measured, extractor.class_weights)
+    torch.save(state, tmp_path / "x.pth")
+    extractor = FeatureExtractor(load_inception(tmp_path / "x.pth"), batch_size=2)
+    metrics = evaluate(*(measure_set(str(path), lambda: extractor) for path in paths), extractor.class_weights)
     assert metrics.fid == pytest.approx(frechet(x, y), rel=1e-3)
     assert metrics.sfid == pytest.approx(frechet(xs, ys), rel=1e-3)
-    score = np.exp(np.mean(np.sum(p * (np.log(p) - np.log(p.mean(0))), axis=1)))
+    score = fidelity.inception_score(logits, splits=1)
     assert metrics.inception_score - 1 == pytest.approx(score - 1, rel=1e-3) and score > 1.0005
-    distance = torch.cdist(y.double(), x.double())
-    radius_y, radius_x = (torch.cdist(s.double(), s.double()).sort(dim=1).values[:, 3] for s in (y, x))
-    assert metrics.precision == pytest.approx((distance <= radius_y[:, None]).any(0).double().mean().item())
-    assert metrics.recall == pytest.approx((distance <= radius_x[None]).any(1).double().mean().item())
+    assert (metrics.precision, metrics.recall) == pytest.approx(fidelity.precision_recall(y, x), abs=1e-6)
 
 
 def test_a_set_against_itself(measured, extractor):
@@ -91,8 +80,8 @@ def test_a_set_against_itself(measured, extractor):
     assert metrics.precision == metrics.recall == 1
 
 
-def test_batch_size_does_not_matter(measured, sets, inception, extractor):
-    other = FeatureExtractor(load_inception(inception), batch_size=5)
+def test_batch_size_does_not_matter(measured, sets, extractor):
+    other = FeatureExtractor(ToyInception(), batch_size=5)
     again = [measure_set(str(path), lambda: other) for path in sets[:2]]
     assert [s.num_samples for s in again] == [11, 9]
     for one, two in zip(measured, again, strict=True):
@@ -102,22 +91,29 @@ def test_batch_size_does_not_matter(measured, sets, inception, extractor):
     np.testing.assert_allclose(two, one, rtol=1e-4)
 
 
-def test_eight_devices_give_the_same(measured, sets, inception, extractor):
+def test_eight_devices_give_the_same(measured, sets, extractor, tmp_path):
     """In a process of its own, since the number of CPU devices is fixed when jax starts."""
     script = (
-        "import sys, dataclasses, jax\n"
-        "from ledit_jax.convert.inception import load_inception\n"
+        "import sys, dataclasses, jax, numpy as np\n"
+        "from evaluation.toy_inception import ToyInception\n"
         "from ledit_jax.evaluation.features import FeatureExtractor\n"
+        "from ledit_jax.evaluation.neighbours import precision_recall\n"
         "from ledit_jax.evaluation.statistics import measure_set\n"
         "from ledit_jax.evaluation.suite import evaluate\n"
-        "extractor = FeatureExtractor(load_inception(sys.argv[1]), batch_size=1)\n"
-        "sets = [measure_set(name, lambda: extractor) for name in sys.argv[2:]]\n"
+        "extractor = FeatureExtractor(ToyInception(), batch_size=1)\n"
+        "sets = [measure_set(name, lambda: extractor) for name in sys.argv[1:3]]\n"
         "print(jax.local_device_count(), *dataclasses.astuple(evaluate(*sets, extractor.class_weights)))\n"
+        "print(*precision_recall(*np.load(sys.argv[3]).values(), 20))\n"  # in more blocks than there are devices
     )
-    count, *figures = map(float, run_on_eight_devices(script, inception, *sets[:2]).split())
+    rng = np.random.default_rng(0)
+    reference, samples = (rng.normal(size=(count, 12)).astype(np.float32) for count in (130, 90))
+    np.savez(tmp_path / "x.npz", reference, samples)
+    figures, shares = run_on_eight_devices(script, *sets[:2], tmp_path / "x.npz").splitlines()
+    count, *figures = map(float, figures.split())
     assert count == 8
     one = dataclasses.astuple(evaluate(*measured, extractor.class_weights))
     np.testing.assert_allclose(figures, one, rtol=1e-4)
+    assert tuple(map(float, shares.split())) == precision_recall(reference, samples, 20)
 
 
 def test_features_are_kept_and_gone_on_with(sets, extractor, measured, tmp_path, monkeypatch):
@@ -146,8 +142,12 @@ def test_features_are_kept_and_gone_on_with(sets, extractor, measured, tmp_path,
     again = measure_set(str(sets[0]), Counting, folder=tmp_path / "kept")
     assert not calls, "what is there was computed again"
     np.testing.assert_array_equal(again.pool[1], resumed.pool[1])
-    with pytest.raises(ConfigError, match="holds features of other images or weights"):
+    with pytest.raises(OutputError, match=r"begun with other settings \(name=.*a.npz there, .*b.npz here; count=11"):
         measure_set(str(sets[1]), Counting, folder=tmp_path / "kept")
+    piece = tmp_path / "kept" / "000001.npz"
+    piece.write_bytes(piece.read_bytes()[:-40])
+    with pytest.raises(DataError, match=r"000001.npz is damaged"):
+        measure_set(str(sets[0]), Counting, folder=tmp_path / "kept")
 
 
 def test_saved_statistics_give_the_same_figures_and_need_no_network(measured, extractor, tmp_path):
@@ -179,6 +179,9 @@ def test_a_large_folder_of_reference_keeps_an_even_spread_of_features(extractor,
     np.testing.assert_array_equal(spread.pool[1], whole.pool[1])
 
 
+ENOUGH = 5_000  # a split of the Inception Score, and more than there are features
+
+
 def gaussian(count, size=(8, 8), features=True):
     rng = np.random.default_rng(0)
     moments = [(np.zeros(d), np.eye(d)) for d in (5, 4)]
@@ -194,27 +197,27 @@ class TestWarnings:
         return caplog
 
     def test_few_samples(self, log):
-        evaluate(gaussian(300), gaussian(10_000), None)
+        evaluate(gaussian(300), gaussian(ENOUGH), None)
         assert (
             "the samples are 300 images, no more than the 2048 features: FID and sFID come out far too high" in log.text
         )
         assert "300 images, less than a split (5000) of the Inception Score" in log.text
 
     def test_far_too_few(self, log):
-        metrics = evaluate(gaussian(3), gaussian(10_000), None)
+        metrics = evaluate(gaussian(3), gaussian(ENOUGH), None)
         assert metrics.precision is None and metrics.recall is None
         assert "the samples are 3 images: no precision and recall, which need 4 or more" in log.text
 
     def test_enough(self, log):
-        evaluate(gaussian(10_000), gaussian(10_000), None)
+        evaluate(gaussian(ENOUGH), gaussian(ENOUGH), None)
         assert not log.text
 
     def test_sizes_differ(self, log):
-        evaluate(gaussian(10_000, (64, 48)), gaussian(10_000), None)
+        evaluate(gaussian(ENOUGH, (64, 48)), gaussian(ENOUGH), None)
         assert "samples are 64x48 and the reference 8x8 (height x width): both are resized to 299x299" in log.text
 
     def test_statistics_alone(self, log):
-        metrics = evaluate(gaussian(10_000), gaussian(10_000, features=False), np.eye(5, dtype=np.float32))
+        metrics = evaluate(gaussian(ENOUGH), gaussian(ENOUGH, features=False), np.eye(5, dtype=np.float32))
         assert metrics.precision is None and metrics.fid is not None and metrics.inception_score is not None
         assert "statistics alone: no precision and recall" in log.text
 
@@ -222,7 +225,7 @@ class TestWarnings:
 def test_one_image_has_no_covariance(extractor, tmp_path):
     np.savez(tmp_path / "x.npz", np.zeros((1, 8, 8, 3), np.uint8))
     one = measure_set(str(tmp_path / "x.npz"), lambda: extractor)
-    assert one.pool is None and evaluate(one, gaussian(10_000), None).fid is None
+    assert one.pool is None and evaluate(one, gaussian(ENOUGH), None).fid is None
     with pytest.raises(ConfigError, match="must be two or more images"):
         save_statistics(one, tmp_path / "ref.npz")
 
@@ -237,7 +240,7 @@ def test_one_image_has_no_covariance(extractor, tmp_path):
 )
 def test_bad_statistics(tmp_path, arrays, message):
     np.savez(tmp_path / "x.npz", **arrays)
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(DataError, match=message):
         measure_set(str(tmp_path / "x.npz"), lambda: pytest.fail("the network was asked for"))
 
 

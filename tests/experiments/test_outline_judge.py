@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from experiments.judges.outlines import OutlineJudge
 from PIL import Image
 
+from experiments.judges.outlines import OutlineJudge
 from ledit_jax.data.digits import Digits
 from ledit_jax.data.shapes import Shapes
 from ledit_jax.errors import ConfigError

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from experiments.judges import photos as photo_judge
-from experiments.judges.photos import PhotoJudge
 from PIL import Image
 from tiny import tiny_config
 
+from experiments.judges import photos as photo_judge
+from experiments.judges.photos import PhotoJudge
 from experiments.study.config import StudyConfig
 from experiments.study.photos import HELD_OUT_EVERY, split_images
 from experiments.study.run import run_study

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import noisy_params, tiny_config
+from tiny import network_of, noisy_params, tiny_config
 
 from experiments.theory.block_outputs import block_outputs, noisy_images
 from experiments.theory.position_probe import chance_error, probe, probe_figure, token_places
@@ -58,8 +58,7 @@ def test_block_outputs_are_the_networks_own(family):
     z = (z - z.mean(-1, keepdims=True)) / jnp.sqrt(z.var(-1, keepdims=True) + config.model.norm_eps)
     z = (z * (1 + scale[:, None]) + shift[:, None]) @ final["linear"]["kernel"] + final["linear"]["bias"]
     images = z.reshape(3, 4, 6, 2, 2, 2).swapaxes(2, 3).reshape(3, 8, 12, 2)
-    logit_scale = np.sqrt(np.log(24) / np.log(16))
-    expected = jax.jit(make_apply(config))(params, x, t, y, logit_scale=logit_scale)
+    expected = jax.jit(make_apply(network_of(config).for_sampling(config.sample)))(params, x, t, y)
     np.testing.assert_allclose(images, expected, rtol=2e-4, atol=2e-4)
 
 
@@ -98,9 +97,9 @@ def test_probe_finds_position_where_there_is_some(tmp_path):
 
 def test_bad_input_is_named():
     nope, ledit = tiny_config("NoPE"), tiny_config("LEDiT")
-    params = init_params(ledit, jax.random.key(0))
+    params = init_params(network_of(ledit), jax.random.key(0))
     with pytest.raises(ConfigError, match="model.block_order=sa"):
-        measure_variance(init_params(nope, jax.random.key(0)), nope, 8, 8, [0], 4, 0)
+        measure_variance(init_params(network_of(nope), jax.random.key(0)), nope, 8, 8, [0], 4, 0)
     with pytest.raises(ConfigError, match="timestep=1000"):
         measure_variance(params, ledit, 8, 8, [1000], 4, 0)
     with pytest.raises(ConfigError, match="height=9"):

@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from tiny import network_of
 
 from ledit_jax.config import Config, DataConfig, model_preset
 from ledit_jax.errors import ConfigError
-from ledit_jax.models.attention import TokenGrid
-from ledit_jax.models.functional import count_params, init_params, make_apply
+from ledit_jax.models.attention import AttentionContext
+from ledit_jax.models.functional import abstract_params, count_params, init_params, make_apply
 from ledit_jax.models.ledit import Block
 from ledit_jax.models.lookhere import layer_slopes, lookhere_bias
 from ledit_jax.models.rotary import rotary_tables
@@ -31,7 +32,7 @@ def small(family, **fields):
 def noisy_params(config, seed=0):
     """Initial parameters with noise on top, so that no zero hides an error."""
     rng = np.random.default_rng(seed)
-    params = init_params(config, jax.random.key(0))
+    params = init_params(network_of(config), jax.random.key(0))
     return jax.tree.map(lambda p: p + 0.2 * rng.normal(size=p.shape).astype(np.float32), params)
 
 
@@ -102,11 +103,11 @@ def test_blocks_by_hand(family):
         got = nnx.merge(graphdef, params)(
             jnp.asarray(x, jnp.float32)[None],
             jnp.asarray(condition, jnp.float32)[None],
-            TokenGrid(GRID, rotary=rotary, bias=bias),
+            AttentionContext(GRID, rotary=rotary, bias=bias),
             "none",
             jnp.asarray(slope),
             jnp.asarray(shared, jnp.float32)[None] if is_fit else None,
-        )[0]
+        )[0][0]
         wide = jax.tree.map(lambda p: np.asarray(p, np.float64), params)
         want = block_by_hand(wide, x, condition, config.model.position, is_fit, slope, shared)
         np.testing.assert_allclose(got, want, atol=2e-4 * np.abs(want).max())
@@ -117,7 +118,7 @@ def test_blocks_by_hand(family):
 def test_they_run_at_any_size_and_know_positions(family, scan_layers):
     """Swapping two patches of the image swaps the output's only where nothing knows positions."""
     config = small(family, scan_layers=scan_layers)
-    apply, params = jax.jit(make_apply(config)), noisy_params(config)
+    apply, params = jax.jit(make_apply(network_of(config))), noisy_params(config)
     t, y = jnp.array([500]), jnp.array([3])
     x = np.random.default_rng(0).normal(size=(1, 8, 12, 1)).astype(np.float32)
     swapped = x.copy()
@@ -131,18 +132,20 @@ def test_they_run_at_any_size_and_know_positions(family, scan_layers):
 @pytest.mark.parametrize("method", ["ntk", "yarn", "riflex"])
 def test_rope_methods_change_the_output_beyond_the_training_grid_alone(method):
     config = small("RoPE")
-    apply, params = jax.jit(make_apply(config), static_argnames="rope_method"), noisy_params(config)
+    network, params = network_of(config), noisy_params(config)
+    options = dataclasses.replace(config.sample, attention_scaling=False)
+    networks = (network.for_sampling(dataclasses.replace(options, rope_method=m)) for m in ("plain", method))
+    applies = [jax.jit(make_apply(network)) for network in networks]
     for size, same in ((8, True), (16, False)):
         x = jax.random.normal(jax.random.key(0), (1, size, size, 1))
-        plain, other = (apply(params, x, jnp.array([9]), jnp.array([1]), rope_method=m) for m in ("plain", method))
+        plain, other = (apply(params, x, jnp.array([9]), jnp.array([1])) for apply in applies)
         assert (np.abs(plain - other).max() < 1e-6) == same
 
 
 def test_sizes_of_the_blocks():
     """SwiGLU is as large as the MLP it replaces, up to rounding, and low-rank adaLN a quarter of the full one."""
-    dit, fit = (
-        count_params(init_params(small(f, depth=2, width=96), jax.random.key(0))["blocks"]) for f in ("DiT", "FiTv2")
-    )
+    networks = (network_of(small(family, depth=2, width=96)) for family in ("DiT", "FiTv2"))
+    dit, fit = (count_params(abstract_params(network)["blocks"]) for network in networks)
     adaln = 2 * (96 * 6 * 96 + 6 * 96), 2 * (96 * 24 + 24 + 24 * 6 * 96 + 6 * 96)
     assert fit - adaln[1] == pytest.approx(dit - adaln[0], rel=0.01)
 
@@ -157,4 +160,5 @@ def test_sizes_of_the_blocks():
 )
 def test_what_cannot_be(change, message):
     with pytest.raises(ConfigError, match=message):
-        Config.from_dict(change)
+        config = Config.from_dict(change)
+        network_of(config).for_sampling(config.sample)

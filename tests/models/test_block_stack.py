@@ -16,7 +16,7 @@ from jax.extend.core import jaxprs_in_params
 from oracles import torch_dit
 
 from ledit_jax.config import ModelConfig
-from ledit_jax.models.attention import TokenGrid
+from ledit_jax.models.attention import AttentionContext
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ModelConfig(depth=4, width=32, num_heads=4, num_classes=10)
@@ -53,13 +53,13 @@ def test_stack_is_a_python_loop_over_the_layers(order, scan_layers):
     x, condition, grid = noise(2, 15, 32), noise(2, 32, seed=1), (3, 5)
 
     def stacked(params, x):
-        return nnx.merge(graphdef, params).run_blocks(x, condition, TokenGrid(grid))
+        return nnx.merge(graphdef, params).run_blocks(x, condition, AttentionContext(grid))[0]
 
     def looped(params, x):
         block, layers = nnx.split(nnx.merge(graphdef, params).blocks)
         for i, kind in enumerate(torch_dit.block_kinds(order, config.depth)):
             scan = config.scan if kind == "ca" else "none"
-            x = nnx.merge(block, jax.tree.map(lambda p: p[i], layers))(x, condition, TokenGrid(grid), scan)  # noqa: B023
+            x = nnx.merge(block, jax.tree.map(lambda p: p[i], layers))(x, condition, AttentionContext(grid), scan)[0]  # noqa: B023
         return x
 
     def run(function):
@@ -102,9 +102,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from ledit_jax.config import ModelConfig
-from ledit_jax.models.ledit import LEDiT
+from tiny import build_ledit
 
-model = LEDiT(ModelConfig(depth=2, width=16, num_heads=2, num_classes=4, block_order="ca"), 3, nnx.Rngs(0))
+model = build_ledit(ModelConfig(depth=2, width=16, num_heads=2, num_classes=4, block_order="ca"), 3, nnx.Rngs(0))
 graphdef, params = nnx.split(model, nnx.Param)
 x, t = jnp.ones((2, 4, 6, 3)), jnp.array([1, 2])
 

@@ -8,7 +8,7 @@ from flax import nnx
 from oracles import torch_dit
 
 from ledit_jax.config import ModelConfig
-from ledit_jax.models.attention import TokenGrid
+from ledit_jax.models.attention import AttentionContext
 from ledit_jax.models.ledit import Block
 
 GRID, WIDTH = (3, 4), 8
@@ -30,7 +30,7 @@ def influence(variant, num_blocks, causal=None):
 
     def run(x):
         for block in blocks:
-            x = block(x, condition, TokenGrid(GRID, causal), variant)
+            x = block(x, condition, AttentionContext(GRID, causal), variant)[0]
         return x[0]
 
     jacobian = jax.jit(jax.jacrev(run))(x)[:, :, 0]  # T D T D

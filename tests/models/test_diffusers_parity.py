@@ -12,9 +12,9 @@ import torch
 from diffusers import DiTTransformer2DModel
 from flax import nnx
 from oracles import torch_dit
+from tiny import build_ledit
 
 from ledit_jax.config import model_preset
-from ledit_jax.models.ledit import LEDiT
 
 DEPTH = 3
 
@@ -73,7 +73,7 @@ def test_forward_is_diffusers_with_its_frequencies(norm_eps):
         config = model_preset(
             "DiT-S/2", depth=DEPTH, width=32, num_heads=4, num_classes=10, timestep_frequency_shift=shift
         )
-        graphdef, template = nnx.split(nnx.eval_shape(lambda: LEDiT(config, 4, nnx.Rngs(0))))  # noqa: B023
+        graphdef, template = nnx.split(nnx.eval_shape(lambda: build_ledit(config, 4, nnx.Rngs(0))))  # noqa: B023
         params = torch_dit.to_ledit_tree(tensors, template)
         got = jax.jit(lambda params: nnx.merge(graphdef, params)(*inputs))(params)  # noqa: B023
         errors[shift] = np.abs(got - want).max() / np.abs(want).max()

@@ -9,7 +9,7 @@ from diffusers.models.embeddings import get_2d_sincos_pos_embed, get_timestep_em
 from oracles import torch_dit
 
 from ledit_jax.models.embed import patchify, timestep_frequencies, unpatchify
-from ledit_jax.models.position import sincos_table
+from ledit_jax.models.tables import sincos_table
 
 
 def image(H, W, C):

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from oracles import inception_graph, torch_inception
+from oracles import fidelity, inception_graph
 
 from ledit_jax.convert.inception import load_inception
 from ledit_jax.evaluation.inception_score import inception_score
@@ -14,7 +14,7 @@ tf = pytest.importorskip("tensorflow", reason="tensorflow is not installed, and 
 @pytest.mark.parametrize("size", [(40, 64), (330, 512)])
 def test_forward_pass_equals_tensorflows(tmp_path, size):
     path = tmp_path / "classify_image_graph_def.pb"
-    path.write_bytes(inception_graph.inception_graph(torch_inception.random_state()))
+    path.write_bytes(inception_graph.inception_graph(fidelity.random_inception()))
     x = np.random.default_rng(0).integers(0, 256, (3, *size, 3)).astype(np.float32)
     features, spatial, logits = run_graph(path, x)
     network = load_inception(path)

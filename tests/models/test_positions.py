@@ -10,8 +10,8 @@ import torch.nn.functional as F
 
 from ledit_jax.errors import ConfigError
 from ledit_jax.models.lookhere import layer_slopes, lookhere_bias
-from ledit_jax.models.position import resize_table
 from ledit_jax.models.rotary import axis_frequencies, rotary_tables, rotate
+from ledit_jax.models.tables import resize_table
 
 
 @pytest.mark.parametrize("grid", [(4, 6), (8, 12), (9, 5), (3, 6)])

@@ -1,5 +1,8 @@
 """The model against a plain PyTorch one with the same random weights: outputs, and gradients of every parameter."""
 
+import functools
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +10,7 @@ import pytest
 import torch
 from flax import nnx
 from oracles import torch_dit
+from tiny import build_ledit
 
 from ledit_jax.config import ModelConfig, model_preset
 
@@ -93,22 +97,24 @@ def test_gradients_of_every_parameter(config, dilation):
 def test_one_set_of_weights_at_two_grids_dilations_and_scales(conv):
     config = ModelConfig(**SMALL, conv=conv, block_order="ca")
     peer = torch_dit.torch_peer(config)
-    graphdef, params = nnx.split(torch_dit.ledit_peer(peer, config))
-
-    def forward(params, x, scale, dilation):
-        return nnx.merge(graphdef, params)(x, T, Y, dilation=dilation, logit_scale=scale)
-
-    forward = jax.jit(forward, static_argnames="dilation", compiler_options=QUICK)
+    params = nnx.state(torch_dit.ledit_peer(peer, config))
     outputs = {}
-    for grid, dilation, scale in [((8, 12), 1, 1.0), ((8, 12), 2, 1.0), ((8, 12), 1, 1.2), ((12, 6), 2, 1.1)]:
-        x = noise(4, *grid, 4)
+    for size, dilation, trained in [((8, 12), 1, None), ((8, 12), 2, None), ((8, 12), 1, (2, 3)), ((12, 6), 2, (3, 4))]:
+        build = functools.partial(build_ledit, config, 4, grid=trained or (16, 16), scaled=trained is not None)
+        graphdef = nnx.graphdef(nnx.eval_shape(lambda build=build: build(nnx.Rngs(0))))
+        forward = jax.jit(
+            lambda params, x, graphdef=graphdef, dilation=dilation: nnx.merge(graphdef, params)(x, T, Y, dilation),
+            compiler_options=QUICK,
+        )
+        x = noise(4, *size, 4)
+        scale = 1.0 if trained is None else math.sqrt(math.log(size[0] * size[1] / 4) / math.log(math.prod(trained)))
         with torch.no_grad():
             want = torch_forward(peer, x, dilation=dilation, logit_scale=scale)
-        outputs[grid, dilation, scale] = forward(params, x, scale, dilation)
-        assert relative_error(outputs[grid, dilation, scale], want) < 1e-4
-    base = outputs[(8, 12), 1, 1.0]
-    assert relative_error(outputs[(8, 12), 2, 1.0], base) > 1e-2
-    assert relative_error(outputs[(8, 12), 1, 1.2], base) > 1e-2
+        outputs[size, dilation, trained] = forward(params, x)
+        assert relative_error(outputs[size, dilation, trained], want) < 1e-4
+    base = outputs[(8, 12), 1, None]
+    assert relative_error(outputs[(8, 12), 2, None], base) > 1e-2
+    assert relative_error(outputs[(8, 12), 1, (2, 3)], base) > 1e-2
 
 
 def test_the_oracle_s_fused_attention_agrees_with_its_einsum():

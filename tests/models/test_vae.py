@@ -14,12 +14,19 @@ from flax import nnx
 from ledit_jax.convert.tables import unflatten_params
 from ledit_jax.convert.vae import vae_params_from_torch
 from ledit_jax.errors import ConfigError
-from ledit_jax.models import vae
-from ledit_jax.models.vae import AutoencoderKL, VAEConfig, spread_tiles
+from ledit_jax.models import vae, vae_parts
+from ledit_jax.models.vae import AutoencoderKL, VAEConfig
+from ledit_jax.models.vae_parts import spread_tiles
 
 CONFIGS = {
     "two levels": VAEConfig(block_out_channels=(32, 64), layers_per_block=2, norm_num_groups=8),
     "four levels": VAEConfig(block_out_channels=(8, 16, 24, 32), layers_per_block=1, norm_num_groups=4),
+}
+METHODS = {
+    "encode": AutoencoderKL.encode,
+    "decode": AutoencoderKL.decode,
+    "parts": vae_parts.decode_in_parts,
+    "tiles": vae_parts.decode_in_tiles,
 }
 SMALL = VAEConfig(block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4)
 
@@ -55,7 +62,7 @@ def ours(model: TorchVAE, config: VAEConfig) -> AutoencoderKL:
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _call(graphdef, method: str, args: tuple, params, x):
-    return getattr(nnx.merge(graphdef, params), method)(x, *args)
+    return METHODS[method](nnx.merge(graphdef, params), x, *args)
 
 
 def run(model: AutoencoderKL, method: str, x, *args):
@@ -121,19 +128,19 @@ def test_attention_by_blocks_of_queries(small, monkeypatch):
 
 def test_sliced_equals_whole(small):
     latents = np.random.default_rng(3).standard_normal((3, 6, 10, 4)).astype(np.float32)
-    sliced = run(small, "decode_sliced", latents)
+    sliced = run(small, "parts", latents)
     np.testing.assert_allclose(sliced, run(small, "decode", latents), atol=2e-5, rtol=0)
 
 
 def test_one_tile_equals_whole(small):
     latents = np.random.default_rng(4).standard_normal((1, 8, 12, 4)).astype(np.float32)
-    tiled = run(small, "decode_tiled", latents, 12, 3)
+    tiled = run(small, "tiles", latents, 12, 3)
     np.testing.assert_allclose(tiled, run(small, "decode", latents), atol=2e-5, rtol=0)
 
 
 def test_tiles_are_decoded_alone_and_cross_faded(small):
     latents = np.random.default_rng(5).standard_normal((1, 8, 20, 4)).astype(np.float32)
-    tiled = run(small, "decode_tiled", latents, 12, 4)  # two tiles, at columns 0 and 8
+    tiled = run(small, "tiles", latents, 12, 4)  # two tiles, at columns 0 and 8
     left, right = run(small, "decode", latents[:, :, :12]), run(small, "decode", latents[:, :, 8:])
     np.testing.assert_allclose(tiled[:, :, :16], left[:, :, :16], atol=2e-5, rtol=0)
     np.testing.assert_allclose(tiled[:, :, 24:], right[:, :, 8:], atol=2e-5, rtol=0)
@@ -145,7 +152,7 @@ def test_tiles_are_decoded_alone_and_cross_faded(small):
 def test_tiled_is_near_whole_away_from_seams(small):
     """Not equal: norms and the (here sharp) attention see one tile. Within 15% of the image's spread on average."""
     latents = np.random.default_rng(6).standard_normal((1, 32, 56, 4)).astype(np.float32)
-    tiled, whole = run(small, "decode_tiled", latents, 32, 8), run(small, "decode", latents)
+    tiled, whole = run(small, "tiles", latents, 32, 8), run(small, "decode", latents)
     error = np.sqrt(np.mean((tiled - whole) ** 2, axis=(0, 1, 3))) / np.std(whole)
     seam = slice(2 * 20, 2 * 36)  # tiles meet at cells 24 to 32; 4 cells on either side see the tile's border
     assert 1e-3 < np.delete(error, seam).mean() < 0.15
@@ -199,7 +206,7 @@ def test_same_program_without_graph_mode():
         def loss(params, images):
             model = nnx.merge(graphdef, params)
             mean, logvar = model.encode(images)
-            return model.decode_tiled(mean + logvar, tile=4, overlap=1).sum()
+            return vae_parts.decode_in_tiles(model, mean + logvar, tile=4, overlap=1).sum()
 
         return str(jax.make_jaxpr(jax.grad(loss))(params, jax.ShapeDtypeStruct((2, 8, 12, 3), jnp.float32)))
 
@@ -208,17 +215,28 @@ def test_same_program_without_graph_mode():
         assert programs() == expected
 
 
-def test_1024_pixels_fit():
-    """Temporary memory of the compiled full-size decoders for 8 images, in GiB. `decode` itself needs 28."""
-    graphdef, params = nnx.split(nnx.eval_shape(lambda: AutoencoderKL(VAEConfig(), nnx.Rngs(0))), nnx.Param)
-    latents = jax.ShapeDtypeStruct((8, 128, 128, 4), jnp.float32)
+def test_large_images_are_decoded_by_tiles_and_one_by_one(small, monkeypatch):
+    latents = np.random.default_rng(9).standard_normal((2, 12, 20, 4)).astype(np.float32)
+    tiles = functools.partial(vae_parts.decode_in_tiles, tile=12, overlap=4)
+    monkeypatch.setattr(vae_parts, "_LARGEST_WHOLE", 20 * 12 - 1)
+    monkeypatch.setattr(vae_parts, "decode_in_tiles", tiles)
+    graphdef, params = nnx.split(small)
+    parts = jax.jit(lambda params, x: vae_parts.decode_in_parts(nnx.merge(graphdef, params), x))(params, latents)
+    expected = np.concatenate([run(small, "tiles", latent[None], 12, 4) for latent in latents])
+    np.testing.assert_allclose(parts, expected, atol=2e-5, rtol=0)
 
-    def temporary(method):
-        step = jax.jit(lambda params, x: getattr(nnx.merge(graphdef, params), method)(x))
+
+def test_2048_pixels_fit():
+    """Temporary memory of the compiled full-size decoder, in GiB. `decode` of 1024x1024 needs 3.5 for each image."""
+    graphdef, params = nnx.split(nnx.eval_shape(lambda: AutoencoderKL(VAEConfig(), nnx.Rngs(0))), nnx.Param)
+
+    def temporary(count, side):
+        latents = jax.ShapeDtypeStruct((count, side, side, 4), jnp.float32)
+        step = jax.jit(lambda params, x: vae_parts.decode_in_parts(nnx.merge(graphdef, params), x))
         return step.lower(params, latents).compile().memory_analysis().temp_size_in_bytes / 2**30
 
-    assert temporary("decode_tiled") < 9
-    assert temporary("decode_sliced") < 5
+    assert temporary(8, 128) < 5
+    assert temporary(1, 256) < 2
 
 
 def test_errors_name_the_field():
@@ -230,7 +248,7 @@ def test_errors_name_the_field():
     with pytest.raises(ConfigError, match=r"latents of shape \(1, 8, 8, 3\)"):
         model.decode(jnp.zeros((1, 8, 8, 3)))
     with pytest.raises(ConfigError, match=r"overlap=8 .* tile=8"):
-        model.decode_tiled(jnp.zeros((1, 16, 16, 4)), tile=8, overlap=8)
+        vae_parts.decode_in_tiles(model, jnp.zeros((1, 16, 16, 4)), tile=8, overlap=8)
     with pytest.raises(ConfigError, match="norm_num_groups=32 does not divide 48"):
         VAEConfig(block_out_channels=(32, 48))
 

@@ -17,7 +17,7 @@ from diffusers import AutoencoderKL as TorchVAE
 from nbclient import NotebookClient
 from oracles import torch_dit
 from PIL import Image
-from tiny import tiny_config
+from tiny import network_of, tiny_config
 
 from ledit_jax.config import model_preset
 from ledit_jax.models.functional import init_params
@@ -87,7 +87,9 @@ def assert_sheet(image, least_height, least_width):
 
 def test_top_to_bottom_with_a_tiny_checkpoint(notebook, tmp_path, monkeypatch):
     config, key = tiny_config(), jax.random.key(1)
-    params = jax.tree.map(lambda a: a + 0.1 * jax.random.normal(key, a.shape), init_params(config, jax.random.key(0)))
+    params = jax.tree.map(
+        lambda a: a + 0.1 * jax.random.normal(key, a.shape), init_params(network_of(config), jax.random.key(0))
+    )
     export_weights(tmp_path / "tiny", params, config, step=1)
     monkeypatch.setenv("LEDIT_CHECKPOINT", str(tmp_path / "tiny"))
 

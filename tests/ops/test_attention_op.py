@@ -150,5 +150,5 @@ class TestChoice:
     def test_a_fused_kernel_takes_no_bias(self, monkeypatch):
         monkeypatch.setattr("ledit_jax.ops.attention._platform", lambda: "tpu")
         array = jnp.zeros((1, 4, 1, 8))
-        with pytest.raises(ConfigError, match="splash takes no bias, which LookHere has: use xla"):
+        with pytest.raises(ConfigError, match="splash takes no bias on the logits, and this model has one: use xla"):
             attention(array, array, array, grid=(2, 2), backend="splash", bias=jnp.zeros((1, 4, 4)))

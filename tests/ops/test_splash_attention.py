@@ -20,7 +20,7 @@ from ledit_jax.ops import splash_attention as splash
 from ledit_jax.ops.attention import attention
 from ledit_jax.ops.dense_attention import reference_attention
 from ledit_jax.ops.scan_masks import SCANS, scan_mask, visible_blocks
-from ledit_jax.parallel.sharding import make_mesh
+from ledit_jax.parallel.mesh import make_mesh
 
 B, N, K = 2, 2, 8
 SCALE = 1.118 / K**0.5  # with attention scaling

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from flax import nnx
+from tiny import build_ledit
 from torch import Tensor, nn
 
 from ledit_jax.config import ModelConfig
@@ -80,9 +81,10 @@ class TimestepEmbedder(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(256, width), nn.SiLU(), nn.Linear(width, width))
 
     def sinusoids(self, t: Tensor) -> Tensor:
-        """[B] -> float32 [B, 256]."""
-        exponent = torch.arange(128, dtype=torch.float32) / (128 - self.frequency_shift)
-        angle = t[:, None].float() * torch.exp(-math.log(self.max_period) * exponent)
+        """[B] -> [B, 256] in the type of the weights."""
+        dtype = self.mlp[0].weight.dtype
+        exponent = torch.arange(128, dtype=dtype) / (128 - self.frequency_shift)
+        angle = t[:, None].to(dtype) * torch.exp(-math.log(self.max_period) * exponent)
         return torch.cat([angle.cos(), angle.sin()], dim=1)
 
     def forward(self, t: Tensor) -> Tensor:
@@ -329,5 +331,6 @@ def torch_peer(config: ModelConfig, in_channels: int = 4, grid: tuple[int, int] 
 
 def ledit_peer(module: LEDiT, config: ModelConfig, in_channels: int = 4) -> ledit.LEDiT:
     """Our model with the parameters of `module`."""
-    graphdef, template = nnx.split(nnx.eval_shape(lambda: ledit.LEDiT(config, in_channels, nnx.Rngs(0))), nnx.Param)
+    abstract = nnx.eval_shape(lambda: build_ledit(config, in_channels, nnx.Rngs(0)))
+    graphdef, template = nnx.split(abstract, nnx.Param)
     return nnx.merge(graphdef, to_ledit_params(module, template))

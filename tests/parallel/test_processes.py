@@ -1,8 +1,6 @@
 """Several processes as one run: how they start, stop together when one is told to, and survive the loss of one."""
 
 import json
-import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,14 +8,11 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from tiny import cpu_devices
+from launch import PATIENCE, ROOT, Launch, free_address
 
 from ledit_jax.errors import ConfigError
 from ledit_jax.parallel.processes import start_processes
 from ledit_jax.weights import find_checkpoint, load_description, load_weights
-
-ROOT = Path(__file__).parents[2]
-PATIENCE = 240  # seconds; a launch takes about 8 on two quiet cores
 
 # What each of the two processes runs. `orders` names a signal that process 1 sends itself, and when.
 RUN = """
@@ -27,6 +22,7 @@ import jax
 from tiny import tiny_config
 from ledit_jax.config import MeshConfig
 from ledit_jax.parallel.processes import start_processes
+from ledit_jax.training.hooks import Hook
 from ledit_jax.training.loop import train
 
 if __name__ == "__main__":
@@ -47,74 +43,34 @@ if __name__ == "__main__":
     config = tiny_config(model=dict(scan_layers=True, block_order="ca"), train=train_settings)
     data = dataclasses.replace(config.data, source="shapes")
     config = dataclasses.replace(config, data=data, mesh=MeshConfig(data=1, fsdp=8))
-    train(config, workdir, on_sample=obey)
+    train(config, workdir, hooks=[Hook(1, obey)])
 """
 
 
-class Launch:
-    """Two processes with four CPU devices each, joined by flags or, with slurm=True, by what SLURM would set."""
-
-    def __init__(self, folder: Path, workdir: Path, orders: dict, slurm: bool = False):
-        script, plan = folder / "run.py", folder / "orders.json"
-        script.write_text(RUN)
-        plan.write_text(json.dumps(orders))
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = str(probe.getsockname()[1])
-        self.logs = [folder / f"{workdir.name}-{index}.log" for index in range(2)]
-        self.processes = []
-        for index, log in enumerate(self.logs):
-            environment = os.environ | {
-                "JAX_PLATFORMS": "cpu",
-                # Little optimised: what is compiled anew in every process runs a few steps only.
-                "XLA_FLAGS": cpu_devices(4),
-                "PYTHONPATH": f"{ROOT / 'tests'}{os.pathsep}{ROOT}",
-            }
-            if slurm:
-                environment |= {"SLURM_JOB_ID": "1", "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
-                environment |= {"SLURM_PROCID": str(index), "SLURM_LOCALID": str(index), "JAX_COORDINATOR_PORT": port}
-            command = [sys.executable, script, workdir, plan, "" if slurm else f"127.0.0.1:{port}", str(index)]
-            with log.open("w") as file:
-                self.processes.append(subprocess.Popen(command, env=environment, stdout=file, stderr=file))
-
-    def __enter__(self) -> "Launch":
-        return self
-
-    def __exit__(self, *error) -> None:
-        for process in self.processes:
-            process.kill()
-            process.wait()
-
-    def wait(self, index: int) -> int:
-        return self.processes[index].wait(PATIENCE)
-
-    def said(self) -> str:
-        return "\n".join(log.read_text()[-3000:] for log in self.logs)
-
-
-def run_to_the_end(launch: Launch) -> list[str]:
-    with launch:
-        assert [launch.wait(0), launch.wait(1)] == [0, 0], launch.said()
-    return [log.read_text() for log in launch.logs]
+def launch(folder: Path, workdir: Path, orders: dict, slurm: bool = False) -> Launch:
+    """Two processes with four CPU devices each."""
+    plan = folder / "orders.json"
+    plan.write_text(json.dumps(orders))
+    return Launch(RUN, folder, workdir.name, workdir, plan, count=2, devices=4, slurm=slurm)
 
 
 def test_a_run_preempted_and_killed_ends_as_the_one_nobody_touched(tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    logs = run_to_the_end(Launch(tmp_path, whole, {}, slurm=True))
+    logs = launch(tmp_path, whole, {}, slurm=True).run_to_the_end()
     assert "step 12/12" in logs[0] and "finished at step 12" in logs[0]
     assert "ledit_jax" not in logs[1], "one process speaks"
 
     # SIGTERM to one process: both stop at the same step, saved, and exit with 0.
-    logs = run_to_the_end(Launch(tmp_path, parts, {"signal": "SIGTERM", "step": 1}))
+    logs = launch(tmp_path, parts, {"signal": "SIGTERM", "step": 1}).run_to_the_end()
     stopped = int(find_checkpoint(parts).name)
     assert f"stopped at step {stopped}, saved" in logs[0] and 1 < stopped < 11
 
     # SIGKILL to one process: the other cannot go on, and the scheduler takes it away.
-    with Launch(tmp_path, parts, {"signal": "SIGKILL", "step": 11}) as launch:
-        assert launch.wait(1) == -9, launch.said()
+    with launch(tmp_path, parts, {"signal": "SIGKILL", "step": 11}) as processes:
+        assert processes.wait(1) == -9, processes.said()
     assert stopped <= int(find_checkpoint(parts).name) < 11
 
-    logs = run_to_the_end(Launch(tmp_path, parts, {}))
+    logs = launch(tmp_path, parts, {}).run_to_the_end()
     assert "resumed" in logs[0]
     for weights in ("params", "ema"):
         expected, result = (load_weights(folder, weights) for folder in (whole, parts))
@@ -131,6 +87,45 @@ def test_a_run_preempted_and_killed_ends_as_the_one_nobody_touched(tmp_path):
     }
 
 
+AGREE = """
+import pathlib, sys
+import jax
+from ledit_jax.errors import ConfigError, LEDiTError, OutputError
+from ledit_jax.parallel.processes import check_shared, gather_json, main_process_first, start_processes
+
+def refuse(error):
+    raise error
+
+def raised(action):
+    try:
+        action()
+    except Exception as error:
+        return type(error), str(error)
+
+if __name__ == "__main__":
+    folder, address, index = pathlib.Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    start_processes(address, 2, index, timeout=200)
+    assert gather_json({"process": index, "long": "x" * index}) == [
+        {"process": 0, "long": ""}, {"process": 1, "long": "x"}
+    ]
+    assert main_process_first(lambda: f"by {index}") == (None if index else "by 0")
+    ours = raised(lambda: main_process_first(lambda: refuse(ConfigError("a=1 is bad"))))
+    assert ours == (ConfigError, "a=1 is bad"), ours
+    others = raised(lambda: main_process_first(lambda: refuse(KeyError("b"))))
+    assert others == ((LEDiTError, "process 0 failed: KeyError: 'b'") if index else (KeyError, "'b'")), others
+    check_shared(folder)
+    kind, message = raised(lambda: check_shared(folder / str(index)))
+    assert kind is OutputError and "process 1 does not see what process 0 writes" in message, message
+"""
+
+
+def test_processes_agree(tmp_path):
+    for name in ("0", "1"):
+        (tmp_path / name).mkdir()
+    Launch(AGREE, tmp_path, "agree", tmp_path, count=2, devices=1).run_to_the_end()
+    assert not list(tmp_path.rglob(".shared-*"))
+
+
 def read_metrics(folder: Path) -> list[dict]:
     return [json.loads(row) for row in (folder / "metrics.jsonl").read_text().splitlines()]
 
@@ -138,11 +133,11 @@ def read_metrics(folder: Path) -> list[dict]:
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ((None, 2, None), "--num_processes=2 without --coordinator_address and --process_id: give all three"),
-        (("localhost:1", None, 0), "--process_id=0 without --num_processes: give all three"),
-        (("localhost", 2, 0), "--coordinator_address=localhost must be host:port"),
-        (("localhost:99999", 2, 0), "--coordinator_address=localhost:99999 must be host:port"),
-        (("localhost:1", 2, 2), "--process_id=2 of --num_processes=2: use 0 to 1"),
+        ((None, 2, None), "num_processes=2 without coordinator_address and process_id: give all three"),
+        (("localhost:1", None, 0), "process_id=0 without num_processes: give all three"),
+        (("localhost", 2, 0), "coordinator_address=localhost must be host:port"),
+        (("localhost:99999", 2, 0), "coordinator_address=localhost:99999 must be host:port"),
+        (("localhost:1", 2, 2), "process_id=2 of num_processes=2: use 0 to 1"),
     ],
 )
 def test_flags_that_do_not_fit_together(arguments, message):
@@ -165,9 +160,7 @@ def test_a_single_task_is_not_joined_to_itself(monkeypatch):
 
 @pytest.mark.parametrize("index", [0, 1])
 def test_processes_that_do_not_arrive_are_one_line(tmp_path, index):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address = free_address()
     command = [sys.executable, "train.py", "--config=configs/digits.py", f"--workdir={tmp_path / 'run'}"]
     command += [f"--coordinator_address={address}", "--num_processes=2", f"--process_id={index}"]
     result = subprocess.run(
@@ -175,6 +168,6 @@ def test_processes_that_do_not_arrive_are_one_line(tmp_path, index):
     )
     assert result.returncode == 2, result.stderr
     assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1, result.stderr
-    expected = "not all of --num_processes=2 arrived" if index == 0 else "could not be reached within 2 s (Connection"
+    expected = "not all of num_processes=2 arrived" if index == 0 else "could not be reached within 2 s (Connection"
     assert address in result.stderr and expected in result.stderr
     assert not (tmp_path / "run").exists()

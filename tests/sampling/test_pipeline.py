@@ -8,12 +8,12 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
-from tiny import noisy_params, tiny_config, with_train
+from tiny import network_of, noisy_params, tiny_config
 from tqdm import tqdm
 
 from ledit_jax import LEDiTPipeline, load_model
 from ledit_jax.config import AutoencoderConfig
-from ledit_jax.errors import CheckpointError, ConfigError
+from ledit_jax.errors import CheckpointError, ConfigError, OutputError
 from ledit_jax.models.functional import init_params, make_apply
 from ledit_jax.models.vae import AutoencoderKL, VAEConfig
 from ledit_jax.weights import export_weights, find_checkpoint, load_weights
@@ -38,58 +38,62 @@ def test_images_of_any_shape(pipeline):
 
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpmpp"])
 def test_a_sample_depends_on_seed_and_index_alone(pipeline, sampler):
-    labels = [0, 1, 2, 3, 4]
-    whole = pipeline(labels, seed=7, sampler=sampler)
-    assert near(whole, pipeline(labels, seed=7, sampler=sampler, batch_size=2))
-    assert near(whole[:3], pipeline(labels[:3], seed=7, sampler=sampler))
-    assert not near(whole, pipeline(labels, seed=8, sampler=sampler), levels=30)
-    assert not near(pipeline([0, 0], seed=7, sampler=sampler)[0], pipeline([0, 0], seed=7, sampler=sampler)[1], 30)
+    labels, options = [0, 1, 2, 3, 4], pipeline.options(sampler=sampler)
+    whole = pipeline(labels, seed=7, options=options)
+    assert near(whole, pipeline(labels, seed=7, options=options, batch_size=2))
+    assert near(whole[:3], pipeline(labels[:3], seed=7, options=options))
+    assert not near(whole, pipeline(labels, seed=8, options=options), levels=30)
+    assert not near(pipeline([0, 0], seed=7, options=options)[0], pipeline([0, 0], seed=7, options=options)[1], 30)
 
 
 def test_guidance_interval_and_channels_change_the_result(pipeline):
     plain = pipeline([1, 2], cfg_scale=1.0)
     assert not near(plain, pipeline([1, 2], cfg_scale=6.0))
-    assert near(plain, pipeline([1, 2], cfg_scale=6.0, cfg_interval=(0.0, 0.0)), levels=6)
-    grey = pipeline([1, 2], cfg_scale=6.0, cfg_channels="all")
-    assert near(grey, pipeline([1, 2], cfg_scale=6.0, cfg_channels="3"), levels=0)  # one channel: the same
+    assert near(plain, pipeline([1, 2], options=pipeline.options(cfg_scale=6.0, cfg_interval=(0.0, 0.0))), levels=6)
+    all_channels, three = (pipeline.options(cfg_scale=6.0, cfg_channels=channels) for channels in ("all", "3"))
+    # One channel: the same.
+    assert near(pipeline([1, 2], options=all_channels), pipeline([1, 2], options=three), levels=0)
 
 
 def test_unguided_steps_run_without_the_second_half(pipeline, monkeypatch):
     batches = []
-    config = with_train(pipeline.config, log_every=7)  # none that has programs already
-    apply = make_apply(config)
+    # None that has programs already.
+    config = dataclasses.replace(pipeline.config, model=dataclasses.replace(pipeline.config.model, norm_eps=1e-5))
+    apply = make_apply(network_of(config))
     spy = lambda p, x, *args, **kwargs: batches.append(x.shape[0]) or apply(p, x, *args, **kwargs)  # noqa: E731
-    monkeypatch.setattr("ledit_jax.sampling.denoising.make_apply", lambda config: spy)
+    monkeypatch.setattr("ledit_jax.sampling.denoising.make_apply", lambda network: spy)
     fresh = LEDiTPipeline(config, pipeline.params)
-    fresh([1, 2, 3, 4], cfg_scale=4.0, cfg_interval=(0.0, 0.5))
+    half = fresh.options(cfg_interval=(0.0, 0.5))
+    fresh([1, 2, 3, 4], cfg_scale=4.0, options=half)
     assert sorted(set(batches)) == [4, 8]  # one trace of each kind
     batches.clear()
-    fresh([1, 2, 3, 4], cfg_scale=3.0, cfg_interval=(0.0, 0.5))
+    fresh([1, 2, 3, 4], cfg_scale=3.0, options=half)
     assert not batches, "a size and a sampler seen before were compiled again"
 
 
 def test_rope_methods_are_a_choice_at_sampling():
     config = tiny_config(model=dict(position="rope"))
     rotary = LEDiTPipeline(config, noisy_params(config))
-    plain, stretched = (rotary([1, 2], 16, 16, rope_method=method, cfg_scale=1.0) for method in (None, "ntk"))
+    options = rotary.options(cfg_scale=1.0), rotary.options(cfg_scale=1.0, rope_method="ntk")
+    plain, stretched = (rotary([1, 2], 16, 16, options=chosen) for chosen in options)
     assert (plain != stretched).any()
 
 
 def test_attention_scaling_acts_beyond_the_training_size_only(pipeline):
-    assert near(pipeline([1], attention_scaling=True), pipeline([1], attention_scaling=False), levels=0)
-    scaled, plain = (pipeline([1, 2], 16, 16, attention_scaling=on, cfg_scale=1.0) for on in (True, False))
-    assert (scaled != plain).any()
+    on, off = (pipeline.options(attention_scaling=scaling, cfg_scale=1.0) for scaling in (True, False))
+    assert near(pipeline([1], options=on), pipeline([1], options=off), levels=1)
+    scaled, plain = (pipeline([1, 2], 16, 16, options=options) for options in (on, off))
+    assert not near(scaled, plain, levels=1)
 
 
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (dict(class_labels=[10]), "class label 10 is out of range: this model's classes are 0 to 9"),
-        (dict(class_labels=[-1]), "class label -1 is out of range"),
-        (dict(class_labels=[]), "must be a list of one or more"),
-        (dict(class_labels=[1], height=9), "height=9 is not a positive multiple of 2"),
-        (dict(class_labels=[1], sampler="dpm"), "sample.sampler='dpm' is unknown"),
-        (dict(class_labels=[1], num_steps=2000), "sample.num_steps=2000 is more than"),
+        (dict(condition=[10]), "class label 10 is out of range: this model's classes are 0 to 9"),
+        (dict(condition=[-1]), "class label -1 is out of range"),
+        (dict(condition=[]), "must be a list of one or more"),
+        (dict(condition=[1], height=9), "height=9 is not a positive multiple of 2"),
+        (dict(condition=[1], num_steps=2000), "sample.num_steps=2000 is more than"),
     ],
 )
 def test_bad_requests_are_named(pipeline, arguments, message):
@@ -97,12 +101,19 @@ def test_bad_requests_are_named(pipeline, arguments, message):
         pipeline(**arguments)
 
 
+def test_bad_options_are_named(pipeline):
+    with pytest.raises(ConfigError, match="sample.sampler='dpm' is unknown"):
+        pipeline.options(sampler="dpm")
+    with pytest.raises(ConfigError, match="sample.rope_method=ntk needs a model with rotary positions"):
+        pipeline([1], options=pipeline.options(rope_method="ntk"))
+
+
 def test_exported_checkpoint_gives_the_same_model_and_images(pipeline, tmp_path):
     export_weights(tmp_path / "c", pipeline.params, pipeline.config, step=5)
     model, config = load_model(tmp_path / "c")
     assert config == pipeline.config
     x, t, y = np.ones((2, 8, 12, 1), np.float32), np.array([3, 900]), np.array([1, 10])
-    expected = jax.jit(make_apply(config))(pipeline.params, x, t, y)
+    expected = jax.jit(make_apply(network_of(config)))(pipeline.params, x, t, y)
     np.testing.assert_array_equal(model(x, t, y), expected)
     assert expected.shape == (2, 8, 12, 2)
     np.testing.assert_array_equal(LEDiTPipeline.from_checkpoint(tmp_path / "c")([1, 2]), pipeline([1, 2]))
@@ -113,7 +124,7 @@ def test_dtype_is_what_the_network_computes_in(pipeline, tmp_path):
     coarse = LEDiTPipeline.from_checkpoint(tmp_path / "c", dtype="bfloat16")
     x, t = np.ones((1, 8, 8, 1), np.float32), np.array([3])
     products = {
-        name: str(jax.make_jaxpr(make_apply(pipe.config))(pipe.params, x, t, t)).count("bf16[")
+        name: str(jax.make_jaxpr(make_apply(pipe.network))(pipe.params, x, t, t)).count("bf16[")
         for name, pipe in (("float32", pipeline), ("bfloat16", coarse))
     }
     assert products["float32"] == 0 < products["bfloat16"]
@@ -147,7 +158,7 @@ def latent_config():
 
 def test_latents_are_scaled_and_decoded():
     config, vae = latent_config(), make_vae(levels=4)
-    pipeline = LEDiTPipeline(config, init_params(config, jax.random.key(0)), vae)
+    pipeline = LEDiTPipeline(config, init_params(network_of(config), jax.random.key(0)), vae)
     images = pipeline([3, 7], height=32, width=48, num_steps=2)
     assert images.shape == (2, 32, 48, 3) and images.dtype == np.uint8
     latents = jax.random.normal(jax.random.key(1), (2, 4, 6, 4))
@@ -161,7 +172,7 @@ def test_latents_are_scaled_and_decoded():
 def test_another_vae_is_refused(vae, message):
     config = latent_config()
     with pytest.raises(ConfigError, match=f"{message} channels, and this model's latents are downsampled by 8 with 4"):
-        LEDiTPipeline(config, init_params(config, jax.random.key(0)), make_vae(*vae))
+        LEDiTPipeline(config, init_params(network_of(config), jax.random.key(0)), make_vae(*vae))
 
 
 class TestBrokenCheckpoints:
@@ -199,5 +210,5 @@ class TestBrokenCheckpoints:
             load_weights(folder, "params")
 
     def test_export_does_not_overwrite(self, folder, pipeline):
-        with pytest.raises(CheckpointError, match="exists already"):
+        with pytest.raises(OutputError, match="exists already"):
             export_weights(folder, pipeline.params, pipeline.config, step=6)

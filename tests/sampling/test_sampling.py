@@ -1,5 +1,6 @@
 """Samples in shards: nothing repeated or lost by a kill, the same on one device, on eight and in two processes."""
 
+import contextlib
 import json
 import os
 import signal
@@ -14,7 +15,8 @@ import pytest
 from tiny import cpu_devices, noisy_params, tiny_config
 
 from ledit_jax.config import SampleConfig
-from ledit_jax.errors import ConfigError
+from ledit_jax.errors import DataError, OutputError
+from ledit_jax.files import PieceFolder
 from ledit_jax.sampling import run as sampling
 from ledit_jax.sampling.pipeline import LEDiTPipeline
 from ledit_jax.sampling.run import Recipe, write_samples
@@ -102,44 +104,59 @@ def test_going_on_repeats_nothing_and_loses_nothing(pipeline, tmp_path, monkeypa
 def test_shards_of_another_recipe_are_not_mixed_in(pipeline, tmp_path, monkeypatch):
     monkeypatch.setattr(sampling, "_assemble", lambda *a: None)  # as if killed before
     write_samples(tmp_path / "x.npz", pipeline, recipe(), batch_size=8)
-    with pytest.raises(ConfigError, match=r"x.npz.shards holds the samples of another recipe \(seed=0 there, 1 here\)"):
+    with pytest.raises(OutputError, match=r"x.npz.shards was begun with other .* \(recipe.seed=0 there, 1 here\)"):
         write_samples(tmp_path / "x.npz", pipeline, recipe(seed=1), batch_size=8)
     monkeypatch.undo()
     write_samples(tmp_path / "x.npz", pipeline, recipe(seed=1), batch_size=8, overwrite=True)
     assert json.loads((tmp_path / "x.recipe.json").read_text())["seed"] == 1
-    with pytest.raises(ConfigError, match="exists already"):
+    with pytest.raises(OutputError, match="exists already"):
         write_samples(tmp_path / "x.npz", pipeline, recipe(seed=1), batch_size=8)
 
 
 def test_a_folder_of_somebody_elses_is_left_alone(pipeline, tmp_path):
     (tmp_path / "x.npz.shards").mkdir()
     (tmp_path / "x.npz.shards" / "thesis.txt").write_text("precious")
-    with pytest.raises(ConfigError, match="holds other things"):
-        write_samples(tmp_path / "x.npz", pipeline, recipe(), batch_size=8, overwrite=True)
-    assert (tmp_path / "x.npz.shards" / "thesis.txt").read_text() == "precious"
+    for _ in range(2):
+        with pytest.raises(OutputError, match="x.npz.shards (holds other things|was begun with other settings)"):
+            write_samples(tmp_path / "x.npz", pipeline, recipe(), batch_size=8, overwrite=True)
+        assert (tmp_path / "x.npz.shards" / "thesis.txt").read_text() == "precious"
+        (tmp_path / "x.npz.shards" / "recipe.json").write_text('{"flour": 500}')
+
+
+def test_a_damaged_shard_is_named(pipeline, tmp_path, monkeypatch):
+    monkeypatch.setattr(sampling, "_assemble", lambda *a: None)  # as if killed before
+    write_samples(tmp_path / "x.npz", pipeline, recipe(), batch_size=4)
+    monkeypatch.undo()
+    shard = tmp_path / "x.npz.shards" / "000001.npy"
+    shard.write_bytes(shard.read_bytes()[:-9])
+    with pytest.raises(DataError, match=r"000001.npy is damaged .*: remove it, and it is made again"):
+        write_samples(tmp_path / "x.npz", pipeline, recipe(), batch_size=4)
+    assert not (tmp_path / "x.npz").exists()
+    shard.unlink()
+    write_samples(tmp_path / "x.npz", pipeline, recipe(), batch_size=4)
+    assert len(read(tmp_path / "x.npz")) == 11
 
 
 def test_killed_while_assembling(pipeline, tmp_path, monkeypatch):
-    monkeypatch.setattr(sampling.shutil, "rmtree", lambda *a, **k: None)  # killed after the rename, before the clean-up
+    monkeypatch.setattr(PieceFolder, "remove", lambda self: None)  # killed after the rename, before the clean-up
     write_samples(tmp_path / "x.npz", pipeline, recipe(), batch_size=8)
     first = read(tmp_path / "x.npz")
     monkeypatch.undo()
-    (tmp_path / ".x.npz.partial").write_bytes(b"half")
+    (tmp_path / ".partial-x.npz").write_bytes(b"half")
     write_samples(tmp_path / "x.npz", pipeline, recipe(), batch_size=8)
     np.testing.assert_array_equal(read(tmp_path / "x.npz"), first)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["x.npz", "x.recipe.json"]
 
 
 def test_assembly_holds_one_shard_at_a_time(pipeline, tmp_path, monkeypatch):
-    sizes, write = [], sampling.make_writer
+    sizes, open_writer = [], sampling.open_writer
 
+    @contextlib.contextmanager
     def watched(*arguments, **keywords):
-        writer = write(*arguments, **keywords)
-        inner = writer.write
-        writer.write = lambda images: sizes.append(len(images)) or inner(images)
-        return writer
+        with open_writer(*arguments, **keywords) as write:
+            yield lambda images: sizes.append(len(images)) or write(images)
 
-    monkeypatch.setattr(sampling, "make_writer", watched)
+    monkeypatch.setattr(sampling, "open_writer", watched)
     write_samples(tmp_path / "x.npz", pipeline, recipe(), batch_size=4)
     assert sizes == [4, 4, 3]
 
@@ -178,7 +195,7 @@ def test_killed_twice_and_gone_on_with_equals_undisturbed_bit_for_bit(checkpoint
     for wanted in (2, 5):
         process = start(command(checkpoint, out))
         deadline = time.time() + 200
-        while len(list(shards.glob("*.npy"))) < wanted and process.poll() is None and time.time() < deadline:
+        while len(list(shards.glob("[0-9]*.npy"))) < wanted and process.poll() is None and time.time() < deadline:
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
         process.communicate()
@@ -186,7 +203,7 @@ def test_killed_twice_and_gone_on_with_equals_undisturbed_bit_for_bit(checkpoint
         assert not out.exists()
         for name, time_written in kept.items():
             assert (shards / name).stat().st_mtime_ns == time_written, "a shard was drawn again"
-        kept = {path.name: path.stat().st_mtime_ns for path in shards.glob("*.npy")}
+        kept = {path.name: path.stat().st_mtime_ns for path in shards.glob("[0-9]*.npy")}
     finish(start(command(checkpoint, out)))
     np.testing.assert_array_equal(read(out), undisturbed)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["x.npz", "x.recipe.json"]

@@ -1,21 +1,20 @@
-"""What --out names: grids, folders and ADM's npz, each whole or not there at all."""
+"""Where samples go: grids, folders and ADM's npz, each whole or not there at all."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ledit_jax.errors import ConfigError
-from ledit_jax.sampling.writers import make_writer
+from ledit_jax.errors import ConfigError, OutputError
+from ledit_jax.sampling.writers import open_writer
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 6, 4, 3), dtype=np.uint8)
 
 
 def write(out, images=IMAGES, overwrite=False):
-    writer = make_writer(out, len(images), columns=3, overwrite=overwrite)
-    writer.write(images[:2])
-    assert not out.exists() or overwrite
-    writer.write(images[2:])
-    writer.close()
+    with open_writer(out, len(images), columns=3, overwrite=overwrite) as write_batch:
+        write_batch(images[:2])
+        assert not out.exists() or overwrite
+        write_batch(images[2:])
     assert [p.name for p in out.parent.iterdir()] == [out.name]
 
 
@@ -49,14 +48,22 @@ def test_grid_has_every_image_in_its_place(tmp_path):
 @pytest.mark.parametrize("name", ["x.png", "x.npz", "images"])
 def test_existing_output_is_kept_unless_told_otherwise(tmp_path, name):
     write(tmp_path / name)
-    with pytest.raises(ConfigError, match="exists already: choose another name or add --overwrite"):
-        make_writer(tmp_path / name, 5, 3, overwrite=False)
+    with pytest.raises(OutputError, match="exists already: choose another name, or set overwrite"):
+        write(tmp_path / name)
     write(tmp_path / name, IMAGES[::-1], overwrite=True)
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.npz", "images"])
+def test_what_fails_leaves_nothing_behind(tmp_path, name):
+    with pytest.raises(KeyboardInterrupt), open_writer(tmp_path / name, 5, 3, overwrite=False) as write_batch:
+        write_batch(IMAGES[:2])
+        raise KeyboardInterrupt
+    assert not list(tmp_path.iterdir())
 
 
 def test_unknown_ending_and_unwritable_place(tmp_path):
     with pytest.raises(ConfigError, match="unknown ending"):
-        make_writer(tmp_path / "x.jpg", 5, 3, overwrite=False)
+        write(tmp_path / "x.jpg")
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="cannot be written"):
-        make_writer(tmp_path / "file" / "x.npz", 5, 3, overwrite=False)
+    with pytest.raises(OutputError, match="cannot be written"):
+        write(tmp_path / "file" / "x.npz")

@@ -1,27 +1,18 @@
 """Bad input to train.py and sample.py, as a user meets it: one line, exit code 2, no traceback, nothing written."""
 
-import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import pytest
-from tiny import tiny_config
+from script_runs import ROOT, run
+from tiny import network_of, tiny_config
 
 from ledit_jax.models.functional import init_params
 from ledit_jax.weights import export_weights
 
-ROOT = Path(__file__).parents[2]
 DIGITS = "--config=configs/digits.py"
-
-
-def run(script: str, *arguments: str) -> subprocess.CompletedProcess:
-    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-    return subprocess.run(
-        [sys.executable, script, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
-    )
 
 
 def assert_one_line(result: subprocess.CompletedProcess, *parts: str) -> None:
@@ -60,7 +51,7 @@ def test_train_in_a_folder_that_cannot_be_written(tmp_path):
 def checkpoint(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoint") / "c"
     config = tiny_config()
-    export_weights(folder, init_params(config, jax.random.key(0)), config, step=1)
+    export_weights(folder, init_params(network_of(config), jax.random.key(0)), config, step=1)
     return folder
 
 
@@ -94,7 +85,7 @@ def test_sample_from_a_damaged_checkpoint(tmp_path, checkpoint):
 def test_sample_keeps_what_is_there_and_replaces_it_when_told(tmp_path, checkpoint):
     out = tmp_path / "x.png"
     out.write_text("precious")
-    assert_one_line(run("sample.py", f"--checkpoint={checkpoint}", f"--out={out}"), "exists already", "--overwrite")
+    assert_one_line(run("sample.py", f"--checkpoint={checkpoint}", f"--out={out}"), "exists already", "overwrite")
     assert out.read_text() == "precious"
     result = run("sample.py", f"--checkpoint={checkpoint}", f"--out={out}", "--overwrite", "--width=12")
     assert result.returncode == 0, result.stderr
@@ -102,7 +93,9 @@ def test_sample_keeps_what_is_there_and_replaces_it_when_told(tmp_path, checkpoi
 
 
 def test_help_teaches():
+    """In interpreters that start from nothing, as the user's do."""
     for script in ("train.py", "sample.py", "evaluate.py"):
-        result = run(script, "--help")
+        command = [sys.executable, script, "--help"]
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
         assert result.returncode == 0
         assert f"python {script}" in result.stdout

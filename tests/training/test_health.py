@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import tiny_config, with_train
+from tiny import network_of, tiny_config, with_train
 
 from ledit_jax.errors import ConfigError
+from ledit_jax.models import abstract_params
 from ledit_jax.training import loop
 from ledit_jax.training.loop import train
 from ledit_jax.training.metrics import Stopwatch
@@ -37,7 +38,7 @@ def test_metrics_of_a_healthy_run(tmp_path, monkeypatch):
     assert rows[-1]["ema_drift"] == pytest.approx(drift, rel=1e-5) and drift > 0
     assert rows[0]["grad_norm"] > 0 and all(0 <= row["data_wait_share"] < 1 for row in rows)
     assert all(row["bad_records"] == 0 for row in rows)
-    flops = loop.train_step_flops(config)
+    flops = loop.train_step_flops(abstract_params(network_of(config)), config.token_grid(), config.train.batch_size)
     assert all(row["mfu"] == pytest.approx(row["steps_per_sec"] * flops) for row in rows)
 
 
@@ -77,7 +78,7 @@ def test_profile_traces_the_steps_asked_for(tmp_path, caplog):
     assert len(traces) == 1 and b"train_step" in traces[0].read_bytes()
     with caplog.at_level("INFO", logger="ledit_jax"):
         train(with_train(tiny_config(), num_steps=5), tmp_path, profile=(1, 2))
-    assert "--profile=1:2 lies behind: this run goes on at step 4" in caplog.text
+    assert "profile=1:2 lies behind: this run goes on at step 4" in caplog.text
     assert len(list((tmp_path / "profile").rglob("*.xplane.pb"))) == 1
 
 
@@ -91,9 +92,9 @@ def test_a_run_that_ends_within_a_trace_still_writes_it(tmp_path, monkeypatch):
 def test_profile_flag():
     assert parse_profile("20:5", 25) == (20, 5)
     for text in ("20", "20:", ":5", "a:5", "20:0", "-1:5", "1:2:3"):
-        with pytest.raises(ConfigError, match=r"--profile=.* must be START:COUNT"):
+        with pytest.raises(ConfigError, match=r"profile=.* must be START:COUNT"):
             parse_profile(text, 100)
-    with pytest.raises(ConfigError, match=r"--profile=20:6 reaches beyond train.num_steps=25"):
+    with pytest.raises(ConfigError, match=r"profile=20:6 reaches beyond train.num_steps=25"):
         parse_profile("20:6", 25)
 
 

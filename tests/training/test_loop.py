@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny import tiny_config, with_train
+from tiny import network_of, tiny_config, with_train
 
 from ledit_jax.data.latents import LatentMetadata, LatentWriter, write_metadata
 from ledit_jax.errors import CheckpointError, ConfigError, TrainingStopped
 from ledit_jax.models.functional import init_params
-from ledit_jax.models.position import resize_table
+from ledit_jax.models.tables import resize_table
 from ledit_jax.training.init_from import init_from_checkpoint
 from ledit_jax.training.loop import train
 from ledit_jax.training.step import _accumulate
@@ -87,10 +87,10 @@ def test_metrics_after_the_checkpoint_are_dropped_on_resume(tmp_path):
 def test_accumulation_is_the_mean_over_all_parts():
     """On a loss without randomness, the parts' mean gradient is that of the whole batch."""
     weights = jnp.arange(3.0)
-    batch = {"x": jax.random.normal(jax.random.key(0), (8, 3)), "label": jnp.arange(8)}
+    batch = {"x": jax.random.normal(jax.random.key(0), (8, 3)), "condition": jnp.arange(8)}
 
     def loss(weights, batch, key, dilation):
-        per_sample = dilation * jnp.sin(batch["x"] @ weights) * batch["label"]
+        per_sample = dilation * jnp.sin(batch["x"] @ weights) * batch["condition"]
         return per_sample.mean(), {"loss": per_sample.mean()}
 
     grad_fn = jax.grad(loss, has_aux=True)
@@ -170,20 +170,20 @@ def test_fine_tuning_from_another_shape_names_both_shapes(tmp_path):
     train(with_train(tiny_config(), num_steps=1), tmp_path / "a")
     wider = tiny_config(model=dict(width=32))
     with pytest.raises(CheckpointError, match=r"patch_embed/kernel \(4, 16\) -> \(4, 32\)"):
-        train(wider, tmp_path / "b", str(tmp_path / "a"))
+        train(wider, tmp_path / "b", init_from=str(tmp_path / "a"))
 
 
 @pytest.mark.parametrize("name, value", [("num_heads", 4), ("timestep_frequency_shift", 1.0)])
 def test_fine_tuning_with_another_meaning_of_the_weights_is_refused(tmp_path, name, value):
     config = tiny_config()
-    export_weights(tmp_path / "c", init_params(config, jax.random.key(0)), config, step=1)
+    export_weights(tmp_path / "c", init_params(network_of(config), jax.random.key(0)), config, step=1)
     with pytest.raises(CheckpointError, match=rf"model\.{name}={getattr(config.model, name)}, and this config has"):
         init_from_checkpoint(tmp_path / "c", tiny_config(model={name: value}), jax.random.key(0))
 
 
 def test_fine_tuning_at_another_size_resizes_a_learned_table(tmp_path):
     config = tiny_config("Learnable")
-    params = init_params(config, jax.random.key(0))
+    params = init_params(network_of(config), jax.random.key(0))
     export_weights(tmp_path / "c", params, config, step=1)
     larger = dataclasses.replace(config, data=dataclasses.replace(config.data, image_height=16, image_width=12))
     tuned, report = init_from_checkpoint(tmp_path / "c", larger, jax.random.key(1))
@@ -202,7 +202,7 @@ def test_resuming_with_a_changed_architecture_is_refused(tmp_path):
 
 def test_workdir_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="--workdir=.*cannot be written"):
+    with pytest.raises(ConfigError, match="workdir=.*cannot be written"):
         train(tiny_config(), tmp_path / "file" / "run")
 
 

@@ -1,4 +1,4 @@
-"""Tables of positions that baselines add to their tokens; LEDiT has none. Rotary ones are in rotary.py."""
+"""Tables that positions are made of: sines and cosines, and a learned table taken to another grid."""
 
 import functools
 

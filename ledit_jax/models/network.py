@@ -1,0 +1,67 @@
+"""LEDiT and its baselines as a `Network`: what of an experiment's config the network depends on, and nothing else."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh
+
+from ledit_jax.config import Config, ModelConfig, SampleConfig
+from ledit_jax.models.condition import ClassLabels
+from ledit_jax.models.functional import Network
+from ledit_jax.models.ledit import LEDiT
+from ledit_jax.models.positions import Grid, NoPosition, make_position
+from ledit_jax.ops.attention import check_backend
+
+
+@runtime_checkable
+class HasOutChannels(Protocol):
+    """Of a process (`ledit_jax.diffusion`), the one thing that a network has to know."""
+
+    def out_channels(self, channels: int) -> int:
+        """See `ledit_jax.diffusion.Process`."""
+
+
+@dataclass(frozen=True)
+class LEDiTNetwork(Network):
+    """The settings of a `LEDiT`."""
+
+    config: ModelConfig
+    in_channels: int
+    out_channels: int
+    trained_grid: Grid
+    position: NoPosition
+    attention_scaling: bool = False
+    """Scale the logits beyond the trained number of tokens (`ops.attention.attention_scale`): at sampling alone."""
+
+    @property
+    def condition(self) -> ClassLabels:
+        return ClassLabels(self.config.num_classes)
+
+    def build(self, rngs: nnx.Rngs) -> LEDiT:
+        trained_tokens = math.prod(self.trained_grid) if self.attention_scaling else None
+        return LEDiT(self.config, self.in_channels, self.out_channels, self.position, rngs, trained_tokens)
+
+    def for_sampling(self, options: SampleConfig) -> "LEDiTNetwork":
+        position = self.position.for_sampling(options.rope_method)
+        return dataclasses.replace(self, position=position, attention_scaling=options.attention_scaling)
+
+    def check_devices(self, mesh: Mesh) -> None:
+        config, platform = self.config, mesh.devices.flat[0].platform
+        head_dim = config.width // config.num_heads
+        check_backend(config.attention, platform, jnp.dtype(config.dtype), head_dim, self.position.has_bias)
+
+
+def make_network(config: Config, process: HasOutChannels) -> LEDiTNetwork:
+    """The network of an experiment, for a process. Raises ConfigError for sizes that its positions cannot work with."""
+    grid = config.token_grid()
+    return LEDiTNetwork(
+        config.model,
+        config.in_channels,
+        process.out_channels(config.in_channels),
+        grid,
+        make_position(config.model, grid),
+    )

@@ -1,0 +1,107 @@
+"""Images for people: grids, and labelled sheets of several sizes at true relative scale."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageDraw, ImageFont
+
+from ledit_jax.data.transforms import to_image
+from ledit_jax.files import written_aside
+
+_INK, _GREY = "#1a1a1a", "#6a6a6a"
+_MARGIN, _GAP = 28, 36
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Images of one size on a sheet. `images` is uint8 [N, h, w, C] and fills rows of `columns` images."""
+
+    title: str
+    subtitle: str
+    images: UInt8[np.ndarray, "N h w C"]
+    columns: int
+
+
+def image_grid(
+    images: UInt8[np.ndarray, "N h w C"], columns: int, scale: int = 1, pad: int = 2, framed: bool = False
+) -> UInt8[np.ndarray, "H W C"]:
+    """Images in rows of `columns`, each pixel drawn as scale x scale ones, `pad` white pixels apart.
+
+    framed: the pixels are mid-grey, and lie around the grid as well.
+    """
+    num_images, height, width, channels = images.shape
+    margin, color = (pad, 128) if framed else (0, 255)
+    rows = -(-num_images // columns)
+    big = images.repeat(scale, axis=1).repeat(scale, axis=2)
+    step_y, step_x = height * scale + pad, width * scale + pad
+    size = rows * step_y - pad + 2 * margin, columns * step_x - pad + 2 * margin
+    grid = np.full((*size, channels), color, np.uint8)
+    for index, image in enumerate(big):
+        y, x = index // columns * step_y + margin, index % columns * step_x + margin
+        grid[y : y + height * scale, x : x + width * scale] = image
+    return grid
+
+
+def save_png(image: UInt8[np.ndarray, "H W C"], path: str | Path) -> None:
+    """Writes one image of 1 (grey) or 3 (RGB) channels; makes the folder. Raises OutputError."""
+    with written_aside(Path(path)) as aside:
+        to_image(image).save(aside)
+
+
+def save_sheet(
+    panels: Sequence[Panel], path: str | Path, column_names: Sequence[str] = (), scale: int = 3, max_width: int = 1560
+) -> None:
+    """Writes what `draw_sheet` draws as a PNG file; makes the folder. Raises OutputError."""
+    save_png(np.asarray(draw_sheet(panels, column_names, scale, max_width)), path)
+
+
+def draw_sheet(
+    panels: Sequence[Panel], column_names: Sequence[str] = (), scale: int = 3, max_width: int = 1560
+) -> Image.Image:
+    """Panels of images side by side, with titles, all at the same `scale`.
+
+    An image with twice the pixels per side is thus twice as large on the sheet. Panels fill rows from the left
+    until `max_width` (in pixels; a single panel may be wider). `column_names` stand above each panel's columns.
+    """
+    blocks = [_draw_panel(panel, column_names, scale) for panel in panels]
+    shelves: list[list[Image.Image]] = []
+    for block in blocks:
+        used = sum(b.width + _GAP for b in shelves[-1]) if shelves else max_width
+        if used + block.width > max_width:
+            shelves.append([])
+        shelves[-1].append(block)
+    width = max(sum(b.width for b in shelf) + _GAP * (len(shelf) - 1) for shelf in shelves)
+    height = sum(max(b.height for b in shelf) for shelf in shelves) + _GAP * (len(shelves) - 1)
+    canvas = Image.new("RGB", (width + 2 * _MARGIN, height + 2 * _MARGIN), "white")
+    y = _MARGIN
+    for shelf in shelves:
+        x = _MARGIN
+        for block in shelf:
+            canvas.paste(block, (x, y))
+            x += block.width + _GAP
+        y += max(b.height for b in shelf) + _GAP
+    return canvas
+
+
+def _draw_panel(panel: Panel, column_names: Sequence[str], scale: int) -> Image.Image:
+    """Title and subtitle, the columns' names, and the grid below them."""
+    pad = scale + 1
+    grid = to_image(image_grid(panel.images, panel.columns, scale, pad)).convert("RGB")
+    title, text = ImageFont.load_default(21), ImageFont.load_default(15)
+    step = panel.images.shape[2] * scale + pad
+    # Names wider than their column would run into each other: then all of them are set smaller.
+    widest = max((text.getlength(name) for name in column_names), default=1)
+    small = ImageFont.load_default(max(9.0, 15 * min(1, (step - 8) / widest)))
+    top = 62 + (24 if column_names else 0)
+    width = max(grid.width, int(title.getlength(panel.title)), int(text.getlength(panel.subtitle))) + 1
+    block = Image.new("RGB", (width, top + grid.height), "white")
+    draw = ImageDraw.Draw(block)
+    draw.text((0, 0), panel.title, _INK, title)
+    draw.text((0, 31), panel.subtitle, _GREY, text)
+    for column, name in enumerate(column_names):
+        draw.text((column * step + (step - pad) / 2, top - 6), name, _GREY, small, anchor="ms")
+    block.paste(grid, (0, top))
+    return block

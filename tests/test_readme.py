@@ -1,0 +1,47 @@
+"""The README's Python runs as it stands there, and its table is the one in docs."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ledit_jax import LEDiTPipeline
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_pipeline(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    block = next(block for block in BLOCKS if "from_checkpoint" in block)
+    names = {}
+    exec(block.replace("seed=0)", "seed=0, num_steps=2)"), names)
+    assert names["images"].shape == (2, 32, 16, 1)
+    assert names["model"](np.zeros((2, 16, 16, 1), np.float32), np.array([5, 900]), np.array([3, 10])).shape[-1] == 2
+
+
+def test_the_training_loop(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(ROOT))
+    monkeypatch.chdir(tmp_path)
+    block = next(block for block in BLOCKS if "value_and_grad" in block)
+    names = {}
+    try:
+        exec(block.replace("1000", "8"), names)
+    finally:
+        names["loader"].close()
+    assert np.isfinite(names["loss"]) and names["loss"] < 1.2
+    assert LEDiTPipeline.from_checkpoint("runs/mine")([3], num_steps=2).shape == (1, 16, 16, 1)
+
+
+def test_the_table_is_that_of_the_docs():
+    results = json.loads((ROOT / "docs" / "extrapolation" / "digits.json").read_text())
+    shares = {(row["method"], tuple(row["size"])): row["accuracy"][0] for row in results["summary"]}
+    names = {"LEDiT": "ledit", "RoPE + RIFLEx": "riflex", "DiT, sin/cos": "dit", "learned table": "learnable"}
+    sizes = [(16, 16), (24, 24), (32, 32), (16, 32), (32, 16)]
+    for label, method in names.items():
+        row = re.search(rf"^\| {re.escape(label)}[^|]*\|(.*)\|$", README, flags=re.MULTILINE)[1]
+        found = [float(cell.strip(" %")) for cell in row.split("|")]
+        assert found == pytest.approx([100 * shares[method, size] for size in sizes])
