@@ -93,6 +93,15 @@ def given_settings(section: type) -> dict[str, Any]:
     return given
 
 
+def whole_numbers(flag: flags.FlagHolder) -> list[int] | None:
+    """The value of a list flag as integers; None where it is not given."""
+    if not flag.value:
+        return None
+    if not all(item.strip().isascii() and item.strip().lstrip("-").isdecimal() for item in flag.value):
+        raise ConfigError(f"--{flag.name}={','.join(flag.value)} must be whole numbers, as in 207,360")
+    return [int(item) for item in flag.value]
+
+
 def define_process_flags() -> None:
     """Defines the flags that start several processes as one run, see `start_distributed`."""
     flags.DEFINE_string(
@@ -145,9 +154,9 @@ def _parse(argv: list[str]) -> list[str]:
         raise ConfigError(inner[1] if inner else _one_line(error)) from error
     except (AttributeError, KeyError) as error:  # ml_collections, for --config.section.field that does not exist
         close = re.search(r'Did you mean "(.*?)" instead of "(.*?)"', str(error))
-        mend = f"did you mean {close[1]}?" if close else "the keys are in ledit_jax/config/sections.py"
+        advice = f"did you mean {close[1]}?" if close else "the keys are in ledit_jax/config/sections.py"
         name = close[2] if close else str(error).strip("\"'")
-        raise ConfigError(f"config key {name} is unknown: {mend}") from error
+        raise ConfigError(f"config key {name} is unknown: {advice}") from error
     except (TypeError, ValueError) as error:
         raise ConfigError(f"--config: {_one_line(error)}") from error
     if len(left_over) > 1:

@@ -9,6 +9,7 @@ import importlib.metadata
 import json
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,12 +18,14 @@ import jax
 import numpy as np
 
 from ledit_jax.config import SampleConfig
+from ledit_jax.errors import ConfigError
 from ledit_jax.files import recipe_path, write_json
 from ledit_jax.parallel.processes import is_main_process
 from ledit_jax.progress import progress_bar
 from ledit_jax.sampling.pipeline import LEDiTPipeline
 from ledit_jax.sampling.shards import WAIT, SampleShards, open_shards
 from ledit_jax.sampling.writers import open_writer
+from ledit_jax.weights import find_checkpoint, load_description
 
 _log = logging.getLogger(__name__)
 
@@ -60,6 +63,41 @@ class Recipe:
         """Flat, as JSON gives it back."""
         values = dataclasses.asdict(self)
         return json.loads(json.dumps(values | values.pop("options")))
+
+
+def make_recipe(
+    pipeline: LEDiTPipeline,
+    *,
+    checkpoint: str | Path,
+    options: SampleConfig,
+    classes: Sequence[int] | None = None,
+    num_samples: int | None = None,
+    height: int | None = None,
+    width: int | None = None,
+    labels: str = "balanced",
+    weights: str = "ema",
+    vae: str | None = None,
+    seed: int = 0,
+) -> Recipe:
+    """By default all classes, one image of each, of the size that the checkpoint was trained at."""
+    config, folder = pipeline.config, find_checkpoint(checkpoint)
+    classes = tuple(range(config.model.num_classes)) if classes is None else tuple(classes)
+    num_samples = len(classes) if num_samples is None else num_samples
+    if num_samples < 1:
+        raise ConfigError(f"num_samples={num_samples} must be at least 1")
+    return Recipe(
+        checkpoint=str(folder),
+        step=load_description(folder)["step"],
+        weights=weights,
+        vae=vae or config.autoencoder.checkpoint or None,
+        labels=labels,
+        classes=classes,
+        num_samples=num_samples,
+        height=config.data.image_height if height is None else height,
+        width=config.data.image_width if width is None else width,
+        seed=seed,
+        options=options,
+    )
 
 
 def write_grid(
