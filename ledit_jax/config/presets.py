@@ -43,7 +43,7 @@ def attention_kinds(order: BlockOrder, depth: int) -> tuple[tuple[tuple[str, ...
     is where position has to enter.
     """
     half = depth // 2
-    return {
+    segments = {
         "sa_ca": ((("sa", "ca"), half),),
         "ca_sa": ((("ca", "sa"), half),),
         "sa_then_ca": ((("sa",), half), (("ca",), half)),
@@ -52,3 +52,4 @@ def attention_kinds(order: BlockOrder, depth: int) -> tuple[tuple[tuple[str, ...
         "ca": ((("ca",), depth),),
         "single_ca": ((("ca",), 1), (("sa",), depth - 1)),
     }[order]
+    return tuple((unit, repeats) for unit, repeats in segments if repeats)

@@ -123,6 +123,13 @@ def test_output_is_zero_at_initialisation():
     assert (out == 0).all()
 
 
+@pytest.mark.parametrize("scan_layers", [True, False])
+def test_one_block_is_a_network(scan_layers):
+    config = ModelConfig(depth=1, width=32, num_heads=4, num_classes=10, block_order="single_ca")
+    model = build_ledit(dataclasses.replace(config, scan_layers=scan_layers), 3, nnx.Rngs(0))
+    assert model(jnp.ones((2, 8, 4, 3)), jnp.array([0, 999]), jnp.array([0, 10])).shape == (2, 8, 4, 6)
+
+
 def count_ours(config):
     state = nnx.eval_shape(lambda: nnx.state(build_ledit(config, 4, nnx.Rngs(0)), nnx.Param))
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state))
