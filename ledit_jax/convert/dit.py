@@ -101,8 +101,8 @@ def dit_config(
     """The Config of a network that is known by its tensors' shapes alone.
 
     settings: diffusers' config.json, or nothing. name: a preset, such as "DiT-XL/2", that the file is said to hold.
-    Without it a convolution makes a LEDiT of the default block order (LEDiT* has to be named), and anything else is a DiT. Raises ConfigError
-    if the number of heads cannot be told, or the settings are those of another model.
+    Without it a convolution makes a LEDiT of the default block order (LEDiT* has to be named), and anything else is a
+    DiT. Raises ConfigError if the number of heads cannot be told, or the settings are those of another model.
     """
     is_ledit = layout == "dit" and "conv.weight" in shapes
     ledit = "LEDiT*" if name and name.startswith("LEDiT*") else "LEDiT"
