@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.extend.core import jaxpr_as_fun
@@ -18,7 +19,15 @@ from ledit_jax.models import Network, Params, abstract_params, init_params, make
 from ledit_jax.models.positions import TABLE
 from ledit_jax.models.tables import resize_table
 from ledit_jax.parallel.processes import shard_arrays
-from ledit_jax.weights import find_places, open_weights, read_arrays, stored_shapes
+from ledit_jax.weights import (
+    find_checkpoint,
+    find_lineage,
+    find_places,
+    load_description,
+    open_weights,
+    read_arrays,
+    stored_shapes,
+)
 
 Arrays = dict[str, Any]
 """Arrays, their shapes or their shardings by name: "blocks/attn/qkv/kernel"."""
@@ -65,6 +74,25 @@ def init_from_checkpoint(
     for name in sorted(new.keys() - params.keys()):
         params[name] = shard_arrays(_initial_value(network, key, name), where[name])
     return unflatten_dict(params, sep="/"), report
+
+
+def run_lineage(workdir: Path, init_from: str | Path | None) -> tuple[int, ...]:
+    """What a run's checkpoints say if it has any, else what starting from `init_from` makes of it, empty for neither.
+
+    It enters a run's draws: with the seed of the run before, its order of data, times and noise would come once more.
+    """
+    steps = ocp.utils.checkpoint_steps(workdir / "checkpoints") if (workdir / "checkpoints").is_dir() else []
+    if steps:
+        return find_lineage(workdir / "checkpoints" / str(max(steps)))
+    if not init_from:
+        return ()
+    folder = find_checkpoint(init_from)
+    return (*find_lineage(folder), load_description(folder)["step"])
+
+
+def run_seed(seed: int, lineage: tuple[int, ...]) -> int:
+    """The seed of a run's key and of its dilations: `seed` itself from scratch."""
+    return int(np.random.SeedSequence((seed, *lineage)).generate_state(1)[0]) >> 1 if lineage else seed
 
 
 def _compare(path: str | Path, step: int, source: Config, config: Config, old: Arrays, new: Arrays) -> InitReport:
