@@ -15,13 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny import network_of, tiny_config, with_train
+from tiny import network_of, noisy_params, tiny_config, with_train
 
 from ledit_jax.data import make_loader
 from ledit_jax.data.latents import LatentMetadata, LatentWriter, write_metadata
 from ledit_jax.errors import CheckpointError, ConfigError, TrainingStopped
-from ledit_jax.models.functional import init_params
-from ledit_jax.models.tables import resize_table
+from ledit_jax.models.functional import init_params, make_apply
+from ledit_jax.models.tables import resize_table, sincos_table
 from ledit_jax.training.init_from import init_from_checkpoint
 from ledit_jax.training.loop import Run, train
 from ledit_jax.training.step import _accumulate, draw_dilation
@@ -159,9 +159,8 @@ def test_fine_tuning_takes_every_weight_and_reports(tmp_path, caplog):
     train(config, tmp_path / "dit")
     source, _, _ = load_weights(tmp_path / "dit")
     with caplog.at_level("INFO", logger="ledit_jax"):
-        tuned = train(
-            tiny_config(train=dict(learning_rate=1e-12, num_steps=1)), tmp_path / "ft", init_from=str(tmp_path / "dit")
-        )
+        config = tiny_config(train=dict(learning_rate=1e-12, num_steps=1))
+        tuned = train(config, tmp_path / "ft", init_from=str(tmp_path / "dit"))
     for path, value in jax.tree_util.tree_leaves_with_path(source):
         node = tuned.params
         for key in path:
@@ -236,6 +235,26 @@ def test_fine_tuning_at_another_size_resizes_a_learned_table(tmp_path):
     tuned, report = init_from_checkpoint(tmp_path / "c", larger, jax.random.key(1))
     np.testing.assert_array_equal(tuned["position_table"], resize_table(params["position_table"], (8, 6)))
     assert "resized: position_table (4, 4, 16) -> (8, 6, 16)" in str(report)
+
+
+@pytest.mark.parametrize("size", [8, 12])
+def test_a_learned_table_starts_as_the_table_of_a_dit(tmp_path, size):
+    """Step 0 is then the DiT itself, and not the DiT without its positions and with noise in their place."""
+    config, learnable = tiny_config("DiT"), tiny_config("Learnable")
+    export_weights(tmp_path / "c", noisy_params(config), config, step=1)
+    data = dataclasses.replace(learnable.data, image_height=size, image_width=size)
+    learnable = dataclasses.replace(learnable, data=data)
+    tuned, report = init_from_checkpoint(tmp_path / "c", learnable, jax.random.key(1))
+    shape = (size // 2, size // 2, 16)
+    assert f"initialised: position_table {shape} from the sin/cos positional table" in str(report)
+    assert "dropped" not in str(report) and report.initialised == ()
+    if size == 8:
+        inputs = jax.random.normal(jax.random.key(0), (2, 8, 8, 1)), jnp.arange(2), jnp.array([3, 10])
+        dit = make_apply(network_of(config))(noisy_params(config), *inputs)
+        np.testing.assert_array_equal(make_apply(network_of(learnable))(tuned, *inputs), dit)
+    else:
+        table = jnp.asarray(sincos_table(4, 4, 16))
+        np.testing.assert_array_equal(tuned["position_table"], resize_table(table, (6, 6)))
 
 
 def test_resuming_with_a_changed_architecture_is_refused(tmp_path):
