@@ -158,6 +158,15 @@ def load_description(folder: Path) -> dict[str, Any]:
     return read_json(folder, "config")
 
 
+def find_lineage(folder: Path) -> tuple[int, ...]:
+    """The steps of the checkpoints that a run started from (`init_from`), and each of those in its turn, oldest first.
+
+    folder: a step's. Empty for a run from scratch and for converted weights.
+    """
+    description = load_description(folder)
+    return tuple(description["lineage"]) if "lineage" in description else ()  # earlier versions wrote none
+
+
 def read_json(folder: Path, item: str) -> dict[str, Any]:
     """An item of a step's folder that is JSON. Raises CheckpointError if it cannot be read."""
     try:

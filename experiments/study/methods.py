@@ -60,7 +60,7 @@ ARMS: dict[str, Arm] = {
     "ledit-post-norm": Arm(_LEDIT | {"post_norm": True}),
     "ledit-single": Arm(_LEDIT | {"block_order": "single_ca"}),
     "ledit-threshold": Arm(_LEDIT | {"causal_from_timestep": 500}),
-    "ledit-refined": Arm(_LEDIT | {"block_order": "single_ca", "post_norm": True, "causal_from_timestep": 500}),
+    "ledit-refined": Arm(_LEDIT | {"block_order": "single_ca", "post_norm": True}, {"dilation_probability": 0.0}),
 }
 
 METHODS: dict[str, Method] = {
@@ -93,7 +93,7 @@ METHODS: dict[str, Method] = {
     "ledit-post-norm": Method("ledit-post-norm", "LEDiT, post-norm"),
     "ledit-single": Method("ledit-single", "LEDiT, first block causal"),
     "ledit-threshold": Method("ledit-threshold", "LEDiT, causal from t = 500"),
-    "ledit-refined": Method("ledit-refined", "LEDiT, the three refinements"),
+    "ledit-refined": Method("ledit-refined", "LEDiT*, refined"),
 }
 
 

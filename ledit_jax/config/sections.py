@@ -29,9 +29,9 @@ class ModelConfig:
     """The 3x3 convolution after patchify."""
     conv_init: Literal["identity", "xavier"] = "identity"
     post_norm: bool = False
-    """LayerNorm after the convolution (a refinement of the paper's v3)."""
+    """LayerNorm after the convolution (LEDiT*, the paper's refined model)."""
     causal_from_timestep: int = 0
-    """T' of the paper's v3: causal attention for t >= T', plain self-attention below. 0 is always causal."""
+    """T' of the paper's appendix C, an analysis: causal attention for t >= T', plain below. 0 is always causal."""
     norm_eps: float = 1e-6
     timestep_max_period: float = 10_000.0
     timestep_frequency_shift: float = 0.0

@@ -101,11 +101,12 @@ def dit_config(
     """The Config of a network that is known by its tensors' shapes alone.
 
     settings: diffusers' config.json, or nothing. name: a preset, such as "DiT-XL/2", that the file is said to hold.
-    Without it a convolution makes a LEDiT of the default block order, and anything else is a DiT. Raises ConfigError
-    if the number of heads cannot be told, or the settings are those of another model.
+    Without it a convolution makes a LEDiT of the default block order (LEDiT* has to be named), and anything else is a
+    DiT. Raises ConfigError if the number of heads cannot be told, or the settings are those of another model.
     """
     is_ledit = layout == "dit" and "conv.weight" in shapes
-    family = "LEDiT" if is_ledit else "NoPE" if name and name.startswith("NoPE") else "DiT"
+    ledit = "LEDiT*" if name and name.startswith("LEDiT*") else "LEDiT"
+    family = ledit if is_ledit else "NoPE" if name and name.startswith("NoPE") else "DiT"
     preset = model_preset(f"{family}-S/2")
     if layout == "diffusers":
         _check_settings(settings)
@@ -161,7 +162,7 @@ def _preset_heads(width: int) -> int:
 def check_model(name: str, config: Config) -> None:
     """Raises ConfigError unless `config` has the family and sizes of the preset `name`."""
     preset = model_preset(name)
-    for field in ("depth", "width", "patch_size", "position", "conv"):
+    for field in ("depth", "width", "patch_size", "position", "conv", "post_norm"):
         wanted, found = getattr(preset, field), getattr(config.model, field)
         if wanted != found and {wanted, found} != {"dense", "depthwise"}:
             raise ConfigError(f"model={name} has {field}={wanted}, and the file {found}: leave model out")

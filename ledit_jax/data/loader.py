@@ -4,6 +4,7 @@ Batch k of a process is a pure function of the source, the seed and k, whatever 
 of a loader is a position, and resuming is starting there.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import grain
@@ -37,7 +38,7 @@ class Loader:
         batches: grain.MapDataset,
         num_workers: int,
         max_bad_share: float,
-        stream: dict[str, int | str],
+        stream: dict[str, Any],
     ):
         self.source = source
         self._batches, self._num_workers, self._stream = batches, num_workers, stream
@@ -60,11 +61,11 @@ class Loader:
         self._bad.add(batch.pop("bad"), self._next_batch * self._stream["batch_size"])
         return batch
 
-    def get_state(self) -> dict[str, int | str]:
+    def get_state(self) -> dict[str, Any]:
         """The position, ready for JSON, with what the stream depends on."""
         return self._stream | {"next_batch": self._next_batch, "bad_records": self._bad.count}
 
-    def set_state(self, state: dict[str, int | str]) -> None:
+    def set_state(self, state: dict[str, Any]) -> None:
         """Goes to the position of a `get_state`: what follows is bit for bit what followed then.
 
         The number of workers may differ. Raises ConfigError if the state is of another stream of batches.
@@ -104,6 +105,7 @@ def make_loader(
     condition: Condition,
     batch_size: int,
     seed: int,
+    lineage: Sequence[int] = (),
     process_index: int = 0,
     process_count: int = 1,
     source: Source | None = None,
@@ -113,6 +115,8 @@ def make_loader(
     x is pixels in [-1, 1], or with an autoencoder a sample of the latents' posterior already times its scale.
     condition: what a batch has beside x, from a record, see `Condition`. source: the records, by default what the
     config names; of images, or with an autoencoder of latents.
+
+    lineage: what else the draws depend on, for a run that goes on from another's weights with the same seed.
 
     The shares of the processes are disjoint. Every epoch has each record of the share once, in another order and
     with other flips and noise; batches run on over the end of an epoch. With `num_workers`, so many processes make
@@ -135,7 +139,7 @@ def make_loader(
         make_batch = LatentBatch(share, condition, shape, autoencoder.scale, config.flip)
     # Hashed, because Grain shuffles epoch e by seed + e: neighbouring seeds would share their epochs. The process
     # enters so that no two draw the same noise.
-    shuffle_seed, random_seed = np.random.SeedSequence((seed, process_index)).generate_state(2)
+    shuffle_seed, random_seed = np.random.SeedSequence((seed, *lineage, process_index)).generate_state(2)
     # Positions go through Grain, and records are read a batch at a time: Grain's own work for an element costs more
     # than reading a latent.
     batches = (
@@ -145,13 +149,15 @@ def make_loader(
         .batch(batch_size, batch_fn=np.asarray)
         .random_map(make_batch, seed=int(random_seed))
     )
-    stream: dict[str, int | str] = {
+    stream: dict[str, Any] = {
         "records": len(share),
         "batch_size": batch_size,
         "seed": seed,
         "process_index": process_index,
         "process_count": process_count,
     }
+    if lineage:
+        stream["lineage"] = list(lineage)
     if isinstance(source, Latents):
         stream["vae"] = source.metadata.vae_id
     return Loader(source, batches, config.num_workers, config.max_bad_share, stream)

@@ -17,8 +17,9 @@ from ledit_jax.weights import describe, load_description, read_arrays, read_json
 class TrainCheckpointer:
     """Saves and restores a run's whole state under `workdir/checkpoints`, asynchronously."""
 
-    def __init__(self, workdir: Path, config: Config):
-        self.directory, self.config = Path(workdir).absolute() / "checkpoints", config
+    def __init__(self, workdir: Path, config: Config, lineage: tuple[int, ...] = ()):
+        """lineage: of the run, see `ledit_jax.weights.find_lineage`."""
+        self.directory, self.config, self.lineage = Path(workdir).absolute() / "checkpoints", config, lineage
         options = ocp.CheckpointManagerOptions(
             max_to_keep=config.train.keep_last, keep_period=config.train.keep_every or None, create=True
         )
@@ -34,7 +35,7 @@ class TrainCheckpointer:
             ema=ocp.args.StandardSave(state.ema),
             optimizer=ocp.args.StandardSave(_optimizer_item(state)),
             data=ocp.args.JsonSave({"per_process": gather_json(data_state)}),
-            config=ocp.args.JsonSave(describe(self.config, step)),
+            config=ocp.args.JsonSave(describe(self.config, step) | {"lineage": list(self.lineage)}),
         )
         self.manager.save(step, args=items, force=True)
 

@@ -18,7 +18,7 @@ from ledit_jax.parallel.processes import check_shared, is_main_process
 from ledit_jax.parallel.sharding import batch_share
 from ledit_jax.training.checkpoint import TrainCheckpointer
 from ledit_jax.training.hooks import Hook
-from ledit_jax.training.init_from import init_from_checkpoint
+from ledit_jax.training.init_from import init_from_checkpoint, run_lineage, run_seed
 from ledit_jax.training.inputs import check_latents_vae
 from ledit_jax.training.metrics import MetricWriter, Progress, Stopwatch
 from ledit_jax.training.profile import Profiler
@@ -35,9 +35,17 @@ class Run:
     """What a run holds besides its state: mesh, compiled step, data, checkpoints and metrics."""
 
     def __init__(
-        self, config: Config, workdir: Path, source: Source | None, network: Network | None, process: Process | None
+        self,
+        config: Config,
+        workdir: Path,
+        source: Source | None = None,
+        network: Network | None = None,
+        process: Process | None = None,
+        init_from: str | None = None,
     ):
-        self.config, self.workdir = config, workdir
+        self.config, self.workdir, self.init_from = config, workdir, init_from
+        lineage = run_lineage(workdir, init_from)
+        self.seed = run_seed(config.train.seed, lineage)
         self.mesh = make_mesh(config.mesh)
         self.program = TrainProgram(config, self.mesh, network, process)
         check_latents_vae(config)
@@ -48,6 +56,7 @@ class Run:
             condition=condition.from_record,
             batch_size=config.train.batch_size // num_shares,
             seed=config.train.seed,
+            lineage=lineage,
             process_index=share,
             process_count=num_shares,
             source=source,
@@ -56,12 +65,12 @@ class Run:
         _make_writable(workdir)
         if jax.process_count() > 1:
             check_shared(workdir)
-        self.checkpointer = TrainCheckpointer(workdir, config)
+        self.checkpointer = TrainCheckpointer(workdir, config, lineage)
         self.data_wait = Stopwatch()
         self.flops = train_step_flops(self.program.state.params, config.token_grid(), config.train.batch_size)
-        self.key = jax.random.key(config.train.seed)
+        self.key = jax.random.key(self.seed)
 
-    def start(self, init_from: str | None) -> TrainState:
+    def start(self) -> TrainState:
         """The newest checkpoint's state if there is one, else a fresh state, from `init_from`'s weights if given."""
         if self.checkpointer.latest_step() is not None:
             state, data_state = self.checkpointer.restore(self.program.state)
@@ -69,9 +78,9 @@ class Run:
             logger.info(f"resumed {self.workdir} at step {int(state.step)}")
             return state
         params = None
-        if init_from:
+        if self.init_from:
             params, report = init_from_checkpoint(
-                init_from, self.config, self.key, self.mesh, network=self.program.network
+                self.init_from, self.config, self.key, self.mesh, network=self.program.network
             )
             logger.info(str(report))
         return self.program.init(self.key, params)
@@ -113,13 +122,13 @@ def train(
     """Trains until `config.train.num_steps`, SIGTERM or SIGINT, and leaves a checkpoint either way.
 
     workdir: holds checkpoints, metrics.jsonl and TensorBoard events; if it has a checkpoint, the run resumes there,
-    bit for bit. init_from: a checkpoint whose weights start a new run. source, network, process: in the place of those
-    that the config describes. hooks: what else to do every so often. profile: (first step, number of steps) to trace
-    into workdir/profile. Raises ConfigError or CheckpointError before anything compiles, TrainingStopped after too many
-    non-finite steps.
+    bit for bit. init_from: a checkpoint whose weights start a new run; with the seed of the run before, it still draws
+    other batches, times and noise. source, network, process: in the place of those that the config describes. hooks:
+    what else to do every so often. profile: (first step, number of steps) to trace into workdir/profile. Raises
+    ConfigError or CheckpointError before anything compiles, TrainingStopped after too many non-finite steps.
     """
-    run = Run(config, Path(workdir), source, network, process)
-    state = run.start(init_from)
+    run = Run(config, Path(workdir), source, network, process, init_from)
+    state = run.start()
     step = int(state.step)
     logger.info(
         f"{count_params(state.params):,} parameters, {config.num_tokens()} tokens, batch {config.train.batch_size} "
@@ -150,7 +159,7 @@ def _run_steps(run: Run, state: TrainState, writer, progress, profiler, stop: St
     config = run.config.train
     pending = None
     for step in range(int(state.step), config.num_steps):
-        dilation = draw_dilation(config, step)
+        dilation = draw_dilation(config, run.seed, step)
         profiler.before(step)
         state, metrics = run.program.step(state, run.next_batch(), run.key, dilation)
         profiler.after(step, metrics)

@@ -18,13 +18,14 @@ Batch = dict[str, PyTree[jax.Array]]
 """{"x": float32 [B, H, W, C], "condition": what the network's `ConditionSpec` makes of records}"""
 
 
-def draw_dilation(config: TrainConfig, step: int) -> int:
+def draw_dilation(config: TrainConfig, seed: int, step: int) -> int:
     """The convolution's dilation at a step: one of `dilation_rates` with `dilation_probability`, else 1.
 
-    Drawn on the host and given to the step as a static argument: two compiled steps are faster than a branch on the
-    device, and every process draws the same.
+    seed: the run's, which is that of the config only where it starts from scratch (`init_from.run_seed`). Drawn on the
+    host and given to the step as a static argument: two compiled steps are faster than a branch on the device, and
+    every process draws the same.
     """
-    rng = np.random.default_rng([config.seed, step])
+    rng = np.random.default_rng([seed, step])
     return int(rng.choice(config.dilation_rates)) if rng.random() < config.dilation_probability else 1
 
 

@@ -399,16 +399,17 @@ def test_options_that_do_not_fit(tmp_path, options, message):
 
 
 def test_preset_by_shapes_and_name():
-    """The number of heads follows from the width; a NoPE needs its name, for its file looks like a DiT's cut short."""
-    for name in ("DiT-S/8", "DiT-B/4", "DiT-L/2", "LEDiT-B/2", "NoPE-S/2"):
+    """The number of heads follows from the width; a NoPE needs its name, for its file looks like a DiT's cut short, and
+    a LEDiT* its own: which blocks are causal leaves no trace."""
+    for name in ("DiT-S/8", "DiT-B/4", "DiT-L/2", "LEDiT-B/2", "LEDiT*-B/2", "NoPE-S/2"):
         preset = model_preset(name, depth=2)
         shapes = shapes_of(lambda preset=preset: nn_peer(preset))
-        config = dit_config(shapes, "dit", {}, name if name.startswith("NoPE") else None)
+        config = dit_config(shapes, "dit", {}, name if name.startswith(("NoPE", "LEDiT*")) else None)
         assert config.model == preset
 
 
 def nn_peer(config):
-    names = "depth", "width", "num_heads", "patch_size", "num_classes", "position", "block_order", "conv"
+    names = "depth", "width", "num_heads", "patch_size", "num_classes", "position", "block_order", "conv", "post_norm"
     return torch_dit.LEDiT(**{name: getattr(config, name) for name in names}, grid=(8, 8))
 
 
