@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
@@ -50,11 +51,14 @@ def load_weights(
     path: a workdir of train.py, a folder of steps (the newest is taken) or one step's folder. weights: "ema" (what
     results are reported with) or "params". network: whose parameters they are, by default the config's. mesh: where
     they go, as `shardings` says; each device reads its own part. Without one they go to the first local device. Raises
-    CheckpointError for a folder that is missing, empty, half-written, damaged or lacks those weights.
+    CheckpointError for a folder that is missing, empty, half-written, damaged, lacks those weights or has
+    some that are not finite.
     """
     folder, config, step = open_weights(path, weights)
     abstract = abstract_params(network or make_network(config, make_process(config)))
-    return read_arrays(folder, _placed(abstract, mesh)), config, step
+    params = read_arrays(folder, _placed(abstract, mesh))
+    check_finite(folder.parent, params)
+    return params, config, step
 
 
 def open_weights(path: str | Path, weights: str = "ema") -> tuple[Path, Config, int]:
@@ -99,6 +103,18 @@ def read_arrays(folder: Path, abstract: Any) -> Any:
             return checkpointer.restore(folder, args=ocp.args.PyTreeRestore(abstract, restore_args=how))
     except Exception as error:  # as in read_json
         raise damaged(folder.parent, error) from error
+
+
+def check_finite(folder: Path, params: Params) -> None:
+    """Raises CheckpointError, naming the first, if any of the arrays read from `folder` holds NaN or infinity."""
+    finite = jax.device_get(jax.jit(lambda arrays: jax.tree.map(lambda a: jnp.isfinite(a).all(), arrays))(params))
+    bad = [
+        jax.tree_util.keystr(path) for path, is_finite in jax.tree_util.tree_leaves_with_path(finite) if not is_finite
+    ]
+    if bad:
+        raise CheckpointError(
+            f"checkpoint {folder} has {bad[0]} that is not finite ({len(bad)} arrays): use another one"
+        )
 
 
 def load_vae(path: str | Path) -> AutoencoderKL:

@@ -11,7 +11,7 @@ from ledit_jax.config import Config
 from ledit_jax.errors import CheckpointError
 from ledit_jax.parallel.processes import gather_json
 from ledit_jax.training.state import TrainState
-from ledit_jax.weights import describe, load_description, read_arrays, read_json
+from ledit_jax.weights import check_finite, describe, load_description, read_arrays, read_json
 
 
 class TrainCheckpointer:
@@ -20,7 +20,7 @@ class TrainCheckpointer:
     def __init__(self, workdir: Path, config: Config):
         self.directory, self.config = Path(workdir).absolute() / "checkpoints", config
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=config.train.keep_last, keep_period=config.train.keep_every or None, create=True
+            max_to_keep=max(config.train.keep_last, 2), keep_period=config.train.keep_every or None, create=True
         )
         self.manager = ocp.CheckpointManager(self.directory, options=options)
 
@@ -42,6 +42,10 @@ class TrainCheckpointer:
         """Step of the newest complete checkpoint, or None."""
         return self.manager.latest_step()
 
+    def steps(self) -> list[int]:
+        """Steps of all checkpoints, oldest first."""
+        return sorted(self.manager.all_steps())
+
     def restore(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
         """The newest checkpoint as (state, this process's data state).
 
@@ -56,6 +60,7 @@ class TrainCheckpointer:
             ema=read_arrays(folder / "ema", abstract.ema),
             **read_arrays(folder / "optimizer", _optimizer_item(abstract)),
         )
+        check_finite(folder, {"params": state.params, "ema": state.ema})
         data_states = read_json(folder, "data")["per_process"]
         if len(data_states) != jax.process_count():
             raise CheckpointError(

@@ -18,7 +18,7 @@ from ledit_jax.models import Network, Params, abstract_params, init_params, make
 from ledit_jax.models.positions import TABLE
 from ledit_jax.models.tables import resize_table
 from ledit_jax.parallel.processes import shard_arrays
-from ledit_jax.weights import find_places, open_weights, read_arrays, stored_shapes
+from ledit_jax.weights import check_finite, find_places, open_weights, read_arrays, stored_shapes
 
 Arrays = dict[str, Any]
 """Arrays, their shapes or their shardings by name: "blocks/attn/qkv/kernel"."""
@@ -115,7 +115,9 @@ def _read(folder: Path, stored: Arrays, wanted: Arrays, where: Arrays) -> Arrays
     for name, array in arrays.items():
         if name in wanted and array.shape != wanted[name].shape:
             arrays[name] = shard_arrays(resize_table(array, wanted[name].shape[:2]), where[name])
-    return {name: arrays[name] for name in wanted}
+    arrays = {name: arrays[name] for name in wanted}
+    check_finite(folder.parent, arrays)
+    return arrays
 
 
 def _initial_value(network: Network, key: jax.Array, name: str) -> jax.Array:

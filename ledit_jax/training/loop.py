@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -60,12 +61,14 @@ class Run:
         self.data_wait = Stopwatch()
         self.flops = train_step_flops(self.program.state.params, config.token_grid(), config.train.batch_size)
         self.key = jax.random.key(config.train.seed)
+        self.dropped_before = 0
 
     def start(self, init_from: str | None) -> TrainState:
         """The newest checkpoint's state if there is one, else a fresh state, from `init_from`'s weights if given."""
         if self.checkpointer.latest_step() is not None:
             state, data_state = self.checkpointer.restore(self.program.state)
             self.loader.set_state(data_state)
+            self.dropped_before = int(state.nonfinite_steps)
             logger.info(f"resumed {self.workdir} at step {int(state.step)}")
             return state
         params = None
@@ -158,6 +161,8 @@ def _run_steps(run: Run, state: TrainState, writer, progress, profiler, stop: St
             _report(run, *pending, writer, progress)
         pending = (step + 1, metrics)
         if (step + 1) % config.checkpoint_every == 0:
+            _report(run, *pending, writer, progress)  # what is saved is judged first
+            pending = None
             run.save(state)
         for hook in (hook for hook in hooks if (step + 1) % hook.every == 0):
             values = hook.run(state.ema, step + 1)
@@ -177,14 +182,9 @@ def _report(run: Run, step: int, metrics: dict[str, jax.Array], writer, progress
     """
     config = run.config.train
     values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-    if values["nonfinite_steps"] > config.max_nonfinite_steps:
-        run.checkpointer.wait()
-        last = run.checkpointer.latest_step()
-        good = f"{run.checkpointer.directory / str(last)}" if last is not None else "none was written yet"
-        raise TrainingStopped(
-            f"step {step}: loss {values['loss']}, gradient norm {values['grad_norm']}; "
-            f"the update was not applied. Last good checkpoint: {good}"
-        )
+    dropped = int(values["nonfinite_steps"]) - run.dropped_before
+    if dropped > config.max_nonfinite_steps:
+        raise TrainingStopped(_why_stopped(run, step, values, dropped))
     if not is_main_process():
         return
     progress.advance(step, values["loss"])
@@ -192,6 +192,20 @@ def _report(run: Run, step: int, metrics: dict[str, jax.Array], writer, progress
         rate = progress.rate(step)
         writer.write(step, values | run.health(rate))
         progress.log(step, values["loss"], rate)
+
+
+def _why_stopped(run: Run, step: int, values: dict[str, float], dropped: int) -> str:
+    """A checkpoint counts as good once the step after it was finite: until then its weights may be huge."""
+    run.checkpointer.wait()
+    good = [saved for saved in run.checkpointer.steps() if saved < step - 1]
+    where = run.checkpointer.directory / str(good[-1]) if good else "none was written yet"
+    what = f"loss {values['loss']}, gradient norm {values['grad_norm']}"
+    if math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"]):
+        what += f", and weights that are not finite (train.learning_rate={run.config.train.learning_rate})"
+    return (
+        f"step {step}: {what}; the update was not applied. {dropped} steps since the start were so, and "
+        f"train.max_nonfinite_steps={run.config.train.max_nonfinite_steps}. Last good checkpoint: {where}"
+    )
 
 
 def _make_writable(workdir: Path) -> None:
