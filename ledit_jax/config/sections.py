@@ -71,7 +71,7 @@ class DataConfig:
     flip: bool = True
     """Mirror half of the images, drawn afresh every epoch."""
     num_workers: int = 0
-    """Grain worker processes; 0 reads in the training process."""
+    """Grain worker processes, at most one for each core; 0 reads in the training process."""
     max_bad_share: float = 0.01
     """Share of unreadable images above which the run stops."""
 
