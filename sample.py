@@ -10,6 +10,7 @@ The last one compiles a denoising step for a TPU slice with no TPU present, and 
 are drawn in shards: the same command goes on after a kill. x.recipe.json says how they were made.
 What is not given comes from the checkpoint's config. Image i depends on --seed and i alone: neither on the batch
 size nor on the devices. Fewer steps: --sampler=dpmpp --num_steps=25 comes close to 250 steps of ddpm.
+Exit code 0: all is written. 1: stopped, as by SIGTERM, SIGHUP or Ctrl-C. 2: something given cannot work.
 """
 
 import jax

@@ -1,15 +1,21 @@
 """What the scripts share: flags that fail with one clear line, and exit codes.
 
-0 is done (also after SIGTERM, once everything is saved), 1 a run that had to stop, 2 a request that cannot be met.
+0 is done (also training that a signal stopped, once everything is saved), 1 a run that had to stop, by a signal or by
+something that failed, 2 a request that cannot be met.
 """
 
 import dataclasses
+import errno
 import logging
 import os
 import re
+import shutil
+import signal
 import sys
+import traceback
 import typing
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import absl.logging
@@ -22,13 +28,21 @@ from ledit_jax.parallel.processes import start_processes
 
 T = TypeVar("T")
 
+# What libraries of C++ say of the system, in errors of kinds of their own.
+_REFUSALS = [os.strerror(n) for n in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)]
+
 
 def run(main: Callable[[], None], description: str) -> None:
     """Parses the command line and calls `main`; `description` opens the --help page. Does not return."""
     _set_up_logging()
+    _end_on_signals()
     sys.modules["__main__"].__doc__ = description
     try:
-        app.run(lambda argv: main(), flags_parser=_parse)
+        app.run(lambda argv: _call(main), flags_parser=_parse)
+    except KeyboardInterrupt as error:
+        _ignore_signals()
+        _print_error(f"stopped by {str(error) or 'SIGINT'}: what is done is kept, and the same command goes on")
+        _leave(1)
     except SystemExit as error:
         # absl ends --help with 1, and help that was given is no failure
         sys.exit(0 if {"--help", "--helpfull", "--helpshort", "-h"} & set(sys.argv) else error.code)
@@ -36,9 +50,70 @@ def run(main: Callable[[], None], description: str) -> None:
         _exit(str(error), 1)
     except StartTimeout as error:
         _print_error(str(error))
-        os._exit(2)  # an orderly exit would tear jax's waiting thread down, which prints pages
+        _leave(2)  # an orderly exit would tear jax's waiting thread down, which prints pages
     except (LEDiTError, flags.Error) as error:
         _exit(str(error), 2)
+    except Exception as error:
+        cause = _cause_outside(error)
+        if cause is None:
+            traceback.print_exc()
+            cause = f"{type(error).__name__} above is a fault of ledit_jax: please report this, with all of it"
+        _print_error(cause)
+        _leave(1)
+
+
+def _call(main: Callable[[], None]) -> None:
+    main()
+    _ignore_signals()  # all is done, and the exit code should say so
+
+
+def _end_on_signals() -> None:
+    """Makes SIGTERM and SIGHUP (but not under nohup) end the program as Ctrl-C does; a second one ends it at once."""
+
+    def end(number: int, frame: object) -> None:
+        for other in numbers:
+            signal.signal(other, lambda *_: os._exit(1))
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    for number in numbers:
+        signal.signal(number, end)
+
+
+def _ignore_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _leave(code: int) -> None:
+    """Without an orderly exit, which waits for the threads of libraries."""
+    sys.stdout.flush()
+    os._exit(code)
+
+
+def _cause_outside(error: BaseException | None) -> str | None:
+    """What the system or the device refused, in a line; None for a fault of ours."""
+    while error is not None:
+        text = _one_line(error)
+        if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
+            return f"memory ran out ({text[:200] or 'of this process'}): use a smaller batch or fewer workers"
+        if isinstance(error, OSError):
+            place = error.filename or os.getcwd()
+            return f"{error.filename or 'the system'}: {error.strerror or text}{_space(error, place)}"
+        reason = next((reason for reason in _REFUSALS if reason in text), None)
+        if reason:
+            return f"{reason}: {text[:300]}"
+        error = error.__cause__
+    return None
+
+
+def _space(error: OSError, place: str) -> str:
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return ""
+    folder = next(path for path in [Path(place).absolute(), *Path(place).absolute().parents] if path.is_dir())
+    return f" ({shutil.disk_usage(folder).free / 2**20:,.0f} MiB free in {folder}): make room, and run it again"
 
 
 def _set_up_logging() -> None:

@@ -9,11 +9,13 @@ import asyncio
 import dataclasses
 import hashlib
 import importlib.metadata
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
@@ -22,10 +24,12 @@ from jax.sharding import Mesh
 
 from ledit_jax.config import Config
 from ledit_jax.diffusion import make_process
-from ledit_jax.errors import CheckpointError, OutputError
+from ledit_jax.errors import CheckpointError, DamagedCheckpoint, OutputError
 from ledit_jax.models import Network, Params, abstract_params, make_network
 from ledit_jax.models.vae import AutoencoderKL, VAEConfig
 from ledit_jax.parallel.sharding import shardings
+
+logger = logging.getLogger(__name__)
 
 _PIECE = 64 * 2**20  # bytes of an array that are written at a time, and of a file
 _PACKAGES = ("ledit_jax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
@@ -50,11 +54,14 @@ def load_weights(
     path: a workdir of train.py, a folder of steps (the newest is taken) or one step's folder. weights: "ema" (what
     results are reported with) or "params". network: whose parameters they are, by default the config's. mesh: where
     they go, as `shardings` says; each device reads its own part. Without one they go to the first local device. Raises
-    CheckpointError for a folder that is missing, empty, half-written, damaged or lacks those weights.
+    CheckpointError for a folder that is missing, empty, half-written, damaged, lacks those weights or has
+    some that are not finite.
     """
     folder, config, step = open_weights(path, weights)
     abstract = abstract_params(network or make_network(config, make_process(config)))
-    return read_arrays(folder, _placed(abstract, mesh)), config, step
+    params = read_arrays(folder, _placed(abstract, mesh))
+    check_finite(folder.parent, params)
+    return params, config, step
 
 
 def open_weights(path: str | Path, weights: str = "ema") -> tuple[Path, Config, int]:
@@ -101,6 +108,18 @@ def read_arrays(folder: Path, abstract: Any) -> Any:
         raise damaged(folder.parent, error) from error
 
 
+def check_finite(folder: Path, params: Params) -> None:
+    """Raises DamagedCheckpoint, naming the first, if any of the arrays read from `folder` holds NaN or infinity."""
+    finite = jax.device_get(jax.jit(lambda arrays: jax.tree.map(lambda a: jnp.isfinite(a).all(), arrays))(params))
+    bad = [
+        jax.tree_util.keystr(path) for path, is_finite in jax.tree_util.tree_leaves_with_path(finite) if not is_finite
+    ]
+    if bad:
+        raise DamagedCheckpoint(
+            f"checkpoint {folder} has {bad[0]} that is not finite ({len(bad)} arrays): use another one"
+        )
+
+
 def load_vae(path: str | Path) -> AutoencoderKL:
     """The autoencoder of a VAE checkpoint. Raises CheckpointError as `load_weights` does."""
     folder, description = _find_vae(path)
@@ -128,7 +147,8 @@ def fingerprint(params: Params) -> str:
 
 
 def find_checkpoint(path: str | Path) -> Path:
-    """The folder of one step, given that folder, a folder of steps (the newest is taken) or a workdir.
+    """The folder of one step, given that folder, a folder of steps (the newest complete one is taken) or a
+    workdir.
 
     Raises CheckpointError if there is none or it is not complete.
     """
@@ -141,7 +161,10 @@ def find_checkpoint(path: str | Path) -> Path:
         return _check_complete(path)
     steps = sorted((int(p.name), p) for p in path.iterdir() if p.is_dir() and p.name.isdigit())
     if steps:
-        return _check_complete(steps[-1][1])
+        complete = [step for _, step in steps if _lacks(step) is None]
+        if complete and complete[-1] != steps[-1][1]:
+            logger.warning(f"checkpoint {steps[-1][1]} is half-written (it has no {_lacks(steps[-1][1])}): passed over")
+        return complete[-1] if complete else _check_complete(steps[-1][1])
     if any(".orbax-checkpoint-tmp" in p.name for p in path.iterdir()):
         raise CheckpointError(f"checkpoint {path} is half-written and was never finished: use another one")
     raise CheckpointError(f"checkpoint {path} holds no steps: give a workdir of train.py or a checkpoint folder")
@@ -176,12 +199,12 @@ def read_json(folder: Path, item: str) -> dict[str, Any]:
         raise damaged(folder, error) from error
 
 
-def damaged(folder: Path, error: BaseException) -> CheckpointError:
+def damaged(folder: Path, error: BaseException) -> DamagedCheckpoint:
     """The error to raise for a folder that Orbax could not read."""
     while error.__cause__:  # what Orbax says on top is about its own arrays
         error = error.__cause__
     reason = (str(error).strip().splitlines() or [""])[0][:200]
-    return CheckpointError(f"checkpoint {folder} is damaged ({type(error).__name__}: {reason}): use another one")
+    return DamagedCheckpoint(f"checkpoint {folder} is damaged ({type(error).__name__}: {reason}): use another one")
 
 
 class _ArrayReader(ocp.type_handlers.ArrayHandler):
@@ -224,11 +247,17 @@ def _placed(abstract: Params, mesh: Mesh | None = None) -> Params:
 
 
 def _check_complete(folder: Path) -> Path:
-    missing = [name for name in ("config", "ema") if not (folder / name).is_dir() and not (folder / "vae").is_dir()]
-    if missing or not (folder / "_CHECKPOINT_METADATA").is_file():
-        what = missing[0] if missing else "commit mark"
-        raise CheckpointError(f"checkpoint {folder} is half-written (it has no {what}): use another one")
+    if lacks := _lacks(folder):
+        raise CheckpointError(f"checkpoint {folder} is half-written (it has no {lacks}): use another one")
     return folder
+
+
+def _lacks(folder: Path) -> str | None:
+    """What a step's folder lacks to be complete, for training and sampling alike."""
+    missing = [name for name in ("config", "ema") if not (folder / name).is_dir() and not (folder / "vae").is_dir()]
+    if missing:
+        return missing[0]
+    return None if (folder / "_CHECKPOINT_METADATA").is_file() else "commit mark"
 
 
 def _version(package: str) -> str:

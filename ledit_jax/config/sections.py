@@ -71,7 +71,7 @@ class DataConfig:
     flip: bool = True
     """Mirror half of the images, drawn afresh every epoch."""
     num_workers: int = 0
-    """Grain worker processes; 0 reads in the training process."""
+    """Grain worker processes, at most one for each core; 0 reads in the training process."""
     max_bad_share: float = 0.01
     """Share of unreadable images above which the run stops."""
 
@@ -105,7 +105,8 @@ class TrainConfig:
     grad_clip: float = 0.0
     """Largest global gradient norm; 0 does not clip."""
     max_nonfinite_steps: int = 0
-    """Steps whose loss or gradient is not finite are never applied; more of them than this stop the run."""
+    """Steps whose loss, gradient or weights are not finite are never applied; more of them than this, since a start,
+    stop the run."""
     ema_decay: float = 0.9999
     label_dropout: float = 0.1
     dilation_probability: float = 0.1
@@ -115,6 +116,7 @@ class TrainConfig:
     log_every: int = 100
     checkpoint_every: int = 5_000
     keep_last: int = 3
+    """The newest checkpoints; at least two stay, since the last shows to be good only a step later."""
     keep_every: int = 100_000
     """Checkpoints at multiples of this are kept for good; 0 keeps only the last ones."""
     sample_every: int = 10_000

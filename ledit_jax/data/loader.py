@@ -4,6 +4,12 @@ Batch k of a process is a pure function of the source, the seed and k, whatever 
 of a loader is a position, and resuming is starting there.
 """
 
+import atexit
+import logging
+import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +23,8 @@ from ledit_jax.data.catalog import make_source
 from ledit_jax.data.latents import Latents
 from ledit_jax.data.source import BadRecords, Source
 from ledit_jax.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 _THREADS = 4
 """Batches made at a time, and kept ready, by each reading process. Grain's default of 500 counts batches here."""
@@ -56,6 +64,7 @@ class Loader:
     def __next__(self) -> dict[str, Any]:
         if self._iterator is None:
             self._iterator = read_ahead(self._batches.slice(slice(self._next_batch, None)), self._num_workers)
+            atexit.register(self.close)  # Python would wait for workers, which heed no signal
         batch = next(self._iterator)
         self._next_batch += 1
         self._bad.add(batch.pop("bad"), self._next_batch * self._stream["batch_size"])
@@ -83,19 +92,47 @@ class Loader:
     def close(self) -> None:
         """Ends the reading threads and worker processes; the next batch starts them again."""
         if self._iterator is not None:
+            atexit.unregister(self.close)
             self._iterator.close()
             self._iterator = None
 
 
 def read_ahead(batches: grain.MapDataset, num_workers: int) -> grain.DatasetIterator:
     """Iterates over a dataset in order while threads, or `num_workers` processes, make what comes next."""
+    num_workers = _bounded(num_workers)
     threads = 1 if num_workers else _THREADS
     dataset = batches.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads))
     if num_workers:
         if not flags.FLAGS.is_parsed():  # in a notebook or a test; Grain reads its own flags before it starts
             flags.FLAGS.mark_as_parsed()
-        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers, per_worker_buffer_size=2))
+        options = grain.MultiprocessingOptions(num_workers, per_worker_buffer_size=2)
+        dataset = dataset.mp_prefetch(options, worker_init_fn=_live_with_parent)
     return iter(dataset)
+
+
+def _bounded(num_workers: int) -> int:
+    """At most one for each core that this process may use: more only take memory. Batches are the same."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if num_workers > cores:
+        logger.info(f"data.num_workers={num_workers} is more than the {cores} cores there are: {cores} are started")
+    return min(num_workers, cores)
+
+
+def _live_with_parent(worker: int, count: int) -> None:
+    """Called in each worker: it ends when its parent does, however that ends, and not before.
+
+    Terminals and schedulers signal a whole group of processes; but the parent decides what to do, and needs batches
+    until then. It ends its workers with SIGKILL.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def make_loader(

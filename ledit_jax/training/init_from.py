@@ -21,6 +21,7 @@ from ledit_jax.models.positions import TABLE
 from ledit_jax.models.tables import resize_table
 from ledit_jax.parallel.processes import shard_arrays
 from ledit_jax.weights import (
+    check_finite,
     find_checkpoint,
     find_lineage,
     find_places,
@@ -80,14 +81,14 @@ def init_from_checkpoint(
     return unflatten_dict(params, sep="/"), report
 
 
-def run_lineage(workdir: Path, init_from: str | Path | None) -> tuple[int, ...]:
+def run_lineage(workdir: Path, init_from: str | Path | None, resume_from: int | None = None) -> tuple[int, ...]:
     """What a run's checkpoints say if it has any, else what starting from `init_from` makes of it, empty for neither.
 
     It enters a run's draws: with the seed of the run before, its order of data, times and noise would come once more.
     """
     steps = ocp.utils.checkpoint_steps(workdir / "checkpoints") if (workdir / "checkpoints").is_dir() else []
     if steps:
-        return find_lineage(workdir / "checkpoints" / str(max(steps)))
+        return find_lineage(workdir / "checkpoints" / str(resume_from if resume_from in steps else max(steps)))
     if not init_from:
         return ()
     folder = find_checkpoint(init_from)
@@ -165,7 +166,9 @@ def _read(folder: Path, stored: Arrays, wanted: Arrays, where: Arrays) -> Arrays
     for name, array in arrays.items():
         if name in wanted and array.shape != wanted[name].shape:
             arrays[name] = shard_arrays(_resized(array, wanted[name]), where[name])
-    return {name: arrays[name] for name in wanted}
+    arrays = {name: arrays[name] for name in wanted}
+    check_finite(folder.parent, arrays)
+    return arrays
 
 
 def _initial_value(network: Network, key: jax.Array, name: str) -> jax.Array:

@@ -35,8 +35,9 @@ def make_train_step(
     """train_step(state, batch, key, dilation) -> (state, metrics), to be jitted with `dilation` static.
 
     Randomness is fold_in(key, step), so a resumed run draws what an uninterrupted one would have drawn. A step whose
-    loss or gradient is not finite changes nothing but the counters. Metrics are the losses, `grad_norm`, `ema_drift`
-    (norm of ema - params over norm of params) and `nonfinite_steps`, all scalars.
+    loss, gradient, or resulting weights or optimiser state are not finite changes nothing but the counters. Metrics
+    are the losses, `grad_norm`, `ema_drift` (norm of ema - params over norm of params) and `nonfinite_steps`, all
+    scalars.
     """
     apply, optimizer = make_apply(network), make_optimizer(config)
 
@@ -67,7 +68,7 @@ def make_train_step(
         # Not optax.incremental_update, whose sum is rounded in another order.
         ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.ema, params)
 
-        finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(grad_norm)
+        finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(grad_norm) & _all_finite((params, ema, opt_state))
         params, ema, opt_state = jax.tree.map(
             lambda new, old: jnp.where(finite, new, old),
             (params, ema, opt_state),
@@ -78,6 +79,10 @@ def make_train_step(
         return TrainState(state.step + 1, nonfinite_steps, params, ema, opt_state), metrics
 
     return train_step
+
+
+def _all_finite(tree) -> jax.Array:
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
 def _distance(tree, reference) -> jax.Array:
