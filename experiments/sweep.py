@@ -9,7 +9,6 @@ its recipe and its figures; WORKDIR/sweep.md and sweep.json hold the tables.
 """
 
 import functools
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from ledit_jax.evaluation.statistics import SetStatistics, measure_set
 from ledit_jax.evaluation.suite import COLUMNS, Metrics, evaluate, format_metric, metrics_table
 from ledit_jax.evaluation.tables import markdown
 from ledit_jax.files import write_json, write_whole
+from ledit_jax.readers import read_json
 from ledit_jax.sampling.pipeline import LEDiTPipeline
 from ledit_jax.sampling.run import Recipe, write_samples
 from ledit_jax.weights import find_checkpoint, load_description
@@ -66,7 +66,7 @@ def run_case(
     out, figures = workdir / f"{case_name(case)}.npz", workdir / f"{case_name(case)}.json"
     recipe, judge = draw(case, out), reference(case[0])
     if figures.is_file():
-        earlier = json.loads(figures.read_text())
+        earlier = read_json(figures)
         if earlier["recipe"] == recipe and earlier["reference"]["name"] == judge.name:
             return Metrics(**{name: earlier[name] for name in COLUMNS})
     samples = measure_set(str(out), extractor, folder=workdir / f"{out.name}.features")
@@ -130,7 +130,7 @@ class Sampler:
             options=pipeline.options(sampler=values.sampler, num_steps=values.num_steps, cfg_scale=cfg_scale),
         )
         beside = out.with_suffix(".recipe.json")
-        made = json.loads(beside.read_text()) if out.is_file() and beside.is_file() else {}
+        made = read_json(beside) if out.is_file() and beside.is_file() else {}
         if {key: made.get(key) for key in recipe.to_dict()} != recipe.to_dict():
             write_samples(out, pipeline, recipe, batch_size=values.batch_size, overwrite=values.overwrite)
         return recipe.to_dict()

@@ -9,7 +9,7 @@ import asyncio
 import dataclasses
 import hashlib
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,13 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from ledit_jax.config import Config
+from ledit_jax.config.parse import from_mapping
 from ledit_jax.diffusion import make_process
-from ledit_jax.errors import CheckpointError, OutputError
+from ledit_jax.errors import CheckpointError, ConfigError, OutputError
 from ledit_jax.models import Network, Params, abstract_params, make_network
 from ledit_jax.models.vae import AutoencoderKL, VAEConfig
 from ledit_jax.parallel.sharding import shardings
+from ledit_jax.readers import check_json
 
 _PIECE = 64 * 2**20  # bytes of an array that are written at a time, and of a file
 _PACKAGES = ("ledit_jax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
@@ -64,7 +66,10 @@ def open_weights(path: str | Path, weights: str = "ema") -> tuple[Path, Config, 
         held = [name for name in ("ema", "params", "vae") if (folder / name).is_dir()]
         raise CheckpointError(f"checkpoint {folder} holds no {weights}, only {', '.join(held)}")
     description = load_description(folder)
-    return folder / weights, Config.from_dict(description["config"]), description["step"]
+    try:
+        return folder / weights, Config.from_dict(description["config"]), description["step"]
+    except ConfigError as error:
+        raise CheckpointError(f"checkpoint {folder}: {error}") from error
 
 
 def find_places(abstract: Params, mesh: Mesh | None) -> Params:
@@ -104,7 +109,7 @@ def read_arrays(folder: Path, abstract: Any) -> Any:
 def load_vae(path: str | Path) -> AutoencoderKL:
     """The autoencoder of a VAE checkpoint. Raises CheckpointError as `load_weights` does."""
     folder, description = _find_vae(path)
-    config = VAEConfig(**description["vae"])
+    config = _vae_config(folder, description)
     graphdef, state = nnx.split(nnx.eval_shape(lambda: AutoencoderKL(config, nnx.Rngs(0))), nnx.Param)
     return nnx.merge(graphdef, read_arrays(folder / "vae", _placed(nnx.to_pure_dict(state))))
 
@@ -114,7 +119,7 @@ def vae_description(path: str | Path) -> tuple[VAEConfig, str]:
     folder, description = _find_vae(path)
     if "vae_id" not in description:
         raise CheckpointError(f"checkpoint {folder} has no fingerprint of its weights: convert the autoencoder anew")
-    return VAEConfig(**description["vae"]), description["vae_id"]
+    return _vae_config(folder, description), description["vae_id"]
 
 
 def fingerprint(params: Params) -> str:
@@ -154,15 +159,20 @@ def describe(config: Config, step: int) -> dict[str, Any]:
 
 
 def load_description(folder: Path) -> dict[str, Any]:
-    """The `config` item of a step's folder. Raises CheckpointError if it cannot be read."""
-    return read_json(folder, "config")
+    """The `config` item of a step's folder. Raises CheckpointError if it cannot be read or has another form."""
+    fields = {"step": int, "vae": dict} if (folder / "vae").is_dir() else {"step": int, "config": dict}
+    return read_json(folder, "config", fields)
 
 
-def read_json(folder: Path, item: str) -> dict[str, Any]:
-    """An item of a step's folder that is JSON. Raises CheckpointError if it cannot be read."""
+def read_json(folder: Path, item: str, fields: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """An item of a step's folder that is JSON, with these fields, as `readers.check_json` takes them.
+
+    Raises CheckpointError if it cannot be read or has another form.
+    """
     try:
         with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
-            return checkpointer.restore(folder / item)
+            values = checkpointer.restore(folder / item)
+        return check_json(values, f"its {item}", fields=fields)
     except Exception as error:  # Orbax raises many kinds for a damaged file; all mean the same to the user
         raise damaged(folder, error) from error
 
@@ -195,6 +205,13 @@ def _find_vae(path: str | Path) -> tuple[Path, dict[str, Any]]:
     if not (folder / "vae").is_dir():
         raise CheckpointError(f"checkpoint {folder} is a model's, and a VAE's is needed: convert one, see the README")
     return folder, load_description(folder)
+
+
+def _vae_config(folder: Path, description: dict[str, Any]) -> VAEConfig:
+    try:
+        return from_mapping(VAEConfig, description["vae"])
+    except ConfigError as error:
+        raise CheckpointError(f"checkpoint {folder}: vae.{error}") from error
 
 
 def _write(folder: str | Path, step: int, item: str, params: Params, description: dict[str, Any]) -> None:

@@ -16,7 +16,9 @@ from experiments.study.images import Samples
 from experiments.study.methods import METHODS
 from experiments.study.reference import Reference
 from experiments.study.results import Cell
+from ledit_jax.errors import DataError
 from ledit_jax.files import whole_file
+from ledit_jax.readers import Header, check_array, parse_json, read_npz
 from ledit_jax.sampling.pipeline import LEDiTPipeline
 
 logger = logging.getLogger(__name__)
@@ -47,10 +49,21 @@ def load_images(study: Study, method: str, seed: int, size: Size) -> Samples | N
     path = study.cell(method, seed, size)
     if not path.exists():
         return None
-    with np.load(path) as arrays:
-        if json.loads(str(arrays["drawn_with"])) != _drawn_with(study, method):
-            return None
-        return Samples(arrays["images"], arrays["labels"])
+    kinds = {"images": ((None, *size, None), "uint8"), "labels": ((None,), "iu"), "drawn_with": ((), "U")}
+
+    def wanted(name: str, header: Header) -> bool:
+        check_array(path, name, header, *kinds.get(name, ((), "U")))
+        return name in kinds
+
+    try:
+        arrays = read_npz(path, wanted)
+        if arrays.keys() != kinds.keys() or len(arrays["images"]) != len(arrays["labels"]):
+            raise DataError(f"{path} holds other arrays than {', '.join(kinds)}")
+        drawn_with = parse_json(str(arrays["drawn_with"]), path)
+    except DataError as error:
+        logger.warning(f"{error}: its images are drawn again")
+        return None
+    return Samples(arrays["images"], arrays["labels"]) if drawn_with == _drawn_with(study, method) else None
 
 
 def _drawn(study: Study, method: str, seed: int, size: Size, pipeline: Callable[[], LEDiTPipeline]) -> Samples:

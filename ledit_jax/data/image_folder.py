@@ -12,6 +12,7 @@ from ledit_jax.errors import DataError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 _TABLE = "labels.csv"
+_MOST_LABELS = 2**31
 # What Pillow raises for files that are missing, cut short, damaged, or no images at all.
 PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 
@@ -65,17 +66,29 @@ class ImageFolder:
 
 def _read_table(table: Path) -> tuple[list[str], list[int]]:
     files, labels = [], []
-    with open(table, newline="", encoding="utf-8-sig") as stream:
-        for number, row in enumerate(csv.reader(stream), start=1):
-            if not row or (number == 1 and row == ["file", "label"]):
-                continue
-            if len(row) != 2 or not row[1].strip().isdecimal():
-                raise DataError(f"{table} line {number} is {','.join(row)!r}: write file,label with a label from 0")
-            files.append(row[0])
-            labels.append(int(row[1]))
+    for number, row in enumerate(_rows(table), start=1):
+        if not row or (number == 1 and row == ["file", "label"]):
+            continue
+        label = row[-1].strip()
+        if len(row) != 2 or not label.isdecimal() or "\0" in row[0]:
+            raise DataError(f"{table} line {number} is {','.join(row)!r:.100}: write file,label with a label from 0")
+        if len(label) > 10 or int(label) >= _MOST_LABELS:
+            raise DataError(f"{table} line {number}: label {label:.40} is too large, labels are less than 2^31")
+        files.append(row[0])
+        labels.append(int(label))
     if not files:
         raise DataError(f"{table} names no images: write one line file,label for each")
     return files, labels
+
+
+def _rows(table: Path) -> list[list[str]]:
+    try:
+        with open(table, newline="", encoding="utf-8-sig") as stream:
+            return list(csv.reader(stream))
+    except OSError as error:
+        raise DataError(f"{table} cannot be read ({error.strerror or error}): check the place") from error
+    except (ValueError, csv.Error) as error:
+        raise DataError(f"{table} is no table in UTF-8 ({error}): save it as CSV in that encoding") from error
 
 
 def _read_classes(root: Path) -> tuple[list[str], list[int]]:

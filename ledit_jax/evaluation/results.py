@@ -7,7 +7,8 @@ from typing import Any
 
 from ledit_jax.evaluation.statistics import SetStatistics
 from ledit_jax.evaluation.suite import Metrics
-from ledit_jax.files import read_json, recipe_path
+from ledit_jax.files import recipe_path
+from ledit_jax.readers import read_json
 
 
 def read_recipe(samples: str | Path) -> dict[str, Any] | None:

@@ -56,7 +56,7 @@ class TrainCheckpointer:
             ema=read_arrays(folder / "ema", abstract.ema),
             **read_arrays(folder / "optimizer", _optimizer_item(abstract)),
         )
-        data_states = read_json(folder, "data")["per_process"]
+        data_states = read_json(folder, "data", {"per_process": list})["per_process"]
         if len(data_states) != jax.process_count():
             raise CheckpointError(
                 f"{folder} was written by {len(data_states)} processes and there are {jax.process_count()}: "
