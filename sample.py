@@ -26,7 +26,7 @@ from ledit_jax.errors import ConfigError
 from ledit_jax.parallel.processes import is_main_process
 from ledit_jax.sampling.pipeline import LEDiTPipeline
 from ledit_jax.sampling.run import Recipe, write_grid, write_samples
-from ledit_jax.weights import find_checkpoint, load_description
+from ledit_jax.weights import find_checkpoint, load_description, weights_id
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Workdir of train.py, or a checkpoint folder.")
 WEIGHTS = flags.DEFINE_enum("weights", "ema", ["ema", "params"], "Averaged weights (results use these) or raw ones.")
@@ -73,11 +73,14 @@ def make_recipe(pipeline: LEDiTPipeline) -> Recipe:
     num_samples = len(classes) if NUM_SAMPLES.value is None else NUM_SAMPLES.value
     if num_samples < 1:
         raise ConfigError(f"--num_samples={num_samples} must be at least 1")
+    vae = VAE.value or config.autoencoder.checkpoint or None
     return Recipe(
         checkpoint=str(folder),
         step=load_description(folder)["step"],
         weights=WEIGHTS.value,
-        vae=VAE.value or config.autoencoder.checkpoint or None,
+        weights_id=weights_id(folder, WEIGHTS.value),
+        vae=vae,
+        vae_id=weights_id(vae, "vae") if vae else None,
         labels=LABELS.value,
         classes=classes,
         num_samples=num_samples,

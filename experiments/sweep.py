@@ -29,7 +29,7 @@ from ledit_jax.files import write_json, write_whole
 from ledit_jax.readers import read_json
 from ledit_jax.sampling.pipeline import LEDiTPipeline
 from ledit_jax.sampling.run import Recipe, write_samples
-from ledit_jax.weights import find_checkpoint, load_description
+from ledit_jax.weights import find_checkpoint, load_description, weights_id
 
 Case = tuple[Size, float]
 """A size and a guidance scale."""
@@ -40,7 +40,7 @@ def parse_sizes(texts: Sequence[str]) -> list[Size]:
     sizes = []
     for text in texts:
         height, _, width = text.partition("x")
-        if not (height.isdigit() and width.isdigit()):
+        if not (height.isdecimal() and width.isdecimal()):
             raise ConfigError(f"--sizes: {text} is no size: write height x width, as in 512x384")
         sizes.append((int(height), int(width)))
     return sizes
@@ -59,7 +59,8 @@ def run_case(
     extractor: Callable[[], FeatureExtractor],
     reference: Callable[[Size], SetStatistics],
 ) -> Metrics:
-    """The figures of one case, drawn and measured, or read if an earlier run got this far with the same recipe.
+    """The figures of one case, drawn and measured, or read if an earlier run got this far with the same recipe,
+    the same Inception weights and the same reference.
 
     draw(case, path) writes samples to path, or only says how they would be made if they are there, and returns that.
     """
@@ -67,7 +68,12 @@ def run_case(
     recipe, judge = draw(case, out), reference(case[0])
     if figures.is_file():
         earlier = read_json(figures)
-        if earlier["recipe"] == recipe and earlier["reference"]["name"] == judge.name:
+        same = {
+            "recipe": recipe,
+            "inception": {"digest": extractor().digest},
+            "reference": earlier.get("reference", {}) | {"fingerprint": judge.fingerprint},
+        }
+        if all(earlier.get(name) == value for name, value in same.items()) and earlier.keys() >= COLUMNS.keys():
             return Metrics(**{name: earlier[name] for name in COLUMNS})
     samples = measure_set(str(out), extractor, folder=workdir / f"{out.name}.features")
     metrics = evaluate(samples, judge, extractor().class_weights, progress=f"{case_name(case)} precision and recall")
@@ -116,11 +122,14 @@ class Sampler:
     def __call__(self, case: Case, out: Path) -> dict[str, Any]:
         values, pipeline = self._values, self.pipeline
         (height, width), cfg_scale = case
+        vae = values.vae or pipeline.config.autoencoder.checkpoint or None
         recipe = Recipe(
             checkpoint=str(self.folder),
             step=load_description(self.folder)["step"],
             weights=values.weights,
-            vae=values.vae or pipeline.config.autoencoder.checkpoint or None,
+            weights_id=weights_id(self.folder, values.weights),
+            vae=vae,
+            vae_id=weights_id(vae, "vae") if vae else None,
             labels=values.labels,
             classes=tuple(range(pipeline.config.model.num_classes)),
             num_samples=values.num_samples,

@@ -1,6 +1,7 @@
 """Whole files, and folders of pieces: what a kill or a power cut leaves is whole, or not there at all."""
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -203,10 +204,20 @@ def _make_folder(folder: Path) -> None:
         raise PermissionError(13, "Permission denied")
 
 
+def free_bytes(path: Path) -> int:
+    """Of the disk that a place is on."""
+    path = path.absolute()
+    there = next((folder for folder in (path, *path.parents) if os.path.exists(folder)), Path("/"))
+    return shutil.disk_usage(there).free
+
+
 def _refused(path: Path, error: OSError) -> OutputError:
     reason = error.strerror or str(error)
     if error.filename:  # which may be another one
         reason += f": {error.filename}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        free = f"{free_bytes(path) / 2**20:,.0f} MiB are free there"
+        return OutputError(f"{path} cannot be written ({reason}; {free}): make room, or choose another place")
     return OutputError(f"{path} cannot be written ({reason}): choose another place")
 
 

@@ -7,19 +7,18 @@ folder aside and renames it once all of it is there.
 
 import asyncio
 import dataclasses
-import hashlib
 import importlib.metadata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from flax import nnx
 from jax.sharding import Mesh
 
+from ledit_jax.checksums import array_checksums, changed_arrays, digest, fingerprint, written_checksums
 from ledit_jax.config import Config
 from ledit_jax.config.parse import from_mapping
 from ledit_jax.diffusion import make_process
@@ -35,12 +34,13 @@ _PACKAGES = ("ledit_jax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "
 
 def export_weights(folder: str | Path, params: Params, config: Config, step: int) -> None:
     """Writes a model's weights as a checkpoint of their own. Raises OutputError if `folder` exists."""
-    _write(folder, step, "ema", params, describe(config, step))
+    _write(folder, step, "ema", params, describe(config, step, {"ema": params}))
 
 
 def export_vae(folder: str | Path, params: Params, config: VAEConfig) -> None:
     """Writes an autoencoder's weights, a nested dict as its modules are named. Raises OutputError if it exists."""
     description = {"vae": dataclasses.asdict(config), "vae_id": fingerprint(params), "step": 0}
+    description["checksums"] = {"vae": array_checksums(params)}
     _write(folder, 0, "vae", params, description)
 
 
@@ -72,6 +72,18 @@ def open_weights(path: str | Path, weights: str = "ema") -> tuple[Path, Config, 
         raise CheckpointError(f"checkpoint {folder}: {error}") from error
 
 
+def weights_id(path: str | Path, weights: str) -> str:
+    """Sixteen hexadecimal digits that tell the weights of a checkpoint from those of another, or of one trained anew.
+
+    Of checkpoints without checksums, it depends on the config, the step and the sizes of the files. weights: "ema",
+    "params" or "vae".
+    """
+    folder = find_checkpoint(path)
+    description = load_description(folder)
+    sizes = sorted(file.stat().st_size for file in (folder / weights).rglob("*") if file.is_file())
+    return digest(written_checksums(description, weights) or [description, sizes])
+
+
 def find_places(abstract: Params, mesh: Mesh | None) -> Params:
     """The sharding of each parameter: on the mesh, or without one the first local device."""
     if mesh is not None:
@@ -92,7 +104,9 @@ def stored_shapes(folder: Path) -> Params:
 def read_arrays(folder: Path, abstract: Any) -> Any:
     """The arrays of an item's folder, as `abstract` says: ShapeDtypeStructs with shardings, in the tree that is stored.
 
-    Each device gets its own part alone. A leaf `ocp.PLACEHOLDER` is not read, and returned as it is.
+    Each device gets its own part alone; every process that holds some must call this, since values are held against
+    the checksums that were written with them, where there are any. A leaf `ocp.PLACEHOLDER` is
+    not read, and returned as it is.
     """
     placeholders = ocp.type_handlers.get_type_handler(type(ocp.PLACEHOLDER))
     registry = ocp.type_handlers.create_type_handler_registry(
@@ -101,9 +115,20 @@ def read_arrays(folder: Path, abstract: Any) -> Any:
     how = ocp.checkpoint_utils.construct_restore_args(abstract)
     try:
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(type_handler_registry=registry)) as checkpointer:
-            return checkpointer.restore(folder, args=ocp.args.PyTreeRestore(abstract, restore_args=how))
+            arrays = checkpointer.restore(folder, args=ocp.args.PyTreeRestore(abstract, restore_args=how))
     except Exception as error:  # as in read_json
         raise damaged(folder.parent, error) from error
+    _check_values(folder, arrays)
+    return arrays
+
+
+def _check_values(folder: Path, arrays: Any) -> None:
+    changed = changed_arrays(written_checksums(load_description(folder.parent), folder.name), arrays)
+    if changed:
+        raise CheckpointError(
+            f"checkpoint {folder.parent} is damaged: of {folder.name}, {len(changed)} arrays are not as they were "
+            f"written, {changed[0]} first: use another one"
+        )
 
 
 def load_vae(path: str | Path) -> AutoencoderKL:
@@ -122,16 +147,6 @@ def vae_description(path: str | Path) -> tuple[VAEConfig, str]:
     return _vae_config(folder, description), description["vae_id"]
 
 
-def fingerprint(params: Params) -> str:
-    """Sixteen hexadecimal digits that depend on every name, shape, dtype and value."""
-    digest = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        array = np.asarray(leaf)
-        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape};".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()[:16]
-
-
 def find_checkpoint(path: str | Path) -> Path:
     """The folder of one step, given that folder, a folder of steps (the newest is taken) or a workdir.
 
@@ -144,7 +159,7 @@ def find_checkpoint(path: str | Path) -> Path:
         path = path / "checkpoints"
     if any((path / item).is_dir() for item in ("config", "ema", "vae")):
         return _check_complete(path)
-    steps = sorted((int(p.name), p) for p in path.iterdir() if p.is_dir() and p.name.isdigit())
+    steps = sorted((int(p.name), p) for p in path.iterdir() if p.is_dir() and p.name.isdecimal())
     if steps:
         return _check_complete(steps[-1][1])
     if any(".orbax-checkpoint-tmp" in p.name for p in path.iterdir()):
@@ -152,10 +167,13 @@ def find_checkpoint(path: str | Path) -> Path:
     raise CheckpointError(f"checkpoint {path} holds no steps: give a workdir of train.py or a checkpoint folder")
 
 
-def describe(config: Config, step: int) -> dict[str, Any]:
-    """What the `config` item of a model's checkpoint holds."""
+def describe(config: Config, step: int, items: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What the `config` item of a model's checkpoint holds; items: the trees beside it, for their checksums."""
     versions = {name: _version(name) for name in _PACKAGES}
-    return {"config": config.to_dict(), "step": step, "versions": versions}
+    checksums = {name: array_checksums(tree) for name, tree in (items or {}).items()}
+    return {"config": config.to_dict(), "step": step, "versions": versions} | (
+        {"checksums": checksums} if checksums else {}
+    )
 
 
 def load_description(folder: Path) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from ledit_jax.readers import ARRAY_ERRORS, parse_json, read_json
 from ledit_jax.weights import find_checkpoint
 
 _DESCRIPTION = "ledit_jax"  # where a file that we wrote says what it holds
+_COMMIT_MARK = "_CHECKPOINT_METADATA"
 _DIFFUSERS_FILE = "diffusion_pytorch_model"
 
 
@@ -226,7 +227,14 @@ def check_output(output: Path, overwrite: bool) -> None:
     """Raises ConfigError if `output` exists, unless it may be overwritten and is a file or a converted checkpoint."""
     if output.exists() and not overwrite:
         raise OutputError(f"output={output} exists already: choose another place, or give overwrite")
-    if output.is_dir():
-        steps = list(output.iterdir())  # a run's own checkpoints hold its optimizer as well
-        if len(steps) != 1 or not steps[0].name.isdigit() or (steps[0] / "optimizer").exists():
-            raise OutputError(f"output={output} is a folder with other things in it: choose another place")
+    if output.is_dir() and not _is_converted(output):
+        raise OutputError(f"output={output} is a folder with other things in it: choose another place")
+
+
+def _is_converted(folder: Path) -> bool:
+    """Whether it is one step with weights and config alone; a run's own checkpoints hold its optimizer as well."""
+    steps = list(folder.iterdir())
+    if len(steps) != 1 or not steps[0].name.isdecimal() or not (steps[0] / "config").is_dir():
+        return False
+    held = {path.name for path in steps[0].iterdir()}
+    return held >= {_COMMIT_MARK} and held - {_COMMIT_MARK, "config"} in ({"ema"}, {"vae"})

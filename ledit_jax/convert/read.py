@@ -72,7 +72,7 @@ def convert_to_checkpoint(
 
 def _read_vae(stored: StoredTensors) -> tuple[Params, VAEConfig]:
     names = [name for name in stored.shapes if name.startswith(_IN_SD)] or list(stored.shapes)
-    state = stored.read(names)
+    state = _read_finite(stored, names)
     groups = _setting(stored, "norm_num_groups", int, 32)
     config = vae_config_from_shapes(state, groups)
     flat = vae_params_from_torch(state)
@@ -82,6 +82,15 @@ def _read_vae(stored: StoredTensors) -> tuple[Params, VAEConfig]:
         _log.info("its latents are scaled by %s: models of them need autoencoder.scale=%s", scale, scale)
     like = nnx.state(nnx.eval_shape(lambda: AutoencoderKL(config, nnx.Rngs(0))), nnx.Param)
     return unflatten_params(flat, nnx.to_pure_dict(like)), config
+
+
+def _read_finite(stored: StoredTensors, names: list[str]) -> dict[str, np.ndarray]:
+    """Tensors by name. Raises CheckpointError for values that are not finite."""
+    state = stored.read(names)
+    for name, array in state.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise CheckpointError(f"{stored.path}: {name} holds values that are not finite: download it again")
+    return state
 
 
 def _setting(stored: StoredTensors, name: str, kind: type, default: float) -> Any:
@@ -164,7 +173,7 @@ def _convert_rows(stored: StoredTensors, table: Table, like: Params) -> Params:
     with tqdm(total=sum(sizes.values()), desc="convert", unit="B", unit_scale=True) as bar:
         for row in sorted(table, key=lambda row: sizes[row.path], reverse=True):
             # Not jnp.asarray, which copies twice; and the NumPy array gets no name, to be gone before the next is read.
-            array = jax.device_put(row.join(stored.read(name for names in row.layers for name in names)))
+            array = jax.device_put(row.join(_read_finite(stored, [name for names in row.layers for name in names])))
             if array.dtype != jnp.float32:
                 raise CheckpointError(f"{row.layers[0][0]} holds {array.dtype}: weights are floating-point numbers")
             flat[row.path] = array.block_until_ready()

@@ -6,6 +6,7 @@ without one is unfinished. Records hold float32 moments of the image and of its 
 
 import dataclasses
 import fcntl
+import hashlib
 import math
 import struct
 from pathlib import Path
@@ -168,6 +169,11 @@ class Latents:
                 f"data.path={path!r} holds {held}, and its {METADATA_FILE} counts {self.metadata.count}: encode it anew"
             )
         self.num_classes = self.metadata.num_classes
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells these latents from others."""
+        return hashlib.sha256(repr(self.metadata).encode()).hexdigest()[:16]
 
     def __len__(self) -> int:
         return self.metadata.count

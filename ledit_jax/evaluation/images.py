@@ -12,9 +12,9 @@ from PIL import Image, ImageOps
 
 from ledit_jax.config import AutoencoderConfig, DataConfig
 from ledit_jax.data.catalog import make_source
-from ledit_jax.data.image_folder import IMAGE_SUFFIXES, PILLOW_ERRORS
+from ledit_jax.data.image_folder import IMAGE_SUFFIXES, PILLOW_ERRORS, find_images
 from ledit_jax.data.source import UnreadableRecord
-from ledit_jax.data.transforms import center_crop, to_array, to_image
+from ledit_jax.data.transforms import center_crop, to_array, to_image, to_mode
 from ledit_jax.errors import ConfigError, DataError
 from ledit_jax.readers import array_names, open_array, reading
 
@@ -131,8 +131,7 @@ class FolderImages(Images):
     """Every image anywhere in a folder, sorted by path, as RGB and cropped to `size` if that is given."""
 
     def __init__(self, root: Path, size: Size | None):
-        found = (Path(folder) / file for folder, _, files in os.walk(root, followlinks=True) for file in files)
-        self._files = sorted(p for p in found if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+        self._files = sorted(map(Path, find_images(root)))
         if not self._files:
             raise DataError(f"{root} holds no images ({', '.join(IMAGE_SUFFIXES[:3])} and the like)")
         self._crop, self._root = size, root
@@ -157,7 +156,11 @@ class FolderImages(Images):
             raise DataError(f"{path} cannot be read ({error}): repair or remove it") from error
 
     def _load(self, path: Path) -> UInt8[np.ndarray, "H W 3"]:
-        return _colour(ImageOps.exif_transpose(self._open(path)), self._crop)
+        image = self._open(path)
+        try:
+            return _colour(ImageOps.exif_transpose(image), self._crop)
+        except PILLOW_ERRORS as error:
+            raise DataError(f"{path} cannot be read ({error}): repair or remove it") from error
 
     def _read(self, start: int, stop: int) -> UInt8[np.ndarray, "B H W 3"]:
         images = [self._load(path) for path in self._files[start:stop]]
@@ -177,7 +180,7 @@ class FolderImages(Images):
 
 
 def _colour(image: Image.Image, size: Size | None) -> UInt8[np.ndarray, "H W 3"]:
-    image = image.convert("RGB")
+    image = to_mode(image, 3)
     return to_array(center_crop(image, *size) if size else image, 3)
 
 

@@ -39,6 +39,7 @@ def _describe(statistics: SetStatistics) -> dict[str, Any]:
     size = statistics.size
     return {
         "name": statistics.name,
+        "fingerprint": statistics.fingerprint,
         "num_samples": statistics.num_samples,
         "height": size and size[0],
         "width": size and size[1],

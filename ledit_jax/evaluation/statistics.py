@@ -1,6 +1,8 @@
 """What the metrics need of a set of images, computed, or read from a file that holds it."""
 
 import dataclasses
+import functools
+import hashlib
 import logging
 import zipfile
 from collections.abc import Callable
@@ -49,6 +51,14 @@ class SetStatistics:
     """The same [2023] of mixed_6/conv."""
     features: Float[np.ndarray, "N D"] | None
     """pool_3 of all images, or of MAX_NEIGHBOURS of a large reference, evenly spread."""
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits of every number here; the name takes no part."""
+        digest = hashlib.sha256(repr((self.num_samples, self.size)).encode())
+        for array in (*(self.pool or ()), *(self.spatial or ()), self.features):
+            digest.update(b"none" if array is None else np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()[:16]
 
 
 def measure_set(

@@ -17,7 +17,8 @@ import jax
 import numpy as np
 
 from ledit_jax.config import SampleConfig
-from ledit_jax.files import recipe_path, write_json
+from ledit_jax.errors import ConfigError, OutputError
+from ledit_jax.files import free_bytes, recipe_path, write_json
 from ledit_jax.parallel.processes import is_main_process
 from ledit_jax.progress import progress_bar
 from ledit_jax.sampling.pipeline import LEDiTPipeline
@@ -36,7 +37,11 @@ class Recipe:
     """The training step of the checkpoint."""
     weights: str
     """"ema" or "params"."""
+    weights_id: str
+    """See `ledit_jax.weights.weights_id`: a checkpoint that was trained anew has another one."""
     vae: str | None
+    vae_id: str | None
+    """The same of the autoencoder."""
     labels: Literal["balanced", "random"]
     classes: tuple[int, ...]
     num_samples: int
@@ -66,6 +71,7 @@ def write_grid(
     out: str | Path, pipeline: LEDiTPipeline, recipe: Recipe, *, batch_size: int, columns: int, overwrite: bool
 ) -> None:
     """Draws one image of all samples. Called by every process of a run, with a pipeline over all devices."""
+    _check_room(Path(out), recipe)
     batches = pipeline.batches(
         recipe.choose_labels(),
         recipe.height,
@@ -95,6 +101,7 @@ def write_samples(
     `LEDiTPipeline.batches` does.
     """
     out = Path(out)
+    _check_room(out, recipe)
     labels = pipeline.check(recipe.choose_labels(), recipe.height, recipe.width)
     shards = open_shards(out, recipe.to_dict(), batch_size * pipeline.mesh.size, overwrite)
     mine = range(jax.process_index(), shards.count, jax.process_count())
@@ -112,6 +119,18 @@ def write_samples(
     else:
         while shards.folder.exists():
             time.sleep(WAIT)
+
+
+def _check_room(out: Path, recipe: Recipe) -> None:
+    """Raises ConfigError for a seed that cannot be, and OutputError for images that the disk cannot hold."""
+    if not -(2**63) <= recipe.seed < 2**63:
+        raise ConfigError(f"seed={recipe.seed} is too large: use one that is less than 2^63")
+    needed, free = recipe.num_samples * recipe.height * recipe.width * 3, free_bytes(out)
+    if needed > free:
+        raise OutputError(
+            f"num_samples={recipe.num_samples} of {recipe.height}x{recipe.width} pixels are {needed / 2**30:,.1f} GiB, "
+            f"and {free / 2**30:,.1f} GiB are free for out={out}: draw fewer or smaller ones, or choose another place"
+        )
 
 
 def _draw(pipeline: LEDiTPipeline, recipe: Recipe, labels: np.ndarray, indices: range, batch_size: int) -> np.ndarray:

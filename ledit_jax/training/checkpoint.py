@@ -29,12 +29,14 @@ class TrainCheckpointer:
         step = int(state.step)
         if step in self.manager.all_steps():
             return
+        optimizer = _optimizer_item(state)
+        arrays = {"params": state.params, "ema": state.ema, "optimizer": optimizer}
         items = ocp.args.Composite(
             params=ocp.args.StandardSave(state.params),
             ema=ocp.args.StandardSave(state.ema),
-            optimizer=ocp.args.StandardSave(_optimizer_item(state)),
+            optimizer=ocp.args.StandardSave(optimizer),
             data=ocp.args.JsonSave({"per_process": gather_json(data_state)}),
-            config=ocp.args.JsonSave(describe(self.config, step)),
+            config=ocp.args.JsonSave(describe(self.config, step, arrays)),
         )
         self.manager.save(step, args=items, force=True)
 
