@@ -27,7 +27,8 @@ from ledit_jax.evaluation.results import report
 from ledit_jax.evaluation.statistics import SetStatistics, measure_set
 from ledit_jax.evaluation.suite import COLUMNS, Metrics, evaluate, format_metric, metrics_table
 from ledit_jax.evaluation.tables import markdown
-from ledit_jax.files import PieceFolder, read_json, write_json, write_whole
+from ledit_jax.files import PieceFolder, write_json, write_whole
+from ledit_jax.files.readers import read_json
 from ledit_jax.sampling.pipeline import LEDiTPipeline
 from ledit_jax.sampling.run import Recipe, make_recipe, write_samples
 
@@ -97,8 +98,9 @@ def measure_case(
     samples, figures = f"{case_name(case)}.npz", pieces.path(f"{case_name(case)}.json")
     network = {"digest": extractor().digest}
     if figures.is_file():
-        found = read_json(figures)
-        if (found["reference"]["name"], found["inception"]) == (reference.name, network):
+        found = read_json(figures, fields={"reference": dict, "inception": dict})
+        same = found["reference"].get("fingerprint") == reference.fingerprint and found["inception"] == network
+        if same and found.keys() >= COLUMNS.keys():
             return Metrics(**{name: found[name] for name in COLUMNS})
     recipe = draw(case, pieces.path(samples))
     ours = measure_set(str(pieces.path(samples)), extractor, folder=pieces.path(f"{samples}.features"))

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,8 +26,9 @@ from ledit_jax.convert.files import StoredTensors, check_output, open_tensors
 from ledit_jax.convert.tables import Table, check_table, flatten_params, param_shapes, unflatten_params
 from ledit_jax.convert.vae import vae_config_from_shapes, vae_params_from_torch
 from ledit_jax.diffusion import make_process
-from ledit_jax.errors import CheckpointError, ConfigError
+from ledit_jax.errors import CheckpointError, ConfigError, DataError
 from ledit_jax.files import written_aside
+from ledit_jax.files.readers import check_json
 from ledit_jax.models import Params, abstract_params, make_network
 from ledit_jax.models.vae import AutoencoderKL, VAEConfig
 from ledit_jax.weights import export_vae, export_weights
@@ -70,16 +72,36 @@ def convert_to_checkpoint(
 
 def _read_vae(stored: StoredTensors) -> tuple[Params, VAEConfig]:
     names = [name for name in stored.shapes if name.startswith(_IN_SD)] or list(stored.shapes)
-    state = stored.read(names)
-    groups = (stored.description.get("vae") or stored.settings).get("norm_num_groups", 32)
+    state = _read_finite(stored, names)
+    groups = _setting(stored, "norm_num_groups", int, 32)
     config = vae_config_from_shapes(state, groups)
     flat = vae_params_from_torch(state)
     _log.info("%s is an autoencoder: %s", stored.path, config)
-    scale = stored.settings.get("scaling_factor", _SD_SCALE)
+    scale = _setting(stored, "scaling_factor", float, _SD_SCALE)
     if scale != _SD_SCALE:
         _log.info("its latents are scaled by %s: models of them need autoencoder.scale=%s", scale, scale)
     like = nnx.state(nnx.eval_shape(lambda: AutoencoderKL(config, nnx.Rngs(0))), nnx.Param)
     return unflatten_params(flat, nnx.to_pure_dict(like)), config
+
+
+def _read_finite(stored: StoredTensors, names: list[str]) -> dict[str, np.ndarray]:
+    """Tensors by name. Raises CheckpointError for values that are not finite."""
+    state = stored.read(names)
+    for name, array in state.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise CheckpointError(f"{stored.path}: {name} holds values that are not finite: download it again")
+    return state
+
+
+def _setting(stored: StoredTensors, name: str, kind: type, default: float) -> Any:
+    """A number that the files say of the autoencoder; it is greater than 0."""
+    said = stored.description.get("vae") or stored.settings
+    values = check_json(said, f"{stored.path}: its settings")
+    if name not in values:
+        return default
+    if check_json(values, f"{stored.path}: its settings", fields={name: kind})[name] <= 0:
+        raise DataError(f"{stored.path}: {name}={values[name]} cannot be: download it again")
+    return values[name]
 
 
 def _read_dit(
@@ -95,6 +117,9 @@ def _read_dit(
     copies = embedder_copies(stored.shapes) if layout == "diffusers" else {}
     own = stored.without(copies)
     description = stored.description
+    step = check_json({"step": 0} | description, f"{stored.path}: its description", fields={"step": int})["step"]
+    if step < 0:
+        raise DataError(f"{stored.path}: step={step} cannot be: write it again")
     if "config" in description:
         config = Config.from_dict(description["config"])
     else:
@@ -110,7 +135,7 @@ def _read_dit(
     for position in own.read(constants).values():
         check_positions(position, config)
     _log.info("%s is a %s", stored.path, _describe(config, layout, origin))
-    return _convert_rows(own, table, like), config, description.get("step", 0)
+    return _convert_rows(own, table, like), config, step
 
 
 def _select(stored: StoredTensors, weights: str) -> tuple[StoredTensors, str]:
@@ -148,7 +173,7 @@ def _convert_rows(stored: StoredTensors, table: Table, like: Params) -> Params:
     with tqdm(total=sum(sizes.values()), desc="convert", unit="B", unit_scale=True) as bar:
         for row in sorted(table, key=lambda row: sizes[row.path], reverse=True):
             # Not jnp.asarray, which copies twice; and the NumPy array gets no name, to be gone before the next is read.
-            array = jax.device_put(row.join(stored.read(name for names in row.layers for name in names)))
+            array = jax.device_put(row.join(_read_finite(stored, [name for names in row.layers for name in names])))
             if array.dtype != jnp.float32:
                 raise CheckpointError(f"{row.layers[0][0]} holds {array.dtype}: weights are floating-point numbers")
             flat[row.path] = array.block_until_ready()

@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 _THREADS = 4
 """Batches made at a time, and kept ready, by each reading process. Grain's default of 500 counts batches here."""
 
+_LATER = ("height", "width", "data")
+"""What older states do not have."""
+
 # Records of an endless stream: Grain's own infinity overflows the length of a batched stream.
 _FOREVER = 2**50
 
@@ -80,6 +83,8 @@ class Loader:
         The number of workers may differ. Raises ConfigError if the state is of another stream of batches.
         """
         for name, here in self._stream.items():
+            if name in _LATER and name not in state:
+                continue
             saved = state.get(name)  # None where another kind of source was read
             if saved != here:
                 raise ConfigError(
@@ -192,9 +197,13 @@ def make_loader(
         "seed": seed,
         "process_index": process_index,
         "process_count": process_count,
+        "height": height,
+        "width": width,
     }
     if lineage:
         stream["lineage"] = list(lineage)
+    if hasattr(source, "fingerprint"):
+        stream["data"] = source.fingerprint
     if isinstance(source, Latents):
         stream["vae"] = source.metadata.vae_id
     return Loader(source, batches, config.num_workers, config.max_bad_share, stream)

@@ -13,9 +13,11 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Float, UInt8
 from tqdm import tqdm
 
+from ledit_jax.errors import DataError
 from ledit_jax.evaluation.images import Images
 from ledit_jax.files import PieceFolder
-from ledit_jax.models.inception import Inception
+from ledit_jax.files.readers import Header, check_array, read_npz
+from ledit_jax.models.inception import NUM_FEATURES, NUM_SPATIAL, Inception
 from ledit_jax.parallel.mesh import data_mesh
 from ledit_jax.progress import progress_bar
 
@@ -93,5 +95,13 @@ class FeatureExtractor:
 
 
 def _load_features(path: Path) -> Features:
-    with open(path, "rb") as file, np.load(file) as archive:  # of a damaged one, np.load(path) would stay open
-        return archive["pool"], archive["spatial"]
+    shapes = {"pool": (None, NUM_FEATURES), "spatial": (None, NUM_SPATIAL)}
+
+    def wanted(name: str, header: Header) -> bool:
+        check_array(path, name, header, shapes.get(name, ()), "f")
+        return name in shapes
+
+    arrays = read_npz(path, wanted)
+    if arrays.keys() != shapes.keys() or len({len(array) for array in arrays.values()}) > 1:
+        raise DataError(f"{path} holds other arrays than pool and spatial of the same images: remove it")
+    return arrays["pool"], arrays["spatial"]

@@ -45,7 +45,7 @@ class ClassLabels:
         return jnp.full(batch_size, self.num_classes, jnp.int32)
 
     def parse(self, values: Sequence[int]) -> Int[np.ndarray, " B"]:
-        labels = np.asarray(values, np.int32)
+        labels = np.asarray(values)
         if labels.ndim != 1 or not labels.size:
             raise ConfigError(f"class_labels={labels.tolist()} must be a list of one or more class numbers")
         wrong = labels[(labels < 0) | (labels >= self.num_classes)]
@@ -53,7 +53,7 @@ class ClassLabels:
             raise ConfigError(
                 f"class label {wrong[0]} is out of range: this model's classes are 0 to {self.num_classes - 1}"
             )
-        return labels
+        return labels.astype(np.int32)
 
     def check_source(self, source: Any) -> None:
         if source.num_classes > self.num_classes:

@@ -10,8 +10,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jaxtyping import UInt8
 
-from ledit_jax.errors import LEDiTError, OutputError
+from ledit_jax.errors import DataError, LEDiTError, OutputError
 from ledit_jax.files import PieceFolder
+from ledit_jax.files.readers import check_json, read_npy
 from ledit_jax.parallel.processes import is_main_process
 from ledit_jax.progress import progress_bar
 from ledit_jax.sampling.writers import check_out
@@ -26,8 +27,13 @@ class SampleShards:
 
     def __init__(self, pieces: PieceFolder):
         self.folder = pieces.folder
-        self.num_samples: int = pieces.settings["recipe"]["num_samples"]
-        self.size: int = pieces.settings["shard_size"]
+        note = pieces.path(_NOTE)
+        settings = check_json(pieces.settings, note, fields={"recipe": dict, "shard_size": int})
+        recipe = check_json(settings["recipe"], note, fields={"num_samples": int})
+        self.num_samples: int = recipe["num_samples"]
+        self.size: int = settings["shard_size"]
+        if self.num_samples < 1 or self.size < 1:
+            raise DataError(f"{note}: num_samples={self.num_samples} and shard_size={self.size}: remove the folder")
         self._pieces = pieces
         self._names = [f"{index:06d}.npy" for index in range(-(-self.num_samples // self.size))]
 
@@ -51,7 +57,8 @@ class SampleShards:
 
     def read(self, index: int) -> UInt8[np.ndarray, "B H W C"]:
         """The images of a shard. Raises DataError for a damaged one."""
-        return self._pieces.read(self._names[index], np.load)
+        shape = (len(self.range(index)), None, None, None)
+        return self._pieces.read(self._names[index], lambda path: read_npy(path, shape, "uint8"))
 
     def wait_for_all(self) -> None:
         """Until the other processes have written theirs. (One that dies takes this one with it, by jax.distributed.)"""

@@ -33,12 +33,14 @@ class TrainCheckpointer:
         step = int(state.step)
         if step in self.manager.all_steps():
             return
+        optimizer = _optimizer_item(state)
+        arrays = {"params": state.params, "ema": state.ema, "optimizer": optimizer}
         items = ocp.args.Composite(
             params=ocp.args.StandardSave(state.params),
             ema=ocp.args.StandardSave(state.ema),
-            optimizer=ocp.args.StandardSave(_optimizer_item(state)),
+            optimizer=ocp.args.StandardSave(optimizer),
             data=ocp.args.JsonSave({"per_process": gather_json(data_state)}),
-            config=ocp.args.JsonSave(describe(self.config, step) | {"lineage": list(self.lineage)}),
+            config=ocp.args.JsonSave(describe(self.config, step, arrays) | {"lineage": list(self.lineage)}),
         )
         self.manager.save(step, args=items, force=True)
 
@@ -98,7 +100,7 @@ class TrainCheckpointer:
             **read_arrays(folder / "optimizer", _optimizer_item(abstract)),
         )
         check_finite(folder, {"params": state.params, "ema": state.ema})
-        return state, read_json(folder, "data")["per_process"]
+        return state, read_json(folder, "data", {"per_process": list})["per_process"]
 
     def _way_out(self, step: int) -> str:
         older = [str(other) for other in self.steps() if other < step]

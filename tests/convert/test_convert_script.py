@@ -234,6 +234,12 @@ def test_an_output_that_exists(tmp_path, dit_file, checkpoint):
         convert_to_checkpoint(dit_file, checkpoint, num_heads=4)
     with pytest.raises(OutputError, match="is a folder with other things in it"):
         convert_to_checkpoint(dit_file, occupied, num_heads=4, overwrite=True)
+    photos = tmp_path / "photos"
+    (photos / "2024").mkdir(parents=True)
+    (photos / "2024" / "photo.jpg").write_text("precious")
+    with pytest.raises(OutputError, match="a folder with other things in it"):
+        convert_to_checkpoint(dit_file, photos, num_heads=4, overwrite=True)
+    assert (photos / "2024" / "photo.jpg").read_text() == "precious"
     with pytest.raises(OutputError, match="must end in .pt or .safetensors"):
         convert_to_torch(checkpoint, tmp_path / "dit.onnx")
     with pytest.raises(CheckpointError, match="does not exist"):
@@ -241,7 +247,7 @@ def test_an_output_that_exists(tmp_path, dit_file, checkpoint):
     (tmp_path / "dit.pt").write_text("old")
     convert_to_torch(checkpoint, tmp_path / "dit.pt", overwrite=True)
     assert "pos_embed" in torch.load(tmp_path / "dit.pt")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["dit.pt", "run"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dit.pt", "photos", "run"]
 
 
 def test_networks_that_pytorch_has_no_names_for(tmp_path):
