@@ -1,7 +1,9 @@
 """The FID figures of the paper's tables (arXiv 2503.04344), to stand beside ours: 50,000 samples, guidance 1.5."""
 
-Size = tuple[int, int]
-"""Height and width in pixels."""
+from collections.abc import Sequence
+
+from experiments.sizes import Size
+from ledit_jax.evaluation.suite import format_metric
 
 FID: dict[int, dict[str, dict[Size, float]]] = {
     256: {
@@ -31,3 +33,12 @@ FID: dict[int, dict[str, dict[Size, float]]] = {
 }
 """Side of the training images -> method -> size -> FID. Where the paper does not say whether a size is height x width
 or width x height (512x384, 384x512), it is read as height x width."""
+
+
+def paper_rows(trained_side: int, sizes: Sequence[Size]) -> list[list[str]]:
+    """The lines of a table with these sizes across: the methods that the paper has at one of them or more."""
+    return [
+        [f"{method} (paper)", *(format_metric("fid", figures.get(size)) for size in sizes)]
+        for method, figures in FID.get(trained_side, {}).items()
+        if any(size in figures for size in sizes)
+    ]

@@ -4,20 +4,21 @@
       --sizes=384x384,448x448,512x512,512x384,384x512 --cfg_scales=1.5 --reference=VIRTUAL_imagenet256_labeled.npz
 
 Sizes are height x width. --reference may hold {size}, as in refs/{size}.npz, for a reference of each size. What is
-finished is not done again: the same command goes on after a kill. The samples are kept in WORKDIR as npz, each with
-its recipe and its figures; WORKDIR/sweep.md and sweep.json hold the tables.
+finished is not done again: the same command goes on after a kill, and one with more sizes or scales adds those. WORKDIR
+keeps the samples as npz, each with its recipe and its figures, and the tables in sweep.md and sweep.json.
 """
 
+import dataclasses
 import functools
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 from absl import flags
 
-from experiments.paper import FID, Size
+from experiments.paper import paper_rows
+from experiments.sizes import Size, parse_size, size_name
 from ledit_jax import cli
 from ledit_jax.convert.inception import load_inception
 from ledit_jax.errors import ConfigError
@@ -26,72 +27,31 @@ from ledit_jax.evaluation.results import report
 from ledit_jax.evaluation.statistics import SetStatistics, measure_set
 from ledit_jax.evaluation.suite import COLUMNS, Metrics, evaluate, format_metric, metrics_table
 from ledit_jax.evaluation.tables import markdown
-from ledit_jax.files import write_json, write_whole
+from ledit_jax.files import PieceFolder, read_json, write_json, write_whole
 from ledit_jax.sampling.pipeline import LEDiTPipeline
-from ledit_jax.sampling.run import make_recipe, write_samples
-from ledit_jax.weights import find_checkpoint
+from ledit_jax.sampling.run import Recipe, make_recipe, write_samples
 
 Case = tuple[Size, float]
 """A size and a guidance scale."""
 
 
-def parse_sizes(texts: Sequence[str]) -> list[Size]:
-    """["512x384"] -> [(512, 384)]. Raises ConfigError for another form."""
-    sizes = []
-    for text in texts:
-        height, _, width = text.partition("x")
-        if not (height.isdigit() and width.isdigit()):
-            raise ConfigError(f"--sizes: {text} is no size: write height x width, as in 512x384")
-        sizes.append((int(height), int(width)))
-    return sizes
-
-
 def case_name(case: Case) -> str:
     """The stem of a case's files."""
-    (height, width), cfg_scale = case
-    return f"{height}x{width}-cfg{cfg_scale:g}"
-
-
-def run_case(
-    case: Case,
-    workdir: Path,
-    draw: Callable[[Case, Path], dict[str, Any]],
-    extractor: Callable[[], FeatureExtractor],
-    reference: Callable[[Size], SetStatistics],
-) -> Metrics:
-    """The figures of one case, drawn and measured, or read if an earlier run got this far with the same recipe.
-
-    draw(case, path) writes samples to path, or only says how they would be made if they are there, and returns that.
-    """
-    out, figures = workdir / f"{case_name(case)}.npz", workdir / f"{case_name(case)}.json"
-    recipe, judge = draw(case, out), reference(case[0])
-    if figures.is_file():
-        earlier = json.loads(figures.read_text())
-        if earlier["recipe"] == recipe and earlier["reference"]["name"] == judge.name:
-            return Metrics(**{name: earlier[name] for name in COLUMNS})
-    samples = measure_set(str(out), extractor, folder=workdir / f"{out.name}.features")
-    metrics = evaluate(samples, judge, extractor().class_weights, progress=f"{case_name(case)} precision and recall")
-    network = {"digest": extractor().digest}
-    write_json(figures, report(metrics, samples, judge, network, recipe))
-    return metrics
+    return f"{size_name(case[0])}-cfg{case[1]:g}"
 
 
 def fid_table(name: str, results: Mapping[Case, Metrics], trained_side: int) -> str:
     """Markdown: methods down, sizes across, FID in the cells; ours for each guidance scale, then the paper's."""
     sizes = list(dict.fromkeys(size for size, _ in results))
-    scales = list(dict.fromkeys(scale for _, scale in results))
     lines = []
-    for scale in scales:
+    for scale in dict.fromkeys(scale for _, scale in results):
         found = [results.get((size, scale)) for size in sizes]
         cells = ["-" if metrics is None else format_metric("fid", metrics.fid) for metrics in found]
         lines.append([f"**{name}, cfg {scale:g}**", *cells])
-    for method, figures in FID.get(trained_side, {}).items():
-        if any(size in figures for size in sizes):
-            lines.append([f"{method} (paper)"] + [format_metric("fid", figures.get(size)) for size in sizes])
-    return markdown(["FID"] + [f"{height}x{width}" for height, width in sizes], lines)
+    return markdown(["FID", *map(size_name, sizes)], lines + paper_rows(trained_side, sizes))
 
 
-def make_report(name: str, results: Mapping[Case, Metrics], trained_side: int, num_samples: int) -> str:
+def make_page(name: str, results: Mapping[Case, Metrics], trained_side: int, num_samples: int) -> str:
     """Both tables, and what to know before comparing."""
     rows = {case_name(case): metrics for case, metrics in results.items()}
     return (
@@ -101,64 +61,85 @@ def make_report(name: str, results: Mapping[Case, Metrics], trained_side: int, n
     )
 
 
-class Sampler:
-    """Draws the cases of one checkpoint; the model is loaded when it is first needed."""
+def recipe_of(values: flags.FlagValues, pipeline: LEDiTPipeline, case: Case) -> Recipe:
+    """How the samples of a case are made."""
+    (height, width), cfg_scale = case
+    return make_recipe(
+        pipeline,
+        checkpoint=values.checkpoint,
+        weights=values.weights,
+        vae=values.vae,
+        labels=values.labels,
+        num_samples=values.num_samples,
+        height=height,
+        width=width,
+        seed=values.seed,
+        options=pipeline.options(sampler=values.sampler, num_steps=values.num_steps, cfg_scale=cfg_scale),
+    )
 
-    def __init__(self, values: flags.FlagValues):
-        self._values = values
-        self.folder = find_checkpoint(values.checkpoint)
 
-    @functools.cached_property
-    def pipeline(self) -> LEDiTPipeline:
-        values = self._values
-        return LEDiTPipeline.from_checkpoint(self.folder, values.weights, values.vae, devices=jax.local_devices())
+def shared_settings(recipe: Recipe) -> dict[str, Any]:
+    """What all samples of a workdir have in common; a case's name says the rest."""
+    return {name: value for name, value in recipe.to_dict().items() if name not in ("height", "width", "cfg_scale")}
 
-    def __call__(self, case: Case, out: Path) -> dict[str, Any]:
-        values, pipeline = self._values, self.pipeline
-        (height, width), cfg_scale = case
-        recipe = make_recipe(
-            pipeline,
-            checkpoint=self.folder,
-            weights=values.weights,
-            vae=values.vae,
-            labels=values.labels,
-            num_samples=values.num_samples,
-            height=height,
-            width=width,
-            seed=values.seed,
-            options=pipeline.options(sampler=values.sampler, num_steps=values.num_steps, cfg_scale=cfg_scale),
-        )
-        beside = out.with_suffix(".recipe.json")
-        made = json.loads(beside.read_text()) if out.is_file() and beside.is_file() else {}
-        if {key: made.get(key) for key in recipe.to_dict()} != recipe.to_dict():
-            write_samples(out, pipeline, recipe, batch_size=values.batch_size, overwrite=values.overwrite)
-        return recipe.to_dict()
+
+def measure_case(
+    case: Case,
+    pieces: PieceFolder,
+    draw: Callable[[Case, Path], Recipe],
+    extractor: Callable[[], FeatureExtractor],
+    reference: SetStatistics,
+) -> Metrics:
+    """The figures of one case, drawn and measured; or read, if an earlier run measured it against the same.
+
+    draw(case, path) writes samples to path, if they are not there, and returns their recipe.
+    """
+    samples, figures = f"{case_name(case)}.npz", pieces.path(f"{case_name(case)}.json")
+    network = {"digest": extractor().digest}
+    if figures.is_file():
+        found = read_json(figures)
+        if (found["reference"]["name"], found["inception"]) == (reference.name, network):
+            return Metrics(**{name: found[name] for name in COLUMNS})
+    recipe = draw(case, pieces.path(samples))
+    ours = measure_set(str(pieces.path(samples)), extractor, folder=pieces.path(f"{samples}.features"))
+    caption = f"{case_name(case)} precision and recall"
+    metrics = evaluate(ours, reference, extractor().class_weights, progress=caption)
+    write_json(figures, report(metrics, ours, reference, network, recipe.to_dict()))
+    return metrics
 
 
 def main() -> None:
     values = flags.FLAGS
-    workdir = Path(values.workdir)
-    cases = [(size, _number(scale)) for size in parse_sizes(values.sizes) for scale in values.cfg_scales]
-    sampler = Sampler(values)
+    cases = [(parse_size(size), _number(scale)) for size in values.sizes for scale in values.cfg_scales]
+    devices = jax.local_devices()
+    pipeline = LEDiTPipeline.from_checkpoint(values.checkpoint, values.weights, values.vae, devices=devices)
     extractor = functools.cache(lambda: FeatureExtractor(load_inception(values.inception), values.batch_size))
 
     @functools.cache
     def reference(size: Size) -> SetStatistics:
-        name = values.reference.replace("{size}", f"{size[0]}x{size[1]}")
-        return measure_set(name, extractor, is_reference=True)
+        return measure_set(values.reference.replace("{size}", size_name(size)), extractor, is_reference=True)
 
+    def draw(case: Case, out: Path) -> Recipe:
+        recipe = recipe_of(values, pipeline, case)
+        if not out.is_file():
+            write_samples(out, pipeline, recipe, batch_size=values.batch_size)
+        return recipe
+
+    for size, _ in cases:
+        pipeline.check([0], *size)
+    settings = shared_settings(recipe_of(values, pipeline, cases[0]))
+    workdir = Path(values.workdir)
+    pieces = PieceFolder.open(workdir, "settings.json", settings, pieces="*.npz", overwrite=values.overwrite)
     for size, _ in cases:  # before anything is drawn
-        sampler.pipeline.check([0], *size)
         reference(size)
     results = {}
     for case in cases:
         print(case_name(case), flush=True)
-        results[case] = run_case(case, workdir, sampler, extractor, reference)
-    side = sampler.pipeline.config.data.image_height
-    text = make_report(f"{Path(values.checkpoint).name}", results, side, values.num_samples)
-    write_whole(workdir / "sweep.md", text)
-    write_json(workdir / "sweep.json", {case_name(c): {n: getattr(m, n) for n in COLUMNS} for c, m in results.items()})
-    print(f"{text}\nwrote sweep.md and sweep.json to {workdir}")
+        results[case] = measure_case(case, pieces, draw, extractor, reference(case[0]))
+    page = make_page(Path(values.checkpoint).name, results, pipeline.config.data.image_height, values.num_samples)
+    write_whole(pieces.path("sweep.md"), page)
+    write_json(pieces.path("sweep.json"), {case_name(c): dataclasses.asdict(m) for c, m in results.items()})
+    print(f"{page}\nwrote sweep.md and sweep.json to {workdir}")
 
 
 def _number(text: str) -> float:
@@ -183,6 +164,6 @@ if __name__ == "__main__":
     flags.DEFINE_integer("num_steps", None, "As in sample.py.")
     flags.DEFINE_integer("seed", 0, "Image i is a function of the seed and i.")
     flags.DEFINE_integer("batch_size", 64, "Images at a time on each device.", lower_bound=1)
-    flags.DEFINE_bool("overwrite", False, "Draw again what lies in the workdir with another recipe.")
+    flags.DEFINE_bool("overwrite", False, "Begin anew in a workdir that has other settings.")
     flags.mark_flags_as_required(["checkpoint", "inception", "reference", "workdir", "sizes"])
     cli.run(main, __doc__)

@@ -8,7 +8,8 @@ import jax
 
 from experiments.study.config import BASE, Study, arm_config
 from ledit_jax.config import Config
-from ledit_jax.errors import CheckpointError, ConfigError
+from ledit_jax.errors import CheckpointError, OutputError
+from ledit_jax.files import differences
 from ledit_jax.training.loop import train
 from ledit_jax.weights import find_checkpoint, load_description
 
@@ -26,7 +27,7 @@ class Interrupted(Exception):
 
 
 def check_arms(study: Study) -> None:
-    """Raises ConfigError if a folder of weights was trained with other settings than this study's."""
+    """Raises OutputError if a folder of weights was trained with other settings than this study's."""
     for seed in study.config.seeds:
         for arm in _runs(study):
             _check_is_ours(study, arm, seed)
@@ -48,14 +49,12 @@ def _check_is_ours(study: Study, arm: str, seed: int) -> None:
     done = _trained(study.weights(arm, seed))
     if done is None:
         return
-    theirs, ours = (_what_is_learned(c) for c in (done[1], arm_config(study.config, arm, seed)))
-    for section in ours:
-        for name, value in ours[section].items():
-            if theirs[section][name] != value:
-                raise ConfigError(
-                    f"{study.weights(arm, seed)} was trained with {section}.{name}={theirs[section][name]}, and this "
-                    f"study has {value}: choose another --workdir, or remove that folder"
-                )
+    differ = differences(_what_is_learned(done[1]), _what_is_learned(arm_config(study.config, arm, seed)))
+    if differ:
+        raise OutputError(
+            f"{study.weights(arm, seed)} was trained with other settings than this study's ({'; '.join(differ[:3])}): "
+            "choose another --workdir, or remove that folder"
+        )
 
 
 def _what_is_learned(config: Config) -> dict[str, dict]:

@@ -1,9 +1,9 @@
 """A study's cells: one method, one seed and one size each; drawn once, measured, or reported with an error."""
 
 import functools
-import json
 import logging
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -16,10 +16,17 @@ from experiments.study.images import Samples
 from experiments.study.methods import METHODS
 from experiments.study.reference import Reference
 from experiments.study.results import Cell
-from ledit_jax.files import whole_file
+from ledit_jax.files import PieceFolder
 from ledit_jax.sampling.pipeline import LEDiTPipeline
 
 logger = logging.getLogger(__name__)
+
+
+def open_samples(study: Study, method: str, seed: int) -> PieceFolder:
+    """The folder of a method's images, one file for each size. Raises OutputError if it has other settings."""
+    config = study.config
+    settings = {"steps": config.steps, "per_class": config.per_class} | sampling_options(config, METHODS[method])
+    return PieceFolder.open(study.samples(method, seed), "settings.json", settings)
 
 
 def measure_seed(study: Study, seed: int, reference: Reference, failed: Mapping[str, str]) -> list[Cell]:
@@ -33,7 +40,7 @@ def measure_seed(study: Study, seed: int, reference: Reference, failed: Mapping[
                     cells.append(Cell(name, seed, size, None, failed[arm]))
                     continue
                 try:
-                    samples = _drawn(study, name, seed, size, pipeline)
+                    samples = _draw_once(study, name, seed, size, pipeline)
                     cells.append(Cell(name, seed, size, reference.measure(samples)))
                 except Exception as error:  # reported in its place in the table
                     cells.append(Cell(name, seed, size, None, one_line(error)))
@@ -42,34 +49,28 @@ def measure_seed(study: Study, seed: int, reference: Reference, failed: Mapping[
     return cells
 
 
-def load_images(study: Study, method: str, seed: int, size: Size) -> Samples | None:
-    """The images of a cell, if they were drawn, and with the settings of now."""
-    path = study.cell(method, seed, size)
-    if not path.exists():
-        return None
-    with np.load(path) as arrays:
-        if json.loads(str(arrays["drawn_with"])) != _drawn_with(study, method):
-            return None
-        return Samples(arrays["images"], arrays["labels"])
+def load_samples(study: Study, method: str, seed: int, size: Size) -> Samples:
+    """The images of a cell that was drawn. Raises DataError for a file that is damaged."""
+    return open_samples(study, method, seed).read(_file(size), _load)
 
 
-def _drawn(study: Study, method: str, seed: int, size: Size, pipeline: Callable[[], LEDiTPipeline]) -> Samples:
+def _draw_once(study: Study, method: str, seed: int, size: Size, pipeline: Callable[[], LEDiTPipeline]) -> Samples:
     """The images of a cell, from its file or else drawn and kept there."""
-    samples = load_images(study, method, seed, size)
-    if samples is not None:
-        return samples
+    folder = open_samples(study, method, seed)
+    if not folder.missing([_file(size)]):
+        return folder.read(_file(size), _load)
     model = pipeline()
     options = model.options(**sampling_options(study.config, METHODS[method]))
     samples = draw(model, size, per_class=study.config.per_class, seed=seed, options=options, caption=method)
-    path = study.cell(method, seed, size)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as file:
-        settings = json.dumps(_drawn_with(study, method))
-        np.savez_compressed(file, images=samples.images, labels=samples.labels, drawn_with=settings)
+    with folder.write(_file(size)) as file:
+        np.savez_compressed(file, images=samples.images, labels=samples.labels)
     return samples
 
 
-def _drawn_with(study: Study, method: str) -> dict:
-    config = study.config
-    settings = {"steps": config.steps, "per_class": config.per_class} | sampling_options(config, METHODS[method])
-    return json.loads(json.dumps(settings))  # as it reads back: tuples are lists
+def _file(size: Size) -> str:
+    return f"{size_name(size)}.npz"
+
+
+def _load(path: Path) -> Samples:
+    with np.load(path) as arrays:
+        return Samples(arrays["images"], arrays["labels"])

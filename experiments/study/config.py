@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import ml_collections
 
-from experiments.sizes import Size, parse_size, size_name
+from experiments.sizes import Size, parse_size
 from experiments.study.methods import ARMS, Method, find_method
 from ledit_jax.config import Config, check_image_size
 from ledit_jax.config.parse import from_mapping
@@ -88,9 +88,9 @@ class Study:
         """The workdir of an arm's training run."""
         return self.workdir / "weights" / arm / f"seed-{seed}"
 
-    def cell(self, method: str, seed: int, size: Size) -> Path:
-        """The file of a cell's images."""
-        return self.workdir / "samples" / method / f"seed-{seed}" / f"{size_name(size)}.npz"
+    def samples(self, method: str, seed: int) -> Path:
+        """The folder of a method's images."""
+        return self.workdir / "samples" / method / f"seed-{seed}"
 
 
 def arm_config(study: StudyConfig, arm: str, seed: int) -> Config:

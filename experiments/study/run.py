@@ -7,7 +7,7 @@ from pathlib import Path
 from experiments.plots import loss_curve
 from experiments.sizes import size_name
 from experiments.study.arms import check_arms, train_arms
-from experiments.study.cells import load_images, measure_seed
+from experiments.study.cells import load_samples, measure_seed, open_samples
 from experiments.study.charts import metric_chart
 from experiments.study.config import Study, StudyConfig
 from experiments.study.methods import METHODS
@@ -21,12 +21,15 @@ def run_study(config: StudyConfig, workdir: Path, command: str = "") -> list[Cel
     """Trains, samples and measures whatever is not finished yet, and writes the results. Returns every cell.
 
     An arm whose training fails, and a cell whose sampling or measuring does, is reported with its error and does
-    not stop the others. Raises ConfigError before any training, and Interrupted after a signal. command: what the
-    results are said to come from.
+    not stop the others. Raises Interrupted after a signal and, before any training, OutputError for a workdir that was
+    begun with other settings. command: what the results are said to come from.
     """
     config, folder = prepare_images(config, workdir)
     study = Study(config, workdir)
     check_arms(study)
+    for seed in config.seeds:
+        for name in config.methods:
+            open_samples(study, name, seed)
     reference = make_reference(config, folder)
     cells, failed = [], {}
     for seed in config.seeds:
@@ -55,7 +58,7 @@ def draw_study(study: Study, results: Results, cells: Sequence[Cell], failed: Ma
     if curves:
         loss_curve(curves, study.workdir / "loss.png")
     drawn = [cell for cell in cells if cell.seed == seed and cell.figures is not None]
-    images = {(cell.method, cell.size): load_images(study, cell.method, seed, cell.size) for cell in drawn}
+    images = {(cell.method, cell.size): load_samples(study, cell.method, seed, cell.size) for cell in drawn}
     for size in results.sizes:
         ours = {name: images[name, size] for name in results.methods if (name, size) in images}
         size_sheet(results, size, ours, study.workdir / f"images-{size_name(size)}.png")

@@ -6,7 +6,7 @@ from pathlib import Path
 from experiments.sizes import Size, relative_size
 from experiments.study.images import Samples
 from experiments.study.results import METRICS, Results
-from ledit_jax.sampling.sheets import Panel, sheet
+from ledit_jax.sampling.sheets import Panel, save_sheet
 
 _COLUMNS = 10
 """Most classes on a sheet, a column for each."""
@@ -36,9 +36,9 @@ def _panel(results: Results, name: str, size: Size, title: str, samples: Samples
     shown = samples.images[samples.labels < columns][: rows * columns]
     entries = results.entries[name, size]
     accuracy, frechet = (METRICS[metric][1].format(entries[metric].mean) for metric in ("accuracy", "frechet"))
-    return Panel(title, f"{accuracy} read right   |   Fréchet {frechet}", shown, columns)
+    return Panel(title, f"{accuracy} read right   |   Frechet {frechet}", shown, columns)
 
 
 def _write(panels: list[Panel], path: Path, scale: int) -> None:
     if panels:
-        sheet(panels, path, [str(label) for label in range(panels[0].columns)], scale)
+        save_sheet(panels, path, [str(label) for label in range(panels[0].columns)], scale)

@@ -19,7 +19,7 @@ from experiments.study.methods import ARMS, METHODS
 from experiments.study.reference import make_reference
 from experiments.study.run import run_study
 from ledit_jax.config import Config
-from ledit_jax.errors import ConfigError
+from ledit_jax.errors import ConfigError, OutputError
 from ledit_jax.weights import load_weights
 
 
@@ -134,12 +134,13 @@ def test_resuming_runs_what_is_missing_alone(finished, monkeypatch):
     assert all(c.figures is not None for c in again)
     assert again[0] == cells[0]
 
-    # Other weights in the folder than this study would train are refused, and other sampling draws anew.
-    with pytest.raises(ConfigError, match="trained with train.num_steps=2, and this study has 3"):
-        run_study(dataclasses.replace(study, steps=3), workdir)
+    # What was made with other settings is refused, before anything is trained or drawn.
     drawn.clear()
-    run_study(dataclasses.replace(study, per_class=1, methods=("ledit",), sizes=("8x8",)), workdir)
-    assert drawn == [("ledit", 0, (8, 8))]
+    with pytest.raises(OutputError, match="train.num_steps=2 there, 3 here"):
+        run_study(dataclasses.replace(study, steps=3), workdir)
+    with pytest.raises(OutputError, match="ledit/seed-0 was begun with other settings .per_class=2 there, 1 here"):
+        run_study(dataclasses.replace(study, per_class=1), workdir)
+    assert run_study(study, workdir) == again and not drawn
 
 
 def test_arms_start_from_the_base(finished):

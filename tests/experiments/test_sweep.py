@@ -1,25 +1,18 @@
 """The sweep: tables in the paper's layout with the paper's rows, and nothing done twice."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import numpy as np
-import pytest
 import torch
 from oracles import fidelity
+from script_runs import run
 from tiny import network_of, tiny_config
 
-from experiments.sweep import fid_table, parse_sizes
-from ledit_jax.errors import ConfigError
+from experiments.sweep import fid_table
 from ledit_jax.evaluation.suite import Metrics
 from ledit_jax.models.functional import init_params
 from ledit_jax.weights import export_weights
-
-ROOT = Path(__file__).parents[2]
 
 
 def cells(table):
@@ -41,28 +34,20 @@ def test_ours_first_then_the_papers_rows_of_these_sizes():
     assert len(cells(fid_table("digits", results, 16))) == 4
 
 
-def test_sizes():
-    assert parse_sizes(["512x384"]) == [(512, 384)]
-    with pytest.raises(ConfigError, match="--sizes: 512 is no size: write height x width"):
-        parse_sizes(["512"])
-
-
 def test_a_sweep_of_a_tiny_model_and_the_same_command_again(tmp_path):
     config = tiny_config()
     export_weights(tmp_path / "c", init_params(network_of(config), jax.random.key(0)), config, step=1)
     torch.save(fidelity.random_inception(), tmp_path / "x.pth")
     np.savez(tmp_path / "ref.npz", np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8))
-    command = [sys.executable, "-m", "experiments.sweep", f"--checkpoint={tmp_path / 'c'}"]
-    command += [f"--inception={tmp_path / 'x.pth'}", f"--reference={tmp_path / 'ref.npz'}"]
-    command += [f"--workdir={tmp_path / 'w'}", "--sizes=8x8,8x12", "--num_samples=4", "--num_steps=2", "--batch_size=4"]
+    flags = [f"--checkpoint={tmp_path / 'c'}", f"--inception={tmp_path / 'x.pth'}", f"--workdir={tmp_path / 'w'}"]
+    flags += [f"--reference={tmp_path / 'ref.npz'}", "--num_samples=4", "--num_steps=2", "--batch_size=4"]
 
-    def run(*flags):
-        environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-        result = subprocess.run([*command, *flags], cwd=ROOT, env=environment, capture_output=True, text=True)
+    def sweep(*more):
+        result = run("experiments/sweep.py", *flags, *more)
         assert result.returncode == 0, result.stderr
         return result.stdout
 
-    first = run()
+    first = sweep("--sizes=8x8,8x12")
     names = {"8x8-cfg1.5", "8x12-cfg1.5"}
     figures = json.loads((tmp_path / "w" / "sweep.json").read_text())
     assert set(figures) == names and all(f["fid"] > 0 for f in figures.values())
@@ -70,5 +55,8 @@ def test_a_sweep_of_a_tiny_model_and_the_same_command_again(tmp_path):
     assert json.loads((tmp_path / "w" / "8x12-cfg1.5.json").read_text())["recipe"]["width"] == 12
     written = {path: path.stat().st_mtime_ns for name in names for path in (tmp_path / "w").glob(f"{name}.*")}
     assert len(written) >= 6
-    assert run() == first
+    assert sweep("--sizes=8x8,8x12") == first
     assert {path: path.stat().st_mtime_ns for path in written} == written, "something was drawn or measured again"
+
+    result = run("experiments/sweep.py", *flags, "--sizes=8x8", "--seed=1")
+    assert result.returncode == 2 and "seed=0 there, 1 here" in result.stderr

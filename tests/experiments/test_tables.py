@@ -1,10 +1,12 @@
 """Results of a study: tables with mean and spread, the same from JSON, sheets, and the pages' tables from theirs."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from script_runs import run
 
 from configs import study_digits
 from experiments.study.charts import metric_chart
@@ -105,3 +107,24 @@ def test_the_pages_tables_are_those_of_the_results_beside_it(name, count):
     assert len(results.metrics) == count
     for metric in results.metrics:
         assert metric_table(results, metric) in page
+
+
+def test_the_command_chooses_rows_and_metrics(tmp_path):
+    flags = [f"--results={DOCS / 'extrapolation' / 'digits.json'}", "--methods=ledit,dit"]
+    result = run("experiments/study/tables.py", *flags, "--metrics=frechet", f"--charts={tmp_path}")
+    assert result.returncode == 0, result.stderr
+    assert [row[0] for row in rows(result.stdout.split("\n\n")[1])][2:] == [
+        "LEDiT",
+        "DiT, sin/cos",
+        "real held-out images",
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["digits-frechet.png"]
+    result = run("experiments/study/tables.py", *flags, "--metrics=recall")
+    assert result.returncode == 2 and "--metrics: recall was not measured" in result.stderr
+
+
+def test_the_probes_table_is_that_of_the_results_beside_it():
+    page = (DOCS / "extrapolation.md").read_text()
+    probe = json.loads((DOCS / "extrapolation" / "position-probe.json").read_text())
+    for name, errors in probe["errors"].items():
+        assert "| ".join(["", name + " ", *(f"{error:.2f} " for error in errors)]) in page

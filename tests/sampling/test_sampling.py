@@ -71,7 +71,7 @@ def test_npz_has_every_image_in_its_place_and_the_recipe_beside_it(pipeline, tmp
     assert sorted(p.name for p in tmp_path.iterdir()) == ["x.npz", "x.recipe.json"]
     images = read(tmp_path / "x.npz")
     assert images.shape == (11, 8, 12, 3) and images.dtype == np.uint8
-    expected = pipeline(recipe().choose_labels(), 8, 12, sampler="ddim", num_steps=3)
+    expected = pipeline(recipe().choose_labels(), 8, 12, options=OPTIONS)
     assert np.abs(images.astype(int) - expected).max() <= 1 and expected.std() > 10
     written = json.loads((tmp_path / "x.recipe.json").read_text())
     assert {"checkpoint", "step", "weights", "sampler", "num_steps", "cfg_scale", "cfg_channels", "cfg_interval"} < set(
