@@ -19,6 +19,7 @@ from ledit_jax.files import PieceFolder
 from ledit_jax.files.readers import Header, check_array, read_npz
 from ledit_jax.models.inception import NUM_FEATURES, NUM_SPATIAL, Inception
 from ledit_jax.parallel.mesh import data_mesh
+from ledit_jax.parallel.sharding import batch_sharding
 from ledit_jax.progress import progress_bar
 
 PIECE = 1000
@@ -47,7 +48,7 @@ class FeatureExtractor:
     def __call__(self, images: UInt8[np.ndarray, "B H W 3"]) -> Features:
         """Features of a batch of at most `self.batch_size`; it is filled up, so that one program serves all."""
         padded = np.resize(images, (self.batch_size, *images.shape[1:]))
-        padded = jax.device_put(padded, NamedSharding(self.mesh, P("data")))
+        padded = jax.device_put(padded, batch_sharding(self.mesh))
         # Accelerators would multiply in bfloat16 or TF32 by default, and the reference figures are float32's.
         with jax.default_matmul_precision("highest"):
             pool, spatial = self._run(self._params, padded)

@@ -5,15 +5,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jaxtyping import UInt8
 
-from ledit_jax.errors import DataError, LEDiTError, OutputError
+from ledit_jax.errors import DataError, OutputError
 from ledit_jax.files import PieceFolder
 from ledit_jax.files.readers import check_json, read_npy
-from ledit_jax.parallel.processes import is_main_process
+from ledit_jax.parallel.processes import gather_json, is_main_process, main_process_first
 from ledit_jax.progress import progress_bar
 from ledit_jax.sampling.writers import check_out
 
@@ -81,24 +79,18 @@ def open_shards(out: Path, recipe: dict[str, Any], size: int, overwrite: bool) -
     Every process of a run calls it. The main process prepares the folder; what it refuses, all refuse, and all must
     see the folder. Raises OutputError where it, or `out`, holds something else and `overwrite` is not set.
     """
-    folder, failure, shards = out.with_name(f"{out.name}.shards"), None, None
-    if is_main_process():
-        try:
-            if PieceFolder.find(folder, _NOTE) is None:
-                check_out(out, overwrite)
-            settings = {"recipe": recipe, "shard_size": size}
-            shards = SampleShards(PieceFolder.open(folder, _NOTE, settings, free=("shard_size",), overwrite=overwrite))
-        except LEDiTError as error:
-            failure = error
-    is_open = shards is not None
-    if jax.process_count() > 1:
-        is_open = bool(multihost_utils.broadcast_one_to_all(np.uint8(is_open)))
-    if not is_open:
-        raise failure or OutputError(f"out={out} was refused by process 0: see its message")
-    if jax.process_count() > 1:
-        if not is_main_process():
-            found = PieceFolder.find(folder, _NOTE)
-            shards = found and SampleShards(found)
-        if not np.all(multihost_utils.process_allgather(np.bool_(shards is not None))):
-            raise OutputError(f"out={out} is not seen by all processes: use a file system that all of them mount")
+    folder = out.with_name(f"{out.name}.shards")
+
+    def prepare() -> SampleShards:
+        if PieceFolder.find(folder, _NOTE) is None:
+            check_out(out, overwrite)
+        settings = {"recipe": recipe, "shard_size": size}
+        return SampleShards(PieceFolder.open(folder, _NOTE, settings, free=("shard_size",), overwrite=overwrite))
+
+    shards = main_process_first(prepare)
+    if not is_main_process():
+        found = PieceFolder.find(folder, _NOTE)
+        shards = found and SampleShards(found)
+    if not all(gather_json(shards is not None)):
+        raise OutputError(f"out={out} is not seen by all processes: use a file system that all of them mount")
     return shards
