@@ -150,20 +150,18 @@ def _check_method(study: StudyConfig, name: str, method: Method) -> None:
     settings["model"]["depth"] = 2
     settings["sample"] |= sampling_options(study, method)
     config = Config.from_dict(settings)
+    try:
+        network = make_network(config, make_process(config)).for_sampling(config.sample)
+    except ConfigError as error:
+        raise ConfigError(f"method {name}: {error}") from error
+    apply, params, label = make_apply(network), abstract_params(network), jax.ShapeDtypeStruct((1,), "int32")
     for height, width in study.image_sizes:
+        x = jax.ShapeDtypeStruct((1, *config.latent_shape(height, width)), "float32")
         try:
-            _trace(config, height, width)
+            jax.eval_shape(apply, params, x, label, label)
         except (TypeError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise ConfigError(f"method {name} cannot run at {height}x{width}: {reason}") from error
-
-
-def _trace(config: Config, height: int, width: int) -> None:
-    """Runs the network that a config samples with, in shapes alone."""
-    network = make_network(config, make_process(config)).for_sampling(config.sample)
-    x = jax.ShapeDtypeStruct((1, *config.latent_shape(height, width)), "float32")
-    label = jax.ShapeDtypeStruct((1,), "int32")
-    jax.eval_shape(make_apply(network), abstract_params(network), x, label, label)
 
 
 def _check_source(study: StudyConfig) -> None:

@@ -14,12 +14,14 @@ from experiments.measure import measure_checkpoint
 from experiments.study import arms as study_arms
 from experiments.study import cells as study_cells
 from experiments.study import images as study_images
+from experiments.study import run as study_run
 from experiments.study.config import BASE, StudyConfig, arm_config
 from experiments.study.methods import ARMS, METHODS
 from experiments.study.reference import make_reference
 from experiments.study.run import run_study
 from ledit_jax.config import Config
 from ledit_jax.errors import ConfigError, OutputError
+from ledit_jax.models import positions
 from ledit_jax.weights import load_weights
 
 
@@ -128,6 +130,7 @@ def test_resuming_runs_what_is_missing_alone(finished, monkeypatch):
 
     monkeypatch.setattr(study_arms, "train", train)
     monkeypatch.setattr(study_cells, "draw", draw)
+    monkeypatch.setattr(study_run, "draw_study", lambda *_: None)  # charts and sheets take seconds, and are above
     again = run_study(study, workdir)
     assert trained == ["rope/seed-0"]
     assert drawn == [("ledit", 0, (12, 8)), ("ntk", 0, (8, 8)), ("ntk", 0, (12, 8))]
@@ -166,7 +169,7 @@ def test_arms_start_from_the_base(finished):
         (dict(seeds=(-1,)), "must not be negative"),
         (dict(per_class=0), "per_class=0"),
         (dict(methods=("fit",)), "method fit cannot start from a DiT"),
-        (dict(methods=("lookhere",)), "arm lookhere: model.num_heads=2 is too few"),
+        (dict(methods=("lookhere",)), "method lookhere: model.num_heads=2 is too few"),
         (dict(images="x"), "images=x is for image_folder"),
     ],
 )
@@ -176,12 +179,10 @@ def test_bad_settings_are_named_before_any_training(fields, message):
 
 
 def test_a_method_that_cannot_run_at_a_size_is_named(monkeypatch):
-    from ledit_jax.models import ledit
-
     def resize_table(table, grid):
         raise ValueError("no table for so many rows")
 
-    monkeypatch.setattr(ledit, "resize_table", resize_table)
+    monkeypatch.setattr(positions, "resize_table", resize_table)
     with pytest.raises(ConfigError, match="method learnable cannot run at 8x8: no table"):
         tiny_study(methods=("dit", "learnable"))
 
