@@ -28,6 +28,8 @@ from ledit_jax.parallel.processes import start_processes
 
 T = TypeVar("T")
 
+_STOPPED = "stopped by {}: what is done is kept, and the same command goes on"
+
 # What libraries of C++ say of the system, in errors of kinds of their own.
 _REFUSALS = [os.strerror(n) for n in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)]
 
@@ -41,7 +43,7 @@ def run(main: Callable[[], None], description: str) -> None:
         app.run(lambda argv: _call(main), flags_parser=_parse)
     except KeyboardInterrupt as error:
         _ignore_signals()
-        _print_error(f"stopped by {str(error) or 'SIGINT'}: what is done is kept, and the same command goes on")
+        _print_error(_STOPPED.format(str(error) or "SIGINT"))
         _leave(1)
     except SystemExit as error:
         # absl ends --help with 1, and help that was given is no failure
@@ -71,9 +73,15 @@ def _end_on_signals() -> None:
     """Makes SIGTERM and SIGHUP (but not under nohup) end the program as Ctrl-C does; a second one ends it at once."""
 
     def end(number: int, frame: object) -> None:
-        for other in numbers:
-            signal.signal(other, lambda *_: os._exit(1))
-        raise KeyboardInterrupt(signal.Signals(number).name)
+        nonlocal seen
+        name, seen = signal.Signals(number).name, seen + 1
+        if seen > 1:
+            os.write(2, f"error: {_STOPPED.format(name)}\n".encode())
+            os._exit(1)
+        raise KeyboardInterrupt(name)
+
+    seen = 0
+    end.ends_program = True  # for those who take over while they save, see ledit_jax/training/stopping.py
 
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:

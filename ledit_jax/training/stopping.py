@@ -35,7 +35,7 @@ def stop_request() -> Iterator[StopRequest]:
         nonlocal told, interrupts
         interrupts += number == signal.SIGINT
         name = signal.Signals(number).name
-        if interrupts == 2:
+        if number == signal.SIGINT and interrupts == 2:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             _say(f"{name}: still saving; a third Ctrl-C leaves without")
         elif not told:
@@ -57,7 +57,9 @@ def stop_request() -> Iterator[StopRequest]:
         yield request
     finally:
         for number, handler in previous.items():
-            signal.signal(number, handler)
+            # A signal that was obeyed is not obeyed twice, on the way out of a program.
+            ended = told and getattr(handler, "ends_program", False)
+            signal.signal(number, signal.SIG_IGN if ended else handler)
 
 
 def _say(line: str) -> None:
