@@ -186,7 +186,11 @@ def damaged_inputs(folder, state, dit_file):
         ("images.pt", {}, is_damaged),
         ("other.pt", {}, "holds no DiT, LEDiT or Stable Diffusion autoencoder: its 1 tensors are named layer1.weight"),
         ("empty", {}, "is a folder that holds no weights"),
-        ("vae", {"model": "DiT-XL/2"}, "is an autoencoder, and model and num_heads are for a DiT"),
+        (
+            "vae",
+            {"model": "DiT-XL/2"},
+            "and model, num_heads and timestep_frequency_shift are for a DiT",
+        ),
     ]
 
 
