@@ -54,7 +54,7 @@ def test_presets_are_those_of_the_dit_paper():
     dit = model_preset("DiT-S/8")
     assert (dit.depth, dit.width, dit.num_heads, dit.patch_size) == (12, 384, 6, 8)
     assert (dit.position, dit.block_order, dit.conv) == ("sincos", "sa", "none")
-    for name in ("LEDiT-XXL/2", "LEDiT-S/3", "PixArt-S/2", "LEDiT"):
+    for name in ("LEDiT-XXL/2", "LEDiT-S/3", "PixArt-S/2", "LEDiT", "FiTv2-XL/2"):
         with pytest.raises(ConfigError, match="is unknown: use FAMILY-SIZE/PATCH"):
             model_preset(name)
 

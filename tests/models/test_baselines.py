@@ -19,7 +19,7 @@ from ledit_jax.models.rotary import rotary_tables
 
 GRID = (3, 5)
 SMALL = dict(depth=2, width=32, num_heads=4, num_classes=10)
-FAMILIES = ("Learnable", "RoPE", "LookHere", "FiTv2")
+FAMILIES = ("Learnable", "RoPE", "LookHere", "FiTBlock")
 
 
 def small(family, **fields):
@@ -87,7 +87,7 @@ def block_by_hand(p, x, condition, position, is_fit, slope, shared):
     return x + gate2 * linear(p["mlp"]["fc2"], gelu(linear(p["mlp"]["fc1"], h)))
 
 
-@pytest.mark.parametrize("family", ["RoPE", "LookHere", "FiTv2"])
+@pytest.mark.parametrize("family", ["RoPE", "LookHere", "FiTBlock"])
 def test_blocks_by_hand(family):
     config = small(family)
     blocks = noisy_params(config)["blocks"]
@@ -99,7 +99,7 @@ def test_blocks_by_hand(family):
     graphdef = nnx.graphdef(nnx.eval_shape(lambda: Block(config.model, nnx.Rngs(0))))
     for layer, slope in enumerate(layer_slopes(2)):
         params = jax.tree.map(lambda p: p[layer], blocks)  # noqa: B023
-        is_fit = family == "FiTv2"
+        is_fit = family == "FiTBlock"
         got = nnx.merge(graphdef, params)(
             jnp.asarray(x, jnp.float32)[None],
             jnp.asarray(condition, jnp.float32)[None],
@@ -144,7 +144,7 @@ def test_rope_methods_change_the_output_beyond_the_training_grid_alone(method):
 
 def test_sizes_of_the_blocks():
     """SwiGLU is as large as the MLP it replaces, up to rounding, and low-rank adaLN a quarter of the full one."""
-    networks = (network_of(small(family, depth=2, width=96)) for family in ("DiT", "FiTv2"))
+    networks = (network_of(small(family, depth=2, width=96)) for family in ("DiT", "FiTBlock"))
     dit, fit = (count_params(abstract_params(network)["blocks"]) for network in networks)
     adaln = 2 * (96 * 6 * 96 + 6 * 96), 2 * (96 * 24 + 24 + 24 * 6 * 96 + 6 * 96)
     assert fit - adaln[1] == pytest.approx(dit - adaln[0], rel=0.01)
