@@ -76,28 +76,34 @@ def run_case(
     return metrics
 
 
-def fid_table(name: str, results: Mapping[Case, Metrics], trained_side: int) -> str:
-    """Markdown: methods down, sizes across, FID in the cells; ours for each guidance scale, then the paper's."""
+def fid_table(name: str, results: Mapping[Case, Metrics], trained_side: int, num_samples: int) -> str:
+    """Markdown: methods down, sizes across, FID in the cells; ours for each guidance scale, then the paper's.
+
+    Each row says its number of samples; of the paper's, those of as many as ours come first.
+    """
     sizes = list(dict.fromkeys(size for size, _ in results))
     scales = list(dict.fromkeys(scale for _, scale in results))
     lines = []
     for scale in scales:
         found = [results.get((size, scale)) for size in sizes]
         cells = ["-" if metrics is None else format_metric("fid", metrics.fid) for metrics in found]
-        lines.append([f"**{name}, cfg {scale:g}**", *cells])
-    for method, figures in FID.get(trained_side, {}).items():
-        if any(size in figures for size in sizes):
-            lines.append([f"{method} (paper)"] + [format_metric("fid", figures.get(size)) for size in sizes])
-    return markdown(["FID"] + [f"{height}x{width}" for height, width in sizes], lines)
+        lines.append([f"**{name}, cfg {scale:g}**, {num_samples:,}", *cells])
+    papers = FID.get(trained_side, {})
+    for count in sorted(papers, key=lambda count: (count != num_samples, -count)):
+        for method, figures in papers[count].items():
+            if any(size in figures for size in sizes):
+                cells = [format_metric("fid", figures.get(size)) for size in sizes]
+                lines.append([f"{method} (paper), {count:,}", *cells])
+    return markdown(["FID, samples"] + [f"{height}x{width}" for height, width in sizes], lines)
 
 
 def make_report(name: str, results: Mapping[Case, Metrics], trained_side: int, num_samples: int) -> str:
     """Both tables, and what to know before comparing."""
     rows = {case_name(case): metrics for case, metrics in results.items()}
     return (
-        f"# {name} by size and guidance\n\n{fid_table(name, results, trained_side)}\n\n{metrics_table(rows)}\n\n"
-        f"{num_samples} samples each; the paper's figures are of 50000 with guidance 1.5 (10000 for models trained at "
-        "512), and FID falls as the number of samples grows. Sizes are height x width.\n"
+        f"# {name} by size and guidance\n\n{fid_table(name, results, trained_side, num_samples)}\n\n{metrics_table(rows)}\n\n"
+        f"{num_samples:,} samples each; the paper's figures have guidance 1.5. FID falls as the number of samples grows: "
+        "compare rows of the same number. Sizes are height x width.\n"
     )
 
 
