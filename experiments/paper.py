@@ -1,7 +1,7 @@
 """The FID figures of the paper's tables (arXiv 2503.04344), to stand beside ours: guidance 1.5.
 
-FID falls as the number of samples grows, so that a figure says little beside one of another number: LEDiT at 512x512 has
-33.25 of 50,000 and 35.86 of 10,000.
+FID falls as the number of samples grows, so that a figure says little beside one of another number: LEDiT at 512x512
+has 33.25 of 50,000 and 35.86 of 10,000.
 """
 
 Size = tuple[int, int]
@@ -44,5 +44,5 @@ FID: dict[int, dict[int, dict[str, dict[Size, float]]]] = {
         },
     },
 }
-"""Side of the training images -> number of samples -> method -> size -> FID. Where the paper does not say whether a size
-is height x width or width x height (512x384, 384x512), it is read as height x width."""
+"""Side of the training images -> number of samples -> method -> size -> FID. Where the paper does not say whether a
+size is height x width or width x height (512x384, 384x512), it is read as height x width."""

@@ -100,10 +100,11 @@ def fid_table(name: str, results: Mapping[Case, Metrics], trained_side: int, num
 def make_report(name: str, results: Mapping[Case, Metrics], trained_side: int, num_samples: int) -> str:
     """Both tables, and what to know before comparing."""
     rows = {case_name(case): metrics for case, metrics in results.items()}
+    fids = fid_table(name, results, trained_side, num_samples)
     return (
-        f"# {name} by size and guidance\n\n{fid_table(name, results, trained_side, num_samples)}\n\n{metrics_table(rows)}\n\n"
-        f"{num_samples:,} samples each; the paper's figures have guidance 1.5. FID falls as the number of samples grows: "
-        "compare rows of the same number. Sizes are height x width.\n"
+        f"# {name} by size and guidance\n\n{fids}\n\n{metrics_table(rows)}\n\n"
+        f"{num_samples:,} samples each; the paper's figures have guidance 1.5. FID falls as the number of samples "
+        "grows: compare rows of the same number. Sizes are height x width.\n"
     )
 
 

@@ -15,6 +15,12 @@ def test_round_trips_through_a_config_dict_and_json():
     assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
+def test_attention_scaling_as_earlier_versions_wrote_it():
+    for old, new in ((True, "on"), (False, "off")):
+        assert Config.from_dict({"sample": {"attention_scaling": old}}).sample.attention_scaling == new
+    assert Config.from_dict({}).sample.attention_scaling == "auto"
+
+
 BAD = {
     "modle": ({"modle": {}}, "config key modle is unknown: did you mean model?"),
     "widht": ({"model": {"widht": 3}}, "config key model.widht is unknown: did you mean width?"),

@@ -133,13 +133,30 @@ def test_they_run_at_any_size_and_know_positions(family, scan_layers):
 def test_rope_methods_change_the_output_beyond_the_training_grid_alone(method):
     config = small("RoPE")
     network, params = network_of(config), noisy_params(config)
-    options = dataclasses.replace(config.sample, attention_scaling=False)
+    options = dataclasses.replace(config.sample, attention_scaling="off")
     networks = (network.for_sampling(dataclasses.replace(options, rope_method=m)) for m in ("plain", method))
     applies = [jax.jit(make_apply(network)) for network in networks]
     for size, same in ((8, True), (16, False)):
         x = jax.random.normal(jax.random.key(0), (1, size, size, 1))
         plain, other = (apply(params, x, jnp.array([9]), jnp.array([1])) for apply in applies)
         assert (np.abs(plain - other).max() < 1e-6) == same
+
+
+def test_attention_is_sharpened_once():
+    """YaRN's magnitude squared and attention scaling would be 1.143 x 1.118 at four times the tokens of 256."""
+    config = small("RoPE")
+
+    def network(method, scaling):
+        options = dataclasses.replace(config.sample, rope_method=method, attention_scaling=scaling)
+        return network_of(config).for_sampling(options)
+
+    for method in ("plain", "ntk", "yarn", "riflex"):
+        on, off, auto = (network(method, scaling) for scaling in ("on", "off", "auto"))
+        assert on.attention_scaling and not off.attention_scaling
+        assert auto == (off if method == "yarn" else on)
+        cos, _ = rotary_tables((32, 32), (16, 16), 72, method)
+        assert auto.position.sharpens == (cos.max() > 1)  # what the tables themselves do
+    assert network_of(small("LEDiT")).for_sampling(config.sample).attention_scaling
 
 
 def test_sizes_of_the_blocks():
