@@ -41,24 +41,28 @@ def case_name(case: Case) -> str:
     return f"{size_name(case[0])}-cfg{case[1]:g}"
 
 
-def fid_table(name: str, results: Mapping[Case, Metrics], trained_side: int) -> str:
-    """Markdown: methods down, sizes across, FID in the cells; ours for each guidance scale, then the paper's."""
+def fid_table(name: str, results: Mapping[Case, Metrics], trained_side: int, num_samples: int) -> str:
+    """Markdown: methods down, sizes across, FID in the cells; ours for each guidance scale, then the paper's.
+
+    Each row says its number of samples; of the paper's, those of as many as ours come first.
+    """
     sizes = list(dict.fromkeys(size for size, _ in results))
     lines = []
     for scale in dict.fromkeys(scale for _, scale in results):
         found = [results.get((size, scale)) for size in sizes]
         cells = ["-" if metrics is None else format_metric("fid", metrics.fid) for metrics in found]
-        lines.append([f"**{name}, cfg {scale:g}**", *cells])
-    return markdown(["FID", *map(size_name, sizes)], lines + paper_rows(trained_side, sizes))
+        lines.append([f"**{name}, cfg {scale:g}**, {num_samples:,}", *cells])
+    return markdown(["FID, samples", *map(size_name, sizes)], lines + paper_rows(trained_side, sizes, num_samples))
 
 
 def make_page(name: str, results: Mapping[Case, Metrics], trained_side: int, num_samples: int) -> str:
     """Both tables, and what to know before comparing."""
     rows = {case_name(case): metrics for case, metrics in results.items()}
+    fids = fid_table(name, results, trained_side, num_samples)
     return (
-        f"# {name} by size and guidance\n\n{fid_table(name, results, trained_side)}\n\n{metrics_table(rows)}\n\n"
-        f"{num_samples} samples each; the paper's figures are of 50000 with guidance 1.5 (10000 for models trained at "
-        "512), and FID falls as the number of samples grows. Sizes are height x width.\n"
+        f"# {name} by size and guidance\n\n{fids}\n\n{metrics_table(rows)}\n\n"
+        f"{num_samples:,} samples each; the paper's figures have guidance 1.5. FID falls as the number of samples "
+        "grows: compare rows of the same number. Sizes are height x width.\n"
     )
 
 

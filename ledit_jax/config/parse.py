@@ -31,6 +31,8 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return from_mapping(hint, value, prefix=f"{name}.")
     if get_origin(hint) is Literal:
+        if isinstance(value, bool) and {"on", "off"} <= set(get_args(hint)):  # what earlier versions wrote
+            value = "on" if value else "off"
         if not isinstance(value, str) or value not in get_args(hint):
             raise ConfigError(f"{name}={_shown(value)} is unknown: {nearest(str(value), map(str, get_args(hint)))}")
         return value

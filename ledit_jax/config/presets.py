@@ -19,7 +19,9 @@ _FAMILIES: dict[str, dict[str, Any]] = {
     "Learnable": {"position": "learnable"} | _PLAIN,
     "RoPE": {"position": "rope"} | _PLAIN,
     "LookHere": {"position": "lookhere"} | _PLAIN,
-    "FiTv2": {"position": "rope", "block": "fit"} | _PLAIN,
+    # FiTv2's block and rotary positions in DiT's sizes, trained as a DiT. FiTv2-XL itself is 36 blocks deep
+    # (671,064,224 parameters) and learns a velocity.
+    "FiTBlock": {"position": "rope", "block": "fit"} | _PLAIN,
 }
 
 

@@ -153,6 +153,8 @@ class SampleConfig:
     rope_method: Literal["plain", "ntk", "yarn", "riflex"] = _setting(
         "plain", "Rotary positions beyond the trained grid: plain, ntk, yarn or riflex."
     )
-    attention_scaling: bool = _setting(
-        True, "Multiply logits by sqrt(log N / log T) for N tokens after training on T < N."
+    attention_scaling: Literal["auto", "on", "off"] = _setting(
+        "auto",
+        "Multiply logits by sqrt(log N / log T) for N tokens after training on T < N: on, off, or auto, which is on "
+        "unless the positions sharpen attention themselves (yarn).",
     )

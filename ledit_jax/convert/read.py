@@ -45,13 +45,15 @@ def convert_to_checkpoint(
     model: str | None = None,
     num_heads: int | None = None,
     weights: str = "ema",
+    frequency_shift: float | None = None,
     overwrite: bool = False,
 ) -> None:
     """Writes what a PyTorch file or a folder of diffusers' holds, DiT, LEDiT or autoencoder, as a checkpoint of ours.
 
     model: a preset that the file has to be, such as "DiT-XL/2". num_heads: where no preset has the file's width.
-    weights: "ema" or "model", of a training file. Logs what it recognised. Raises ConfigError, with `output`
-    untouched, for whatever is not exactly one of these networks.
+    weights: "ema" or "model", of a training file. frequency_shift: `model.timestep_frequency_shift` of a DiT, by
+    default 0 for DiT's own files and 1 for diffusers', as the code that goes with them computes. Logs what it
+    recognised. Raises ConfigError, with `output` untouched, for whatever is not exactly one of these networks.
     """
     output = Path(output)
     check_output(output, overwrite)
@@ -59,11 +61,13 @@ def convert_to_checkpoint(
     if any(name.startswith("state_dict.") for name in stored.shapes):  # Lightning's wrapping
         stored = stored.under("state_dict.")
     if not any(name.removeprefix(_IN_SD).startswith("encoder.down") for name in stored.shapes):
-        params, config, step = _read_dit(stored, model, num_heads, weights)
+        params, config, step = _read_dit(stored, model, num_heads, weights, frequency_shift)
         with written_aside(output) as aside:
             export_weights(aside, params, config, step)
-    elif model or num_heads:
-        raise ConfigError(f"input={source} is an autoencoder, and model and num_heads are for a DiT")
+    elif model or num_heads or frequency_shift is not None:
+        raise ConfigError(
+            f"input={source} is an autoencoder, and model, num_heads and timestep_frequency_shift are for a DiT"
+        )
     else:
         vae_params, vae_config = _read_vae(stored)
         with written_aside(output) as aside:
@@ -105,7 +109,7 @@ def _setting(stored: StoredTensors, name: str, kind: type, default: float) -> An
 
 
 def _read_dit(
-    stored: StoredTensors, model: str | None, num_heads: int | None, weights: str
+    stored: StoredTensors, model: str | None, num_heads: int | None, weights: str, frequency_shift: float | None
 ) -> tuple[Params, Config, int]:
     stored, origin = _select(stored, weights)
     layout = dit_layout(stored.shapes)
@@ -122,8 +126,10 @@ def _read_dit(
         raise DataError(f"{stored.path}: step={step} cannot be: write it again")
     if "config" in description:
         config = Config.from_dict(description["config"])
+        if frequency_shift is not None:
+            config = config.replaced("model", timestep_frequency_shift=frequency_shift)
     else:
-        config = dit_config(own.shapes, layout, stored.settings, model, num_heads)
+        config = dit_config(own.shapes, layout, stored.settings, model, num_heads, frequency_shift)
     if model:
         check_model(model, config)
     like = abstract_params(make_network(config, make_process(config)))
@@ -135,6 +141,7 @@ def _read_dit(
     for position in own.read(constants).values():
         check_positions(position, config)
     _log.info("%s is a %s", stored.path, _describe(config, layout, origin))
+    _log_doubts(config, layout, "config" in description)
     return _convert_rows(own, table, like), config, step
 
 
@@ -157,6 +164,17 @@ def _describe(config: Config, layout: str, origin: str) -> str:
         f"{family} ({origin}): depth {model.depth}, width {model.width}, {model.num_heads} heads, patch "
         f"{model.patch_size}, {model.num_classes} classes, {config.in_channels} channels, trained at {size}"
     )
+
+
+def _log_doubts(config: Config, layout: str, is_described: bool) -> None:
+    """What names and shapes cannot tell, and what was taken."""
+    if layout == "diffusers":
+        _log.info(
+            "timestep_frequency_shift=%g: 1 is what diffusers computes, 0 what DiT's weights were trained with",
+            config.model.timestep_frequency_shift,
+        )
+    elif not is_described:
+        _log.info("a SiT has the same names and shapes, and predicts a velocity: if this is one, do not use the result")
 
 
 def _check_copies(stored: StoredTensors, copies: Mapping[str, str]) -> None:

@@ -186,7 +186,11 @@ def damaged_inputs(folder, state, dit_file):
         ("images.pt", {}, is_damaged),
         ("other.pt", {}, "holds no DiT, LEDiT or Stable Diffusion autoencoder: its 1 tensors are named layer1.weight"),
         ("empty", {}, "is a folder that holds no weights"),
-        ("vae", {"model": "DiT-XL/2"}, "is an autoencoder, and model and num_heads are for a DiT"),
+        (
+            "vae",
+            {"model": "DiT-XL/2"},
+            "and model, num_heads and timestep_frequency_shift are for a DiT",
+        ),
     ]
 
 
@@ -251,7 +255,7 @@ def test_an_output_that_exists(tmp_path, dit_file, checkpoint):
 
 
 def test_networks_that_pytorch_has_no_names_for(tmp_path):
-    config = tiny_config("FiTv2")
+    config = tiny_config("FiTBlock")
     export_weights(tmp_path / "fit", init_params(network_of(config), jax.random.key(0)), config, step=1)
     with pytest.raises(ConversionError, match="not part of this model .*mlp.gate"):
         convert_to_torch(tmp_path / "fit", tmp_path / "fit.pt")
