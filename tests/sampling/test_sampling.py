@@ -15,11 +15,12 @@ import pytest
 from tiny import cpu_devices, noisy_params, tiny_config
 
 from ledit_jax.config import SampleConfig
-from ledit_jax.errors import DataError, OutputError
+from ledit_jax.errors import DataError, LEDiTError, OutputError
 from ledit_jax.files import PieceFolder
 from ledit_jax.sampling import run as sampling
 from ledit_jax.sampling.pipeline import LEDiTPipeline
 from ledit_jax.sampling.run import Recipe, write_samples
+from ledit_jax.sampling.shards import open_shards
 from ledit_jax.weights import export_weights
 
 ROOT = Path(__file__).parents[2]
