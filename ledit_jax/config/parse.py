@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args, get_origin
 
 from ledit_jax.errors import ConfigError, nearest
@@ -36,10 +36,10 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
         if not isinstance(value, str) or value not in get_args(hint):
             raise ConfigError(f"{name}={_shown(value)} is unknown: {nearest(str(value), map(str, get_args(hint)))}")
         return value
-    if get_origin(hint) is tuple:
+    if get_origin(hint) in (tuple, Sequence):
         args = get_args(hint)
         items = tuple(value) if isinstance(value, (list, tuple)) else (value,)
-        if args[-1] is not Ellipsis and len(items) != len(args):
+        if get_origin(hint) is tuple and args[-1] is not Ellipsis and len(items) != len(args):
             raise ConfigError(f"{name}={_shown(value)} needs {len(args)} values")
         return tuple(_convert(args[0], item, name) for item in items)
     accepted = (int, float) if hint is float else hint

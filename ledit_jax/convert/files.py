@@ -21,7 +21,7 @@ from ledit_jax.files.readers import ARRAY_ERRORS, parse_json, read_json
 from ledit_jax.weights import find_checkpoint
 
 _DESCRIPTION = "ledit_jax"  # where a file that we wrote says what it holds
-_COMMIT_MARK = "_CHECKPOINT_METADATA"
+_COMMIT_MARKS = ("_CHECKPOINT_METADATA", "commit_success.txt")  # the second on some file systems alone
 _DIFFUSERS_FILE = "diffusion_pytorch_model"
 
 
@@ -237,4 +237,4 @@ def _is_converted(folder: Path) -> bool:
     if len(steps) != 1 or not steps[0].name.isdecimal() or not (steps[0] / "config").is_dir():
         return False
     held = {path.name for path in steps[0].iterdir()}
-    return held >= {_COMMIT_MARK} and held - {_COMMIT_MARK, "config"} in ({"ema"}, {"vae"})
+    return _COMMIT_MARKS[0] in held and held - {*_COMMIT_MARKS, "config"} in ({"ema"}, {"vae"})

@@ -97,7 +97,7 @@ def _read_finite(stored: StoredTensors, names: list[str]) -> dict[str, np.ndarra
     return state
 
 
-def _setting(stored: StoredTensors, name: str, kind: type, default: float) -> Any:
+def _setting(stored: StoredTensors, name: str, kind: type, default: Any) -> Any:
     """A number that the files say of the autoencoder; it is greater than 0."""
     said = stored.description.get("vae") or stored.settings
     values = check_json(said, f"{stored.path}: its settings")

@@ -46,7 +46,7 @@ class ClassLabels:
 
     def parse(self, values: Sequence[int]) -> Int[np.ndarray, " B"]:
         labels = np.asarray(values)
-        if labels.ndim != 1 or not labels.size:
+        if labels.ndim != 1 or not labels.size or labels.dtype.kind not in "iufO":
             raise ConfigError(f"class_labels={labels.tolist()} must be a list of one or more class numbers")
         wrong = labels[(labels < 0) | (labels >= self.num_classes)]
         if wrong.size:
