@@ -5,123 +5,64 @@ something that failed, 2 a request that cannot be met.
 """
 
 import dataclasses
-import errno
 import logging
-import os
 import re
-import shutil
-import signal
 import sys
 import traceback
 import typing
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
 import absl.logging
 from absl import app, flags
 from ml_collections import config_flags
 
+from ledit_jax.cli.ending import (
+    STOPPED,
+    call,
+    cause_outside,
+    end_on_signals,
+    exit_with,
+    ignore_signals,
+    leave,
+    one_line,
+    print_error,
+)
 from ledit_jax.config import Config
 from ledit_jax.errors import ConfigError, LEDiTError, StartTimeout, TrainingStopped
 from ledit_jax.parallel.processes import start_processes
 
 T = TypeVar("T")
 
-_STOPPED = "stopped by {}: what is done is kept, and the same command goes on"
-
-# What libraries of C++ say of the system, in errors of kinds of their own.
-_REFUSALS = [os.strerror(n) for n in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)]
-
 
 def run(main: Callable[[], None], description: str) -> None:
     """Parses the command line and calls `main`; `description` opens the --help page. Does not return."""
     _set_up_logging()
-    _end_on_signals()
+    end_on_signals()
     sys.modules["__main__"].__doc__ = description
     try:
-        app.run(lambda argv: _call(main), flags_parser=_parse)
+        app.run(lambda argv: call(main), flags_parser=_parse)
     except KeyboardInterrupt as error:
-        _ignore_signals()
-        _print_error(_STOPPED.format(str(error) or "SIGINT"))
-        _leave(1)
+        ignore_signals()
+        print_error(STOPPED.format(str(error) or "SIGINT"))
+        leave(1)
     except SystemExit as error:
         # absl ends --help with 1, and help that was given is no failure
         sys.exit(0 if {"--help", "--helpfull", "--helpshort", "-h"} & set(sys.argv) else error.code)
     except TrainingStopped as error:
-        _exit(str(error), 1)
+        exit_with(str(error), 1)
     except StartTimeout as error:
-        _print_error(str(error))
-        _leave(2)  # an orderly exit would tear jax's waiting thread down, which prints pages
+        print_error(str(error))
+        leave(2)  # an orderly exit would tear jax's waiting thread down, which prints pages
     except (LEDiTError, flags.Error) as error:
-        _exit(str(error), 2)
+        exit_with(str(error), 2)
     except Exception as error:
-        cause = _cause_outside(error)
+        cause = cause_outside(error)
         if cause is None:
             traceback.print_exc()
             cause = f"{type(error).__name__} above is a fault of ledit_jax: please report this, with all of it"
-        _print_error(cause)
-        _leave(1)
-
-
-def _call(main: Callable[[], None]) -> None:
-    main()
-    _ignore_signals()  # all is done, and the exit code should say so
-
-
-def _end_on_signals() -> None:
-    """Makes SIGTERM and SIGHUP (but not under nohup) end the program as Ctrl-C does; a second one ends it at once."""
-
-    def end(number: int, frame: object) -> None:
-        nonlocal seen
-        name, seen = signal.Signals(number).name, seen + 1
-        if seen > 1:
-            os.write(2, f"error: {_STOPPED.format(name)}\n".encode())
-            os._exit(1)
-        raise KeyboardInterrupt(name)
-
-    seen = 0
-    end.ends_program = True  # for those who take over while they save, see ledit_jax/training/stopping.py
-
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)
-    for number in numbers:
-        signal.signal(number, end)
-
-
-def _ignore_signals() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-
-
-def _leave(code: int) -> None:
-    """Without an orderly exit, which waits for the threads of libraries."""
-    sys.stdout.flush()
-    os._exit(code)
-
-
-def _cause_outside(error: BaseException | None) -> str | None:
-    """What the system or the device refused, in a line; None for a fault of ours."""
-    while error is not None:
-        text = _one_line(error)
-        if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
-            return f"memory ran out ({text[:200] or 'of this process'}): use a smaller batch or fewer workers"
-        if isinstance(error, OSError):
-            place = error.filename or os.getcwd()
-            return f"{error.filename or 'the system'}: {error.strerror or text}{_space(error, place)}"
-        reason = next((reason for reason in _REFUSALS if reason in text), None)
-        if reason:
-            return f"{reason}: {text[:300]}"
-        error = error.__cause__
-    return None
-
-
-def _space(error: OSError, place: str) -> str:
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-        return ""
-    folder = next(path for path in [Path(place).absolute(), *Path(place).absolute().parents] if path.is_dir())
-    return f" ({shutil.disk_usage(folder).free / 2**20:,.0f} MiB free in {folder}): make room, and run it again"
+        print_error(cause)
+        leave(1)
 
 
 def _set_up_logging() -> None:
@@ -141,7 +82,7 @@ def load_config(build: Callable[[Mapping[str, Any]], T] = Config.from_dict) -> T
         values = flags.FLAGS.config.to_dict()
     except OSError as error:  # ml_collections reports a config file that is not there on first use
         missing = re.search(r"No such file or directory: '(.*?)'", str(error))
-        raise ConfigError(f"--config: {f'{missing[1]} does not exist' if missing else _one_line(error)}") from error
+        raise ConfigError(f"--config: {f'{missing[1]} does not exist' if missing else one_line(error)}") from error
     return build(values)
 
 
@@ -234,27 +175,14 @@ def _parse(argv: list[str]) -> list[str]:
     except flags.Error as error:
         # A config file's own error arrives wrapped in its traceback.
         inner = re.search(r"ConfigError: (.*)", str(error))
-        raise ConfigError(inner[1] if inner else _one_line(error)) from error
+        raise ConfigError(inner[1] if inner else one_line(error)) from error
     except (AttributeError, KeyError) as error:  # ml_collections, for --config.section.field that does not exist
         close = re.search(r'Did you mean "(.*?)" instead of "(.*?)"', str(error))
         advice = f"did you mean {close[1]}?" if close else "the keys are in ledit_jax/config/sections.py"
         name = close[2] if close else str(error).strip("\"'")
         raise ConfigError(f"config key {name} is unknown: {advice}") from error
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"--config: {_one_line(error)}") from error
+        raise ConfigError(f"--config: {one_line(error)}") from error
     if len(left_over) > 1:
         raise ConfigError(f"argument {left_over[1]!r} is not understood: flags are written --name=value, see --help")
     return left_over
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
-def _exit(message: str, code: int) -> None:
-    _print_error(message)
-    sys.exit(code)
-
-
-def _print_error(message: str) -> None:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)
