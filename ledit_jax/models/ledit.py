@@ -90,7 +90,15 @@ class FinalLayer(nnx.Module):
         D, dtype = config.width, jnp.dtype(config.dtype)
         self.eps = config.norm_eps
         self.adaln = Linear(D, 2 * D, kernel_init=_zeros, dtype=dtype, rngs=rngs)
-        self.linear = Linear(D, config.patch_size**2 * out_channels, kernel_init=_zeros, dtype=dtype, rngs=rngs)
+        # The sum is kept in float32 whatever the factors are: guidance multiplies the difference of two outputs.
+        self.linear = Linear(
+            D,
+            config.patch_size**2 * out_channels,
+            kernel_init=_zeros,
+            dtype=dtype,
+            preferred_element_type=jnp.float32,
+            rngs=rngs,
+        )
 
     def __call__(self, x: Float[Array, "B T D"], condition: Float[Array, "B D"]) -> Float[Array, "B T patch"]:
         shift, scale = jnp.split(self.adaln(condition), 2, axis=-1)

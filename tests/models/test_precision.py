@@ -12,6 +12,7 @@ from oracles import torch_dit
 
 from ledit_jax.config import ModelConfig
 from ledit_jax.models.embed import timestep_frequencies
+from ledit_jax.models.ledit import FinalLayer
 
 CONFIG = ModelConfig(depth=2, width=64, num_heads=4, num_classes=10, post_norm=True)
 X = jnp.asarray(np.random.default_rng(0).normal(size=(3, 8, 12, 4)), jnp.float32)
@@ -37,6 +38,16 @@ def test_output_is_float32_and_close(forwards):
     assert got.dtype == want.dtype == jnp.float32
     difference = np.sqrt(np.mean((got - want) ** 2) / np.mean(want**2))
     assert 1e-4 < difference < 0.05  # more than rounding of float32: products really are bfloat16
+
+
+def test_the_last_sum_is_not_rounded():
+    """Guidance multiplies the difference of two outputs, and would multiply their rounding to bfloat16."""
+    layer = FinalLayer(dataclasses.replace(CONFIG, dtype="bfloat16"), 8, nnx.Rngs(0))
+    layer.linear.kernel[...] = jax.random.normal(jax.random.key(0), layer.linear.kernel.shape)
+    x, condition = jax.random.normal(jax.random.key(1), (2, 6, 64), jnp.bfloat16), jnp.zeros((2, 64), jnp.bfloat16)
+    out = layer(x, condition)
+    assert out.dtype == jnp.float32
+    assert (out != out.astype(jnp.bfloat16)).mean() > 0.9
 
 
 def test_matrix_products_are_bfloat16_and_parameters_float32(forwards):
