@@ -236,7 +236,7 @@ def test_two_processes_draw_their_own_shards(checkpoint, undisturbed, tmp_path):
 )
 def test_what_cannot_be_held_is_refused_with_an_estimate(tmp_path, fields, message):
     with pytest.raises(LEDiTError, match=message):
-        write_samples(tmp_path / "x.npz", None, recipe(**fields), batch_size=8)
+        sampling.check_room(tmp_path / "x.npz", recipe(**fields))
 
 
 def test_a_checkpoint_that_was_trained_anew_is_not_gone_on_with(tmp_path):
