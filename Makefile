@@ -53,8 +53,9 @@ $(VENV)/.run: requirements.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --progress-bar=on -r requirements.txt
 	touch $@
 
-$(VENV)/.dev: requirements-dev.txt requirements.txt | $(VENV)/bin/python
+$(VENV)/.dev: requirements-dev.txt requirements-oracles.txt requirements.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --progress-bar=on -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --no-deps -r requirements-oracles.txt
 	# Apart: where libtpu can be imported, jax looks for a TPU.
 	$(BIN)/python -m pip install --quiet --progress-bar=on --no-deps --upgrade --target=$(VENV)/tpu \
 	  "$$($(BIN)/python -c '$(LIBTPU)')" || echo "no libtpu for this platform: tests that compile for TPUs are skipped"

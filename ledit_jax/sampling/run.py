@@ -111,7 +111,7 @@ def write_grid(
     out: str | Path, pipeline: LEDiTPipeline, recipe: Recipe, *, batch_size: int, columns: int, overwrite: bool
 ) -> None:
     """Draws one image of all samples. Called by every process of a run, with a pipeline over all devices."""
-    _check_room(Path(out), recipe)
+    check_room(Path(out), recipe)
     batches = pipeline.batches(
         recipe.choose_labels(),
         recipe.height,
@@ -141,7 +141,7 @@ def write_samples(
     `LEDiTPipeline.batches` does.
     """
     out = Path(out)
-    _check_room(out, recipe)
+    check_room(out, recipe)
     labels = pipeline.check(recipe.choose_labels(), recipe.height, recipe.width)
     shards = open_shards(out, recipe.to_dict(), batch_size * pipeline.mesh.size, overwrite)
     mine = range(jax.process_index(), shards.count, jax.process_count())
@@ -161,7 +161,7 @@ def write_samples(
             time.sleep(WAIT)
 
 
-def _check_room(out: Path, recipe: Recipe) -> None:
+def check_room(out: Path, recipe: Recipe) -> None:
     """Raises ConfigError for a seed that cannot be, and OutputError for images that the disk cannot hold."""
     if not -(2**63) <= recipe.seed < 2**63:
         raise ConfigError(f"seed={recipe.seed} is too large: use one that is less than 2^63")

@@ -42,7 +42,7 @@ def test_a_second_trainer_is_refused_until_the_first_is_killed(tmp_path):
         assert [path.name for path in tmp_path.iterdir()] == [LOCK_FILE], "nothing of the other run was touched"
     finally:
         other.send_signal(signal.SIGKILL)
-        other.wait()
+        other.communicate()
     assert int(train(config, tmp_path).step) == 1  # what the killed one left is no obstacle
     assert (tmp_path / LOCK_FILE).read_text() == ""
     with claimed(tmp_path):
