@@ -26,6 +26,13 @@ OUTPUT = flags.DEFINE_string("output", None, "Folder to write; with --to=torch a
 TO = flags.DEFINE_enum("to", "jax", ["jax", "torch"], "Direction.")
 MODEL = flags.DEFINE_string("model", None, "What the input has to be, for example DiT-XL/2. Default: what it is.")
 NUM_HEADS = flags.DEFINE_integer("num_heads", None, "Attention heads, where no preset has the width.", lower_bound=1)
+SHIFT = flags.DEFINE_enum(
+    "timestep_frequency_shift",
+    None,
+    ["0", "1"],
+    "Of a DiT's timestep frequencies: 0 as DiT's weights were trained, 1 as diffusers computes. Default: as the "
+    "input's own code, so 1 for diffusers' folders.",
+)
 WEIGHTS = flags.DEFINE_enum("weights", "ema", ["ema", "model"], "Of a training run: averaged weights, or raw ones.")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace what --output names.")
 flags.mark_flags_as_required(["input", "output"])
@@ -44,6 +51,7 @@ def main() -> None:
             model=MODEL.value,
             num_heads=NUM_HEADS.value,
             weights=WEIGHTS.value,
+            frequency_shift=None if SHIFT.value is None else float(SHIFT.value),
             overwrite=OVERWRITE.value,
         )
     print(f"wrote {OUTPUT.value}")

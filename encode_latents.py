@@ -14,11 +14,11 @@ All devices of the process share each batch. To share the work among processes o
 for each with --part=0/8, --part=1/8 and so on (in a SLURM job --part=$SLURM_PROCID/$SLURM_NTASKS); they need nothing
 in common but the folder. The last to finish writes metadata.json, without which training refuses the folder.
 
-Exit code 0: this process's part is done. 1: interrupted. 2: something given cannot work. More in docs/data.md.
+Exit code 0: this process's part is done. 1: stopped, as by SIGTERM, SIGHUP or Ctrl-C; the same command goes on.
+2: something given cannot work. More in docs/data.md.
 """
 
 import functools
-import sys
 
 import jax
 from absl import flags
@@ -75,8 +75,6 @@ def main() -> None:
         print(encode_latents(data, encoder, OUTPUT.value, **sizes, part=_part()))
     except (ConfigError, DataError, OutputError) as error:
         raise type(error)(_with_flags(str(error))) from error
-    except KeyboardInterrupt:
-        sys.exit("interrupted: the same command goes on with the files that are not whole yet")
 
 
 def _with_flags(message: str) -> str:

@@ -1,19 +1,16 @@
 """Draws images from a checkpoint, at any size and aspect ratio. The checkpoint brings its own config.
 
   python sample.py --checkpoint=runs/digits --height=32 --width=32 --class_labels=3,7 --num_samples=20 --out=grid.png
-  python sample.py --checkpoint=runs/xl2 --height=512 --width=384 --class_labels=207,360 --num_samples=8 \\
-      --sampler=ddpm --num_steps=250 --cfg_scale=4.0 --out=grid.png
-
   python sample.py --checkpoint=runs/xl2 --num_samples=50000 --labels=random --out=x.npz      (for evaluate.py)
-
   python sample.py --config=configs/imagenet256.py:LEDiT-XL/2 --height=512 --width=512 --compile_only=v5e:4x4
 
-compiles one denoising step for a TPU slice with no TPU there, and says whether it fits (docs/compile_only.md).
+The last one compiles a denoising step for a TPU slice with no TPU present, and says whether it fits.
 
 --out=x.png is a grid, --out=folder one PNG for each, --out=x.npz the layout of ADM's evaluation suite. The last two
 are drawn in shards: the same command goes on after a kill. x.recipe.json says how they were made.
 What is not given comes from the checkpoint's config. Image i depends on --seed and i alone: neither on the batch
 size nor on the devices. Fewer steps: --sampler=dpmpp --num_steps=25 comes close to 250 steps of ddpm.
+Exit code 0: all is written. 1: stopped, as by SIGTERM, SIGHUP or Ctrl-C. 2: something given cannot work.
 """
 
 import jax
@@ -25,7 +22,7 @@ from ledit_jax.config import Config, SampleConfig
 from ledit_jax.errors import ConfigError
 from ledit_jax.parallel.processes import is_main_process
 from ledit_jax.sampling.pipeline import LEDiTPipeline
-from ledit_jax.sampling.run import Recipe, write_grid, write_samples
+from ledit_jax.sampling.run import make_recipe, write_grid, write_samples
 from ledit_jax.weights import find_checkpoint, load_description
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Workdir of train.py, or a checkpoint folder.")
@@ -58,43 +55,26 @@ def main() -> None:
     is_grid = OUT.value.endswith(".png")  # which all processes draw together; of shards, each draws its own
     devices = None if is_grid else jax.local_devices()
     pipeline = LEDiTPipeline.from_checkpoint(CHECKPOINT.value, WEIGHTS.value, VAE.value, devices=devices)
-    recipe, sizes = make_recipe(pipeline), dict(batch_size=BATCH_SIZE.value, overwrite=OVERWRITE.value)
+    recipe = make_recipe(
+        pipeline,
+        checkpoint=CHECKPOINT.value,
+        weights=WEIGHTS.value,
+        vae=VAE.value,
+        labels=LABELS.value,
+        classes=cli.whole_numbers(CLASSES),
+        num_samples=NUM_SAMPLES.value,
+        height=HEIGHT.value,
+        width=WIDTH.value,
+        seed=SEED.value,
+        options=pipeline.options(**cli.given_settings(SampleConfig)),
+    )
+    sizes = dict(batch_size=BATCH_SIZE.value, overwrite=OVERWRITE.value)
     if is_grid:
         write_grid(OUT.value, pipeline, recipe, columns=COLUMNS.value, **sizes)
     else:
         write_samples(OUT.value, pipeline, recipe, **sizes)
     if is_main_process():
         print(f"wrote {recipe.num_samples} images to {OUT.value}")
-
-
-def make_recipe(pipeline: LEDiTPipeline) -> Recipe:
-    config, folder = pipeline.config, find_checkpoint(CHECKPOINT.value)
-    classes = parse_classes(config.model.num_classes)
-    num_samples = len(classes) if NUM_SAMPLES.value is None else NUM_SAMPLES.value
-    if num_samples < 1:
-        raise ConfigError(f"--num_samples={num_samples} must be at least 1")
-    return Recipe(
-        checkpoint=str(folder),
-        step=load_description(folder)["step"],
-        weights=WEIGHTS.value,
-        vae=VAE.value or config.autoencoder.checkpoint or None,
-        labels=LABELS.value,
-        classes=classes,
-        num_samples=num_samples,
-        height=config.data.image_height if HEIGHT.value is None else HEIGHT.value,
-        width=config.data.image_width if WIDTH.value is None else WIDTH.value,
-        seed=SEED.value,
-        options=pipeline.options(**cli.given_settings(SampleConfig)),
-    )
-
-
-def parse_classes(num_classes: int) -> tuple[int, ...]:
-    try:
-        return tuple(int(label) for label in CLASSES.value) if CLASSES.value else tuple(range(num_classes))
-    except ValueError as error:
-        raise ConfigError(
-            f"--class_labels={','.join(CLASSES.value)}: classes are whole numbers, as in 207,360"
-        ) from error
 
 
 def compile_only(topology: str) -> None:

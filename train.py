@@ -12,8 +12,8 @@ compiles the step for a TPU slice with no TPU there, and says whether it fits (d
 
 WORKDIR/metrics.jsonl holds the metrics of every logged step, TensorBoard events lie beside it, sample grids in
 WORKDIR/samples, and in WORKDIR/run.json the config, versions and source revision of every start. --profile=100:5 writes
-a trace of five steps to WORKDIR/profile. Ctrl-C and SIGTERM save a checkpoint first; exit code 0 means saved, 1 that
-the run had to stop (a loss that is not finite), 2 that a setting cannot work.
+a trace of five steps to WORKDIR/profile. Ctrl-C, SIGHUP and SIGTERM save a checkpoint first; exit code 0 means
+saved, 1 that the run had to stop (a loss that is not finite, a signal while starting), 2 that a setting cannot work.
 """
 
 from pathlib import Path
@@ -35,6 +35,9 @@ cli.define_config_flag("Experiment, for example configs/digits.py; an argument m
 WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints and metrics go; resumed from if it has any.")
 INIT_FROM = flags.DEFINE_string(
     "init_from", None, "Checkpoint whose weights start a new run (fine-tuning); without effect once it has resumed."
+)
+RESUME_FROM = flags.DEFINE_integer(
+    "resume_from", None, "Step of a checkpoint of WORKDIR to go back to, once; newer ones go to WORKDIR/set_aside."
 )
 PROFILE = flags.DEFINE_string(
     "profile", None, "START:COUNT traces so many steps from step START on (0 is the first) into WORKDIR/profile."
@@ -69,7 +72,8 @@ def main() -> None:
     workdir = Path(WORKDIR.value)
     hooks = [sample_grids(config, workdir / "samples")] if config.train.sample_every else []
     profile = parse_profile(PROFILE.value, config.train.num_steps) if PROFILE.value else None
-    train(config, workdir, init_from=INIT_FROM.value, hooks=hooks, profile=profile)
+    given = dict(init_from=INIT_FROM.value, resume_from=RESUME_FROM.value)
+    train(config, workdir, **given, hooks=hooks, profile=profile)
 
 
 if __name__ == "__main__":

@@ -16,9 +16,11 @@ import time
 from pathlib import Path
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from ledit_jax import cli
 
 COUNTS = flags.DEFINE_list("counts", "10000,50000", "Sample counts.")
 SCIPY = flags.DEFINE_bool("scipy", True, "Also time NumPy and scipy.")
@@ -145,7 +147,7 @@ def call(metric: str, who: str, count: int) -> dict:
     return json.loads(result.stdout.splitlines()[-1])
 
 
-def main(_) -> None:
+def main() -> None:
     if CASE.value:
         measure(CASE.value)
         return
@@ -178,4 +180,4 @@ def main(_) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    cli.run(main, __doc__)

@@ -30,7 +30,7 @@ from ledit_jax.training.loop import Run, train  # noqa: E402
 def bare_rate(config: Config, workdir: Path, steps: int) -> float:
     """Steps per second of the jitted step on a batch that is there already."""
     run = Run(config, workdir)
-    state, batch = run.start(None), run.next_batch()
+    state, batch = run.start(), run.next_batch()
     state, _ = run.program.step(state, batch, run.key, 1)  # compiles
     jax.block_until_ready(state)
     start = time.perf_counter()

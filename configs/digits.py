@@ -1,13 +1,13 @@
 """Handwritten digits at 16x16: the experiment behind the shipped checkpoint and the demo.
 
-A 4x4 token grid (patch 4), about 1.1M parameters. As in the paper, LEDiT is fine-tuned from a DiT, with the convolution
-starting as the identity.
+A 4x4 token grid (patch 4), about 1.1M parameters. As in the paper, LEDiT is fine-tuned from a DiT, and the convolution
+starts as the identity.
 
   python train.py --config=configs/digits.py:base --workdir=runs/base                     DiT, sin/cos positions
   python train.py --config=configs/digits.py:ledit --workdir=runs/ledit --init_from=runs/base
 
-`make digits` does both, measures the second and exports it; it is the arm `ledit` of configs/study_digits.py, which
-has the other methods at this budget. On two quiet cores 6 minutes for the base and 5 for LEDiT; results are in
+`make digits` does both, measures LEDiT and exports it. It is the arm `ledit` of configs/study_digits.py, which has the
+other methods at this budget. On two quiet cores the base takes 6 minutes and LEDiT 5. Results are in
 docs/extrapolation.md.
 """
 

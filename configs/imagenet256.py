@@ -2,13 +2,12 @@
 
   python train.py --config=configs/imagenet256.py:LEDiT-XL/2 --workdir=runs/xl2 --config.data.path=LATENTS
 
-The argument is FAMILY-SIZE/PATCH: LEDiT, DiT or NoPE; S, B, L or XL; 2, 4 or 8. LATENTS is a folder of Stable
+The argument is FAMILY-SIZE/PATCH: LEDiT, LEDiT*, DiT or NoPE; S, B, L or XL; 2, 4 or 8. LATENTS is a folder of Stable
 Diffusion latents that encode_latents.py wrote (docs/data.md).
 
 Paper (arXiv 2503.04344): 400K steps, batch 256, AdamW at a constant 1e-4, EMA 0.9999, label dropout 0.1, dilation 2
 on 10% of the steps; samples by 250 steps of DDPM with guidance 1.5. Expected there: FID 15.98 / 29.84 / 56.02 at
-384 / 448 / 512 from scratch; with the refinements of v3 (post_norm, a single causal layer, causal_from_timestep)
-12.07 / 20.91 / 34.29. We have not repeated that run.
+384 / 448 / 512 from scratch. imagenet256_refined.py is the better LEDiT*. We have not repeated that run.
 
 Devices: parameters split over 16 (fsdp), what is left of the devices shares out the batch (data); for fewer than 16,
 --config.mesh.fsdp=8 or 1. bfloat16 products over float32 parameters. LEDiT-XL/2 at batch 256 takes 13.9 of the 15.75
@@ -25,7 +24,8 @@ def get_config(name: str = "LEDiT-XL/2"):
     """name: FAMILY-SIZE/PATCH, see `ledit_jax.config.model_preset`."""
     model = model_preset(name, dtype="bfloat16", remat="none", conv_init="xavier")
     data = DataConfig(source="latents", image_height=256, image_width=256, num_workers=8)
-    dilation = 0.1 if model.conv != "none" else 0.0
+    # Multi-dilation is LEDiT's: LEDiT* trains without it, and the baselines have no convolution.
+    dilation = 0.1 if name.startswith("LEDiT-") else 0.0
     # Decoding sample grids needs a VAE: give autoencoder.checkpoint as well when turning sample_every on.
     train = TrainConfig(num_steps=400_000, dilation_probability=dilation, sample_every=0)
     config = dataclasses.replace(Config(), model=model, data=data, train=train, mesh=MeshConfig(data=-1, fsdp=16))

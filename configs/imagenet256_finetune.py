@@ -3,11 +3,11 @@
   python train.py --config=configs/imagenet256_finetune.py:LEDiT-XL/2 --workdir=runs/ft --init_from=CHECKPOINT \\
       --config.data.path=LATENTS
 
-CHECKPOINT is a DiT of ours. Its positional table is dropped and the convolution starts as the identity, so that
-step 0 is that DiT without its positions.
+CHECKPOINT is a DiT that convert_torch_weights.py made (docs/porting.md). Its positional table is dropped and the
+convolution starts as the identity, so step 0 is that DiT without its positions.
 
-Paper: 100K steps, the rest as in imagenet256.py. Expected there: FID 9.34 / 17.62 / 33.25 at 384 / 448 / 512, and 2.38
-at 256 where DiT has 2.27. We have not repeated that run.
+Paper: 100K steps, the rest as in imagenet256.py. Its FID, of 50,000 samples: 9.34 / 17.62 / 33.25 at 384 / 448 / 512
+(35.86 at 512 of 10,000), and 2.38 at 256, where DiT has 2.27. We have not repeated that run.
 """
 
 from configs import imagenet256

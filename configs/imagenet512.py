@@ -1,9 +1,12 @@
-"""LEDiT on ImageNet 512x512 from scratch, with the paper's settings; sample it at 768x768 and 1024x1024.
+"""LEDiT on ImageNet 512x512 from scratch; sample it at 768x768 and 1024x1024.
 
   python train.py --config=configs/imagenet512.py:LEDiT-XL/2 --workdir=runs/xl2-512 --config.data.path=LATENTS
 
-As imagenet256.py, with latents of 512x512 images: 1,024 tokens at patch 2. What is not a matrix product is recomputed
-(remat dots): 15.4 of the 15.75 GiB of a v5e chip on v5e:4x4. --config.model.remat=full takes 5.8 GiB.
+As imagenet256.py, with latents of 512x512 images: 1,024 tokens at patch 2. The paper only fine-tunes at 512
+(imagenet512_finetune.py), so it has no figure for this run, and we have none either.
+
+Devices: everything but matrix products is recomputed (remat dots), which takes 15.4 of the 15.75 GiB of a v5e chip on
+v5e:4x4. --config.model.remat=full takes 5.8 GiB.
 """
 
 from configs import imagenet256

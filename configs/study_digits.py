@@ -2,10 +2,9 @@
 
   python -m experiments.study --config=configs/study_digits.py --workdir=runs/study_digits
 
-The recipe of configs/digits.py: 4,000 steps of a common DiT, then 3,000 of each arm, from that DiT's weights, as in
-the paper's main table. 13 methods on 10 arms; --config.methods chooses some. On two quiet cores 11.7
-steps/s, which is 6 minutes for the base and 4 for each arm, and then a minute of sampling for each method.
-Results are in docs/extrapolation.md.
+The recipe of configs/digits.py: 4,000 steps of a common DiT, then 3,000 of each arm from that DiT's weights, as in the
+paper's main table. 13 methods on 10 arms; --config.methods chooses some. At 11.7 steps/s (two quiet cores) the base
+takes 6 minutes and each arm 4, and then each method a minute of sampling. Results are in docs/extrapolation.md.
 """
 
 from configs import digits

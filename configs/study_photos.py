@@ -3,9 +3,10 @@
   python -m experiments.study --config=configs/study_photos.py --workdir=runs/study_photos \\
       --config.images=PHOTOS.zip
 
-PHOTOS is a zip, or a folder, with a folder of images for each of ten classes, 32 pixels or more a side (CIFAR-10's
-are such). Every sixth is held out. Patch 2, so an 8x8 grid of tokens; 3,000 steps of a common DiT, then 2,000 of
-each arm. Meant for eight minutes of one H100: an estimate, whose parts are in docs/extrapolation.md, and not measured.
+PHOTOS is a zip or a folder, with a folder of images for each of ten classes, 32 pixels or more a side, such as those of
+CIFAR-10. Every sixth image is held out. Patch 2, so an 8x8 grid of tokens; 3,000 steps of a common DiT, then 2,000 of
+each arm. Meant for eight minutes of one H100. That is an estimate (its parts are in docs/extrapolation.md): the full
+study has not been run.
 """
 
 import dataclasses

@@ -2,9 +2,9 @@
 
   python -m experiments.study --config=configs/study_shapes.py --workdir=runs/study_shapes
 
-Shapes are drawn exactly at every size, and a real image has exactly one: the table counts the objects too. The main
-six arms only. At 10 steps/s (two quiet cores) 43 minutes of training, and then a minute of sampling
-for each of the nine methods. Results are in docs/extrapolation.md.
+Shapes are drawn exactly at every size, and a real image has exactly one, so a table counts the objects too. The main
+six arms only. At 10 steps/s (two quiet cores) 43 minutes of training, and then a minute of sampling for each of the
+nine methods. Results are in docs/extrapolation.md.
 """
 
 import dataclasses

@@ -27,10 +27,10 @@ from ledit_jax.evaluation.results import report
 from ledit_jax.evaluation.statistics import SetStatistics, measure_set
 from ledit_jax.evaluation.suite import COLUMNS, Metrics, evaluate, format_metric, metrics_table
 from ledit_jax.evaluation.tables import markdown
-from ledit_jax.files import PieceFolder, read_json, write_json, write_whole
+from ledit_jax.files import PieceFolder, write_json, write_whole
+from ledit_jax.files.readers import read_json
 from ledit_jax.sampling.pipeline import LEDiTPipeline
-from ledit_jax.sampling.run import Recipe, write_samples
-from ledit_jax.weights import find_checkpoint, load_description
+from ledit_jax.sampling.run import Recipe, make_recipe, write_samples
 
 Case = tuple[Size, float]
 """A size and a guidance scale."""
@@ -41,38 +41,40 @@ def case_name(case: Case) -> str:
     return f"{size_name(case[0])}-cfg{case[1]:g}"
 
 
-def fid_table(name: str, results: Mapping[Case, Metrics], trained_side: int) -> str:
-    """Markdown: methods down, sizes across, FID in the cells; ours for each guidance scale, then the paper's."""
+def fid_table(name: str, results: Mapping[Case, Metrics], trained_side: int, num_samples: int) -> str:
+    """Markdown: methods down, sizes across, FID in the cells; ours for each guidance scale, then the paper's.
+
+    Each row says its number of samples; of the paper's, those of as many as ours come first.
+    """
     sizes = list(dict.fromkeys(size for size, _ in results))
     lines = []
     for scale in dict.fromkeys(scale for _, scale in results):
         found = [results.get((size, scale)) for size in sizes]
         cells = ["-" if metrics is None else format_metric("fid", metrics.fid) for metrics in found]
-        lines.append([f"**{name}, cfg {scale:g}**", *cells])
-    return markdown(["FID", *map(size_name, sizes)], lines + paper_rows(trained_side, sizes))
+        lines.append([f"**{name}, cfg {scale:g}**, {num_samples:,}", *cells])
+    return markdown(["FID, samples", *map(size_name, sizes)], lines + paper_rows(trained_side, sizes, num_samples))
 
 
 def make_page(name: str, results: Mapping[Case, Metrics], trained_side: int, num_samples: int) -> str:
     """Both tables, and what to know before comparing."""
     rows = {case_name(case): metrics for case, metrics in results.items()}
+    fids = fid_table(name, results, trained_side, num_samples)
     return (
-        f"# {name} by size and guidance\n\n{fid_table(name, results, trained_side)}\n\n{metrics_table(rows)}\n\n"
-        f"{num_samples} samples each; the paper's figures are of 50000 with guidance 1.5 (10000 for models trained at "
-        "512), and FID falls as the number of samples grows. Sizes are height x width.\n"
+        f"# {name} by size and guidance\n\n{fids}\n\n{metrics_table(rows)}\n\n"
+        f"{num_samples:,} samples each; the paper's figures have guidance 1.5. FID falls as the number of samples "
+        "grows: compare rows of the same number. Sizes are height x width.\n"
     )
 
 
-def make_recipe(values: flags.FlagValues, pipeline: LEDiTPipeline, case: Case) -> Recipe:
+def recipe_of(values: flags.FlagValues, pipeline: LEDiTPipeline, case: Case) -> Recipe:
     """How the samples of a case are made."""
-    folder = find_checkpoint(values.checkpoint)
     (height, width), cfg_scale = case
-    return Recipe(
-        checkpoint=str(folder),
-        step=load_description(folder)["step"],
+    return make_recipe(
+        pipeline,
+        checkpoint=values.checkpoint,
         weights=values.weights,
-        vae=values.vae or pipeline.config.autoencoder.checkpoint or None,
+        vae=values.vae,
         labels=values.labels,
-        classes=tuple(range(pipeline.config.model.num_classes)),
         num_samples=values.num_samples,
         height=height,
         width=width,
@@ -100,8 +102,9 @@ def measure_case(
     samples, figures = f"{case_name(case)}.npz", pieces.path(f"{case_name(case)}.json")
     network = {"digest": extractor().digest}
     if figures.is_file():
-        found = read_json(figures)
-        if (found["reference"]["name"], found["inception"]) == (reference.name, network):
+        found = read_json(figures, fields={"reference": dict, "inception": dict})
+        same = found["reference"].get("fingerprint") == reference.fingerprint and found["inception"] == network
+        if same and found.keys() >= COLUMNS.keys():
             return Metrics(**{name: found[name] for name in COLUMNS})
     recipe = draw(case, pieces.path(samples))
     ours = measure_set(str(pieces.path(samples)), extractor, folder=pieces.path(f"{samples}.features"))
@@ -123,14 +126,14 @@ def main() -> None:
         return measure_set(values.reference.replace("{size}", size_name(size)), extractor, is_reference=True)
 
     def draw(case: Case, out: Path) -> Recipe:
-        recipe = make_recipe(values, pipeline, case)
+        recipe = recipe_of(values, pipeline, case)
         if not out.is_file():
             write_samples(out, pipeline, recipe, batch_size=values.batch_size)
         return recipe
 
     for size, _ in cases:
         pipeline.check([0], *size)
-    settings = shared_settings(make_recipe(values, pipeline, cases[0]))
+    settings = shared_settings(recipe_of(values, pipeline, cases[0]))
     workdir = Path(values.workdir)
     pieces = PieceFolder.open(workdir, "settings.json", settings, pieces="*.npz", overwrite=values.overwrite)
     for size, _ in cases:  # before anything is drawn

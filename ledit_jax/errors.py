@@ -24,6 +24,10 @@ class CheckpointError(LEDiTError, ValueError):
     """A checkpoint that is missing, half-written, damaged, or does not fit the model. The message names the folder."""
 
 
+class DamagedCheckpoint(CheckpointError):
+    """A checkpoint whose files cannot be read, or hold numbers that are none. The message ends "use another one"."""
+
+
 class ConversionError(CheckpointError):
     """Weights that do not fit the network; every name at fault is listed at once."""
 

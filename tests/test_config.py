@@ -15,6 +15,12 @@ def test_round_trips_through_a_config_dict_and_json():
     assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
+def test_attention_scaling_as_earlier_versions_wrote_it():
+    for old, new in ((True, "on"), (False, "off")):
+        assert Config.from_dict({"sample": {"attention_scaling": old}}).sample.attention_scaling == new
+    assert Config.from_dict({}).sample.attention_scaling == "auto"
+
+
 BAD = {
     "modle": ({"modle": {}}, "config key modle is unknown: did you mean model?"),
     "widht": ({"model": {"widht": 3}}, "config key model.widht is unknown: did you mean width?"),
@@ -54,7 +60,7 @@ def test_presets_are_those_of_the_dit_paper():
     dit = model_preset("DiT-S/8")
     assert (dit.depth, dit.width, dit.num_heads, dit.patch_size) == (12, 384, 6, 8)
     assert (dit.position, dit.block_order, dit.conv) == ("sincos", "sa", "none")
-    for name in ("LEDiT-XXL/2", "LEDiT-S/3", "PixArt-S/2", "LEDiT"):
+    for name in ("LEDiT-XXL/2", "LEDiT-S/3", "PixArt-S/2", "LEDiT", "FiTv2-XL/2"):
         with pytest.raises(ConfigError, match="is unknown: use FAMILY-SIZE/PATCH"):
             model_preset(name)
 
@@ -66,7 +72,7 @@ def test_block_orders():
     assert flat("sa_ca", 4) == ["sa", "ca", "sa", "ca"] and flat("ca_sa", 4) == ["ca", "sa", "ca", "sa"]
     assert flat("sa_then_ca", 4) == ["sa", "sa", "ca", "ca"] and flat("ca_then_sa", 4) == ["ca", "ca", "sa", "sa"]
     assert flat("sa", 3) == ["sa"] * 3 and flat("ca", 3) == ["ca"] * 3
-    assert flat("single_ca", 4).count("ca") == 1
+    assert flat("single_ca", 4) == ["ca", "sa", "sa", "sa"] and flat("single_ca", 1) == ["ca"]
 
 
 def test_latents_and_pixels_have_their_own_granularity():

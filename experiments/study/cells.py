@@ -16,7 +16,9 @@ from experiments.study.images import Samples
 from experiments.study.methods import METHODS
 from experiments.study.reference import Reference
 from experiments.study.results import Cell
+from ledit_jax.errors import DataError
 from ledit_jax.files import PieceFolder
+from ledit_jax.files.readers import Header, check_array, read_npz
 from ledit_jax.sampling.pipeline import LEDiTPipeline
 
 logger = logging.getLogger(__name__)
@@ -72,5 +74,13 @@ def _file(size: Size) -> str:
 
 
 def _load(path: Path) -> Samples:
-    with np.load(path) as arrays:
-        return Samples(arrays["images"], arrays["labels"])
+    kinds = {"images": ((None, None, None, None), "uint8"), "labels": ((None,), "iu")}
+
+    def wanted(name: str, header: Header) -> bool:
+        check_array(path, name, header, *kinds.get(name, ((), "U")))
+        return name in kinds
+
+    arrays = read_npz(path, wanted)
+    if arrays.keys() != kinds.keys() or len(arrays["images"]) != len(arrays["labels"]):
+        raise DataError(f"{path} holds other arrays than {', '.join(kinds)}: remove it, and it is made again")
+    return Samples(arrays["images"], arrays["labels"])

@@ -60,26 +60,36 @@ ARMS: dict[str, Arm] = {
     "ledit-post-norm": Arm(_LEDIT | {"post_norm": True}),
     "ledit-single": Arm(_LEDIT | {"block_order": "single_ca"}),
     "ledit-threshold": Arm(_LEDIT | {"causal_from_timestep": 500}),
-    "ledit-refined": Arm(_LEDIT | {"block_order": "single_ca", "post_norm": True, "causal_from_timestep": 500}),
+    "ledit-refined": Arm(_LEDIT | {"block_order": "single_ca", "post_norm": True}, {"dilation_probability": 0.0}),
 }
 
 METHODS: dict[str, Method] = {
     "dit": Method("dit", "DiT, sin/cos"),
     "learnable": Method("learnable", "Learnable table, bicubic"),
     "rope": Method("rope", "RoPE"),
-    "rope-unscaled": Method("rope", "RoPE, no attention scaling", {"attention_scaling": False}),
+    "rope-unscaled": Method("rope", "RoPE, no attention scaling", {"attention_scaling": "off"}),
     "ntk": Method("rope", "RoPE + VisionNTK", {"rope_method": "ntk"}),
-    "yarn": Method("rope", "RoPE + VisionYaRN", {"rope_method": "yarn"}),
+    # YaRN as it is defined has a magnitude of its own, and no attention scaling beside it.
+    "yarn": Method("rope", "RoPE + VisionYaRN", {"rope_method": "yarn", "attention_scaling": "off"}),
+    "yarn-scaled": Method(
+        "rope", "RoPE + VisionYaRN, attention scaling", {"rope_method": "yarn", "attention_scaling": "on"}
+    ),
     "riflex": Method("rope", "RoPE + RIFLEx", {"rope_method": "riflex"}),
+    "ntk-unscaled": Method(
+        "rope", "RoPE + VisionNTK, no attention scaling", {"rope_method": "ntk", "attention_scaling": "off"}
+    ),
+    "riflex-unscaled": Method(
+        "rope", "RoPE + RIFLEx, no attention scaling", {"rope_method": "riflex", "attention_scaling": "off"}
+    ),
     "lookhere": Method("lookhere", "LookHere-180"),
-    "fit": Method("fit", "FiTv2"),
-    "fit-ntk": Method("fit", "FiTv2 + VisionNTK", {"rope_method": "ntk"}),
-    "fit-yarn": Method("fit", "FiTv2 + VisionYaRN", {"rope_method": "yarn"}),
+    "fit": Method("fit", "FiTv2's block"),
+    "fit-ntk": Method("fit", "FiTv2's block + VisionNTK", {"rope_method": "ntk"}),
+    "fit-yarn": Method("fit", "FiTv2's block + VisionYaRN", {"rope_method": "yarn", "attention_scaling": "off"}),
     "nope": Method("nope", "NoPE"),
     "nope-causal": Method("nope-causal", "NoPE + causal"),
     "nope-conv": Method("nope-conv", "NoPE + convolution"),
     "ledit": Method("ledit", "LEDiT"),
-    "ledit-unscaled": Method("ledit", "LEDiT, no attention scaling", {"attention_scaling": False}),
+    "ledit-unscaled": Method("ledit", "LEDiT, no attention scaling", {"attention_scaling": "off"}),
     **{f"ledit-scan-{scan}": Method(f"ledit-scan-{scan}", f"LEDiT, scan {scan}") for scan in ("a", "b", "c", "d")},
     "ledit-scan-d_inclusive": Method("ledit-scan-d_inclusive", "LEDiT, scan d inclusive"),
     "ledit-ca_sa": Method("ledit-ca_sa", "LEDiT, (CA, SA)"),
@@ -93,7 +103,7 @@ METHODS: dict[str, Method] = {
     "ledit-post-norm": Method("ledit-post-norm", "LEDiT, post-norm"),
     "ledit-single": Method("ledit-single", "LEDiT, first block causal"),
     "ledit-threshold": Method("ledit-threshold", "LEDiT, causal from t = 500"),
-    "ledit-refined": Method("ledit-refined", "LEDiT, the three refinements"),
+    "ledit-refined": Method("ledit-refined", "LEDiT*, refined"),
 }
 
 

@@ -14,6 +14,7 @@ from experiments.study.config import StudyConfig
 from experiments.study.reference import Figures
 from ledit_jax.errors import ConfigError, DataError, nearest
 from ledit_jax.files import write_whole
+from ledit_jax.files.readers import read_json
 
 METRICS = {
     "accuracy": ("Share read as the class asked for (higher is better)", "{:.1%}"),
@@ -159,7 +160,7 @@ def _to_json(results: Results) -> dict[str, Any]:
 def read_results(path: Path) -> Results:
     """The results in a study's results.json, or in a page's file of that form. Raises DataError for another file."""
     try:
-        values = json.loads(path.read_text())
+        values = read_json(path)
         cells = {(c["method"], tuple(c["size"])): c for c in values["summary"]}
         real = [dict(figures) for figures in values["real"]]
         return Results(
@@ -173,5 +174,5 @@ def read_results(path: Path) -> Results:
             real={tuple(figures.pop("size")): figures for figures in real},
             errors=tuple(values["errors"]),
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} cannot be read as the results of a study ({error}): give a results.json") from error

@@ -29,7 +29,7 @@ def block_outputs(
     params: Params, config: Config, x: Float[Array, "B H W C"], timesteps: Int[Array, " B"], labels: Int[Array, " B"]
 ) -> list[BlockOutput]:
     """Every block's outputs, in order, as sampling computes them (with attention scaling beyond the trained size)."""
-    scaled = dataclasses.replace(config.sample, attention_scaling=True)
+    scaled = dataclasses.replace(config.sample, attention_scaling="on")
     network = make_network(config, make_process(config)).for_sampling(scaled)
     model = nnx.merge(make_graphdef(network), params)
     tokens = model.embed(x)

@@ -106,11 +106,25 @@ def check_image_size(height: int, width: int, granularity: int) -> None:
 
 def validate(config: Config) -> None:
     """Raises ConfigError for the first setting that cannot work. Nothing here needs a device or a file."""
+    _check_finite(config)
     _check_signs(config)
     _check_model(config)
     check_image_size(config.data.image_height, config.data.image_width, config.granularity)
     _check_train(config)
     _check_sample(config)
+
+
+def _check_finite(config: Config) -> None:
+    """Numbers that are no settings: NaN, infinity, and what overflows as soon as it is multiplied in float32."""
+    for section in dataclasses.fields(config):
+        for name, value in vars(getattr(config, section.name)).items():
+            for number in value if isinstance(value, tuple) else (value,):
+                if isinstance(number, float) and not abs(number) <= 1e9:
+                    raise ConfigError(f"{section.name}.{name}={value} is not a finite number of at most 1e9")
+    if config.train.learning_rate > 10:
+        raise ConfigError(
+            f"train.learning_rate={config.train.learning_rate} is far too high: 1e-4 is usual, use at most 10"
+        )
 
 
 def _check_signs(config: Config) -> None:

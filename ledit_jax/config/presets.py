@@ -11,21 +11,26 @@ _SIZES = {"S": (12, 384, 6), "B": (12, 768, 12), "L": (24, 1024, 16), "XL": (28,
 _PLAIN = {"block_order": "sa", "conv": "none"}
 _FAMILIES: dict[str, dict[str, Any]] = {
     "LEDiT": {},
+    # The refined LEDiT of the paper's third version (appendix F). It also trains without multi-dilation, which is a
+    # setting of training (configs/imagenet256_refined.py).
+    "LEDiT*": {"block_order": "single_ca", "post_norm": True},
     "DiT": {"position": "sincos"} | _PLAIN,
     "NoPE": {"position": "none"} | _PLAIN,
     "Learnable": {"position": "learnable"} | _PLAIN,
     "RoPE": {"position": "rope"} | _PLAIN,
     "LookHere": {"position": "lookhere"} | _PLAIN,
-    "FiTv2": {"position": "rope", "block": "fit"} | _PLAIN,
+    # FiTv2's block and rotary positions in DiT's sizes, trained as a DiT. FiTv2-XL itself is 36 blocks deep
+    # (671,064,224 parameters) and learns a velocity.
+    "FiTBlock": {"position": "rope", "block": "fit"} | _PLAIN,
 }
 
 
 def model_preset(name: str, **overrides: Any) -> ModelConfig:
-    """ModelConfig for a name such as "LEDiT-XL/2", "DiT-B/4" or "NoPE-S/8".
+    """ModelConfig for a name such as "LEDiT-XL/2", "LEDiT*-XL/2", "DiT-B/4" or "NoPE-S/8".
 
     Raises ConfigError for any other name. `overrides` are ModelConfig fields.
     """
-    match = re.fullmatch(r"(\w+)-(\w+)/([248])", name)
+    match = re.fullmatch(r"(\w+\*?)-(\w+)/([248])", name)
     if not match or match[1] not in _FAMILIES or match[2] not in _SIZES:
         raise ConfigError(
             f"model name {name!r} is unknown: use FAMILY-SIZE/PATCH with family {', '.join(_FAMILIES)}, "
@@ -43,7 +48,7 @@ def attention_kinds(order: BlockOrder, depth: int) -> tuple[tuple[tuple[str, ...
     is where position has to enter.
     """
     half = depth // 2
-    return {
+    segments = {
         "sa_ca": ((("sa", "ca"), half),),
         "ca_sa": ((("ca", "sa"), half),),
         "sa_then_ca": ((("sa",), half), (("ca",), half)),
@@ -52,3 +57,4 @@ def attention_kinds(order: BlockOrder, depth: int) -> tuple[tuple[tuple[str, ...
         "ca": ((("ca",), depth),),
         "single_ca": ((("ca",), 1), (("sa",), depth - 1)),
     }[order]
+    return tuple((unit, repeats) for unit, repeats in segments if repeats)

@@ -29,9 +29,9 @@ class ModelConfig:
     """The 3x3 convolution after patchify."""
     conv_init: Literal["identity", "xavier"] = "identity"
     post_norm: bool = False
-    """LayerNorm after the convolution (a refinement of the paper's v3)."""
+    """LayerNorm after the convolution (LEDiT*, the paper's refined model)."""
     causal_from_timestep: int = 0
-    """T' of the paper's v3: causal attention for t >= T', plain self-attention below. 0 is always causal."""
+    """T' of the paper's appendix C, an analysis: causal attention for t >= T', plain below. 0 is always causal."""
     norm_eps: float = 1e-6
     timestep_max_period: float = 10_000.0
     timestep_frequency_shift: float = 0.0
@@ -71,7 +71,7 @@ class DataConfig:
     flip: bool = True
     """Mirror half of the images, drawn afresh every epoch."""
     num_workers: int = 0
-    """Grain worker processes; 0 reads in the training process."""
+    """Grain worker processes, at most one for each core; 0 reads in the training process."""
     max_bad_share: float = 0.01
     """Share of unreadable images above which the run stops."""
 
@@ -105,7 +105,8 @@ class TrainConfig:
     grad_clip: float = 0.0
     """Largest global gradient norm; 0 does not clip."""
     max_nonfinite_steps: int = 0
-    """Steps whose loss or gradient is not finite are never applied; more of them than this stop the run."""
+    """Steps whose loss, gradient or weights are not finite are never applied; more of them than this, since a start,
+    stop the run."""
     ema_decay: float = 0.9999
     label_dropout: float = 0.1
     dilation_probability: float = 0.1
@@ -115,6 +116,7 @@ class TrainConfig:
     log_every: int = 100
     checkpoint_every: int = 5_000
     keep_last: int = 3
+    """The newest checkpoints; at least two stay, since the last shows to be good only a step later."""
     keep_every: int = 100_000
     """Checkpoints at multiples of this are kept for good; 0 keeps only the last ones."""
     sample_every: int = 10_000
@@ -151,6 +153,8 @@ class SampleConfig:
     rope_method: Literal["plain", "ntk", "yarn", "riflex"] = _setting(
         "plain", "Rotary positions beyond the trained grid: plain, ntk, yarn or riflex."
     )
-    attention_scaling: bool = _setting(
-        True, "Multiply logits by sqrt(log N / log T) for N tokens after training on T < N."
+    attention_scaling: Literal["auto", "on", "off"] = _setting(
+        "auto",
+        "Multiply logits by sqrt(log N / log T) for N tokens after training on T < N: on, off, or auto, which is on "
+        "unless the positions sharpen attention themselves (yarn).",
     )

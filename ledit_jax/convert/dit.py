@@ -96,16 +96,23 @@ def _patch_axes(patch_size: int) -> Axes:
 
 
 def dit_config(
-    shapes: Shapes, layout: str, settings: Mapping[str, Any], name: str | None = None, num_heads: int | None = None
+    shapes: Shapes,
+    layout: str,
+    settings: Mapping[str, Any],
+    name: str | None = None,
+    num_heads: int | None = None,
+    frequency_shift: float | None = None,
 ) -> Config:
     """The Config of a network that is known by its tensors' shapes alone.
 
     settings: diffusers' config.json, or nothing. name: a preset, such as "DiT-XL/2", that the file is said to hold.
-    Without it a convolution makes a LEDiT of the default block order, and anything else is a DiT. Raises ConfigError
+    Without it a convolution makes a LEDiT of the default block order (LEDiT* has to be named), and anything else is a
+    DiT. frequency_shift: of the timestep frequencies, by default that of whose code wrote the file. Raises ConfigError
     if the number of heads cannot be told, or the settings are those of another model.
     """
     is_ledit = layout == "dit" and "conv.weight" in shapes
-    family = "LEDiT" if is_ledit else "NoPE" if name and name.startswith("NoPE") else "DiT"
+    ledit = "LEDiT*" if name and name.startswith("LEDiT*") else "LEDiT"
+    family = ledit if is_ledit else "NoPE" if name and name.startswith("NoPE") else "DiT"
     preset = model_preset(f"{family}-S/2")
     if layout == "diffusers":
         _check_settings(settings)
@@ -115,10 +122,10 @@ def dit_config(
     if is_ledit:
         depthwise = len(shapes["conv.weight"]) == 4 and shapes["conv.weight"][1] == 1
         fields |= dict(conv="depthwise" if depthwise else "dense", post_norm="conv_norm.weight" in shapes)
-    if layout == "diffusers":
-        # Its frequencies end one step earlier. Its norm_eps of 1e-5 is that of one norm in three, the others having
-        # DiT's 1e-6; beside token variances near 1 the difference is below 1e-5 of the output.
-        fields |= dict(timestep_frequency_shift=1.0)
+    # diffusers' frequencies end one step earlier. Its norm_eps of 1e-5 is that of one norm in three, the others having
+    # DiT's 1e-6; beside token variances near 1 the difference is below 1e-5 of the output.
+    default_shift = 1.0 if layout == "diffusers" else 0.0
+    fields |= dict(timestep_frequency_shift=default_shift if frequency_shift is None else frequency_shift)
     return _config(dataclasses.replace(preset, **fields), in_channels, _latent_size(shapes, layout, settings, sizes))
 
 
@@ -161,7 +168,7 @@ def _preset_heads(width: int) -> int:
 def check_model(name: str, config: Config) -> None:
     """Raises ConfigError unless `config` has the family and sizes of the preset `name`."""
     preset = model_preset(name)
-    for field in ("depth", "width", "patch_size", "position", "conv"):
+    for field in ("depth", "width", "patch_size", "position", "conv", "post_norm"):
         wanted, found = getattr(preset, field), getattr(config.model, field)
         if wanted != found and {wanted, found} != {"dense", "depthwise"}:
             raise ConfigError(f"model={name} has {field}={wanted}, and the file {found}: leave model out")

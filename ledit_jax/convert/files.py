@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 
 from ledit_jax.convert.tables import Shapes
-from ledit_jax.errors import CheckpointError, ConfigError, OutputError
+from ledit_jax.errors import CheckpointError, ConfigError, DataError, LEDiTError, OutputError
+from ledit_jax.files.readers import ARRAY_ERRORS, parse_json, read_json
 from ledit_jax.weights import find_checkpoint
 
 _DESCRIPTION = "ledit_jax"  # where a file that we wrote says what it holds
+_COMMIT_MARKS = ("_CHECKPOINT_METADATA", "commit_success.txt")  # the second on some file systems alone
 _DIFFUSERS_FILE = "diffusion_pytorch_model"
 
 
@@ -84,7 +86,8 @@ def open_tensors(path: str | Path) -> StoredTensors:
         description |= described
     # A file by another name has nothing to do with a config.json that lies beside it.
     by_diffusers = files[0].name.startswith(_DIFFUSERS_FILE)
-    settings = _read_json(files[0].with_name("config.json")) if by_diffusers else {}
+    config = files[0].with_name("config.json")
+    settings = read_json(config) if by_diffusers and config.is_file() else {}
     return StoredTensors(path, shapes, places, description, settings)
 
 
@@ -93,7 +96,7 @@ def _folder_files(folder: Path) -> list[Path]:
         for suffix in (".safetensors", ".bin"):
             index = part / f"{_DIFFUSERS_FILE}{suffix}.index.json"
             if index.is_file():
-                return [part / name for name in sorted(set(_read_json(index).get("weight_map", {}).values()))]
+                return _indexed(index)
             if (part / f"{_DIFFUSERS_FILE}{suffix}").is_file():
                 return [part / f"{_DIFFUSERS_FILE}{suffix}"]
     try:
@@ -106,11 +109,16 @@ def _folder_files(folder: Path) -> list[Path]:
     raise CheckpointError(f"input={folder} is a checkpoint of ours: give to=torch to write it as a PyTorch file")
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text()) if path.is_file() else {}
-    except ValueError as error:
-        raise _damaged(path, error) from error
+def _indexed(index: Path) -> list[Path]:
+    """The files that an index names, which lie beside it."""
+    names = read_json(index, fields={"weight_map": dict})["weight_map"].values()
+    wrong = [name for name in names if not isinstance(name, str) or Path(name).name != name or "\0" in name]
+    if wrong or not names:
+        raise DataError(f"{index} names {f'{wrong[0]!r:.80}' if wrong else 'no file'}: download it again")
+    missing = [name for name in sorted(set(names)) if not (index.parent / name).is_file()]
+    if missing:
+        raise DataError(f"{index} names {missing[0]!r:.80}, which is not there: download it again")
+    return [index.parent / name for name in sorted(set(names))]
 
 
 def _list(path: Path) -> tuple[Shapes, dict[str, Any]]:
@@ -123,10 +131,9 @@ def _list(path: Path) -> tuple[Shapes, dict[str, Any]]:
         loaded = _load_pickle(path)
         shapes = {name: tuple(tensor.shape) for name, tensor in _flatten(loaded)}
         description = getattr(loaded, "_metadata", {}).get(_DESCRIPTION)
-    try:
-        return shapes, json.loads(description) if description else {}
-    except ValueError as error:
-        raise _damaged(path, error) from error
+    if description is not None and not isinstance(description, str):
+        raise DataError(f"{path}: its description is a {type(description).__name__}, and no text: write it again")
+    return shapes, parse_json(description, f"{path}: its description") if description else {}
 
 
 def _load(path: Path, names: Iterable[str]) -> dict[str, Any]:
@@ -145,7 +152,9 @@ def _open_safetensors(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt") as file:
             yield file
-    except (SafetensorError, OSError) as error:
+    except LEDiTError:
+        raise
+    except (SafetensorError, *ARRAY_ERRORS) as error:
         raise _damaged(path, error) from error
 
 
@@ -218,7 +227,14 @@ def check_output(output: Path, overwrite: bool) -> None:
     """Raises ConfigError if `output` exists, unless it may be overwritten and is a file or a converted checkpoint."""
     if output.exists() and not overwrite:
         raise OutputError(f"output={output} exists already: choose another place, or give overwrite")
-    if output.is_dir():
-        steps = list(output.iterdir())  # a run's own checkpoints hold its optimizer as well
-        if len(steps) != 1 or not steps[0].name.isdigit() or (steps[0] / "optimizer").exists():
-            raise OutputError(f"output={output} is a folder with other things in it: choose another place")
+    if output.is_dir() and not _is_converted(output):
+        raise OutputError(f"output={output} is a folder with other things in it: choose another place")
+
+
+def _is_converted(folder: Path) -> bool:
+    """Whether it is one step with weights and config alone; a run's own checkpoints hold its optimizer as well."""
+    steps = list(folder.iterdir())
+    if len(steps) != 1 or not steps[0].name.isdecimal() or not (steps[0] / "config").is_dir():
+        return False
+    held = {path.name for path in steps[0].iterdir()}
+    return _COMMIT_MARKS[0] in held and held - {*_COMMIT_MARKS, "config"} in ({"ema"}, {"vae"})

@@ -8,7 +8,6 @@ x.npz                                    either of them, converted by `convert_i
 import functools
 import logging
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from ledit_jax.convert.files import check_output, open_tensors
 from ledit_jax.convert.tables import CONV, flatten_params, unflatten_params
 from ledit_jax.errors import CheckpointError, ConversionError, OutputError
 from ledit_jax.files import whole_file
+from ledit_jax.files.readers import Header, read_npz
 from ledit_jax.models.inception import Inception
 
 _log = logging.getLogger(__name__)
@@ -76,14 +76,16 @@ def read_inception(path: Path) -> dict[str, np.ndarray]:
             "classify_image_graph_def.pb (docs/evaluation.md says where they are published), or an .npz made of one"
         )
     if path.suffix == ".npz":
-        flat = _read_npz(path)
-        _check({name: a.shape for name, a in flat.items()}, _shapes())
-        return {name: flat[name] for name in _shapes()}
+        return _read_npz(path)
     stored = _read_graph(path) if path.suffix == ".pb" else _read_port(path)
-    bad = [name for name, array in stored.items() if not np.isfinite(array).all()]
+    _check_finite(path, stored)
+    return _fold(stored)
+
+
+def _check_finite(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    bad = [name for name, array in arrays.items() if not np.isfinite(array).all()]
     if bad:
         raise CheckpointError(f"{path} holds values that are not finite, in {', '.join(bad)}: download it again")
-    return _fold(stored)
 
 
 @functools.cache
@@ -143,11 +145,18 @@ def _read_port(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            return dict(archive)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise CheckpointError(f"{path} is damaged or cut short: convert it again (convert_torch_weights.py)") from error
+    found: dict[str, tuple[int, ...]] = {}
+
+    def wanted(name: str, header: Header) -> bool:
+        found[name] = header.shape
+        return _shapes().get(name) == header.shape and header.dtype == np.float32
+
+    arrays = read_npz(path, wanted)
+    _check(found, _shapes())
+    if other := [name for name in found if name not in arrays]:
+        raise CheckpointError(f"{path}: {other[0]} is no float32: convert it again (convert_torch_weights.py)")
+    _check_finite(path, arrays)
+    return {name: arrays[name] for name in _shapes()}
 
 
 def _read_graph(path: Path) -> dict[str, np.ndarray]:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,8 +26,9 @@ from ledit_jax.convert.files import StoredTensors, check_output, open_tensors
 from ledit_jax.convert.tables import Table, check_table, flatten_params, param_shapes, unflatten_params
 from ledit_jax.convert.vae import vae_config_from_shapes, vae_params_from_torch
 from ledit_jax.diffusion import make_process
-from ledit_jax.errors import CheckpointError, ConfigError
+from ledit_jax.errors import CheckpointError, ConfigError, DataError
 from ledit_jax.files import written_aside
+from ledit_jax.files.readers import check_json
 from ledit_jax.models import Params, abstract_params, make_network
 from ledit_jax.models.vae import AutoencoderKL, VAEConfig
 from ledit_jax.weights import export_vae, export_weights
@@ -43,13 +45,15 @@ def convert_to_checkpoint(
     model: str | None = None,
     num_heads: int | None = None,
     weights: str = "ema",
+    frequency_shift: float | None = None,
     overwrite: bool = False,
 ) -> None:
     """Writes what a PyTorch file or a folder of diffusers' holds, DiT, LEDiT or autoencoder, as a checkpoint of ours.
 
     model: a preset that the file has to be, such as "DiT-XL/2". num_heads: where no preset has the file's width.
-    weights: "ema" or "model", of a training file. Logs what it recognised. Raises ConfigError, with `output`
-    untouched, for whatever is not exactly one of these networks.
+    weights: "ema" or "model", of a training file. frequency_shift: `model.timestep_frequency_shift` of a DiT, by
+    default 0 for DiT's own files and 1 for diffusers', as the code that goes with them computes. Logs what it
+    recognised. Raises ConfigError, with `output` untouched, for whatever is not exactly one of these networks.
     """
     output = Path(output)
     check_output(output, overwrite)
@@ -57,11 +61,13 @@ def convert_to_checkpoint(
     if any(name.startswith("state_dict.") for name in stored.shapes):  # Lightning's wrapping
         stored = stored.under("state_dict.")
     if not any(name.removeprefix(_IN_SD).startswith("encoder.down") for name in stored.shapes):
-        params, config, step = _read_dit(stored, model, num_heads, weights)
+        params, config, step = _read_dit(stored, model, num_heads, weights, frequency_shift)
         with written_aside(output) as aside:
             export_weights(aside, params, config, step)
-    elif model or num_heads:
-        raise ConfigError(f"input={source} is an autoencoder, and model and num_heads are for a DiT")
+    elif model or num_heads or frequency_shift is not None:
+        raise ConfigError(
+            f"input={source} is an autoencoder, and model, num_heads and timestep_frequency_shift are for a DiT"
+        )
     else:
         vae_params, vae_config = _read_vae(stored)
         with written_aside(output) as aside:
@@ -70,20 +76,40 @@ def convert_to_checkpoint(
 
 def _read_vae(stored: StoredTensors) -> tuple[Params, VAEConfig]:
     names = [name for name in stored.shapes if name.startswith(_IN_SD)] or list(stored.shapes)
-    state = stored.read(names)
-    groups = (stored.description.get("vae") or stored.settings).get("norm_num_groups", 32)
+    state = _read_finite(stored, names)
+    groups = _setting(stored, "norm_num_groups", int, 32)
     config = vae_config_from_shapes(state, groups)
     flat = vae_params_from_torch(state)
     _log.info("%s is an autoencoder: %s", stored.path, config)
-    scale = stored.settings.get("scaling_factor", _SD_SCALE)
+    scale = _setting(stored, "scaling_factor", float, _SD_SCALE)
     if scale != _SD_SCALE:
         _log.info("its latents are scaled by %s: models of them need autoencoder.scale=%s", scale, scale)
     like = nnx.state(nnx.eval_shape(lambda: AutoencoderKL(config, nnx.Rngs(0))), nnx.Param)
     return unflatten_params(flat, nnx.to_pure_dict(like)), config
 
 
+def _read_finite(stored: StoredTensors, names: list[str]) -> dict[str, np.ndarray]:
+    """Tensors by name. Raises CheckpointError for values that are not finite."""
+    state = stored.read(names)
+    for name, array in state.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise CheckpointError(f"{stored.path}: {name} holds values that are not finite: download it again")
+    return state
+
+
+def _setting(stored: StoredTensors, name: str, kind: type, default: Any) -> Any:
+    """A number that the files say of the autoencoder; it is greater than 0."""
+    said = stored.description.get("vae") or stored.settings
+    values = check_json(said, f"{stored.path}: its settings")
+    if name not in values:
+        return default
+    if check_json(values, f"{stored.path}: its settings", fields={name: kind})[name] <= 0:
+        raise DataError(f"{stored.path}: {name}={values[name]} cannot be: download it again")
+    return values[name]
+
+
 def _read_dit(
-    stored: StoredTensors, model: str | None, num_heads: int | None, weights: str
+    stored: StoredTensors, model: str | None, num_heads: int | None, weights: str, frequency_shift: float | None
 ) -> tuple[Params, Config, int]:
     stored, origin = _select(stored, weights)
     layout = dit_layout(stored.shapes)
@@ -95,10 +121,15 @@ def _read_dit(
     copies = embedder_copies(stored.shapes) if layout == "diffusers" else {}
     own = stored.without(copies)
     description = stored.description
+    step = check_json({"step": 0} | description, f"{stored.path}: its description", fields={"step": int})["step"]
+    if step < 0:
+        raise DataError(f"{stored.path}: step={step} cannot be: write it again")
     if "config" in description:
         config = Config.from_dict(description["config"])
+        if frequency_shift is not None:
+            config = config.replaced("model", timestep_frequency_shift=frequency_shift)
     else:
-        config = dit_config(own.shapes, layout, stored.settings, model, num_heads)
+        config = dit_config(own.shapes, layout, stored.settings, model, num_heads, frequency_shift)
     if model:
         check_model(model, config)
     like = abstract_params(make_network(config, make_process(config)))
@@ -110,7 +141,8 @@ def _read_dit(
     for position in own.read(constants).values():
         check_positions(position, config)
     _log.info("%s is a %s", stored.path, _describe(config, layout, origin))
-    return _convert_rows(own, table, like), config, description.get("step", 0)
+    _log_doubts(config, layout, "config" in description)
+    return _convert_rows(own, table, like), config, step
 
 
 def _select(stored: StoredTensors, weights: str) -> tuple[StoredTensors, str]:
@@ -134,6 +166,17 @@ def _describe(config: Config, layout: str, origin: str) -> str:
     )
 
 
+def _log_doubts(config: Config, layout: str, is_described: bool) -> None:
+    """What names and shapes cannot tell, and what was taken."""
+    if layout == "diffusers":
+        _log.info(
+            "timestep_frequency_shift=%g: 1 is what diffusers computes, 0 what DiT's weights were trained with",
+            config.model.timestep_frequency_shift,
+        )
+    elif not is_described:
+        _log.info("a SiT has the same names and shapes, and predicts a velocity: if this is one, do not use the result")
+
+
 def _check_copies(stored: StoredTensors, copies: Mapping[str, str]) -> None:
     for copy, original in copies.items():
         arrays = stored.read([copy, original])
@@ -148,7 +191,7 @@ def _convert_rows(stored: StoredTensors, table: Table, like: Params) -> Params:
     with tqdm(total=sum(sizes.values()), desc="convert", unit="B", unit_scale=True) as bar:
         for row in sorted(table, key=lambda row: sizes[row.path], reverse=True):
             # Not jnp.asarray, which copies twice; and the NumPy array gets no name, to be gone before the next is read.
-            array = jax.device_put(row.join(stored.read(name for names in row.layers for name in names)))
+            array = jax.device_put(row.join(_read_finite(stored, [name for names in row.layers for name in names])))
             if array.dtype != jnp.float32:
                 raise CheckpointError(f"{row.layers[0][0]} holds {array.dtype}: weights are floating-point numbers")
             flat[row.path] = array.block_until_ready()

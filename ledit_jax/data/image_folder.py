@@ -1,7 +1,12 @@
 """A folder of images: one sub-folder per class, or any arrangement with a table of labels."""
 
 import csv
+import hashlib
+import logging
 import os
+import stat
+import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image, ImageOps
@@ -12,8 +17,12 @@ from ledit_jax.errors import DataError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 _TABLE = "labels.csv"
+_LOG = logging.getLogger(__name__)
+_LOOKED_AT = 256
+"""Files whose sizes are part of the fingerprint: of a million, looking at all takes minutes on some disks."""
+_MOST_LABELS = 2**31
 # What Pillow raises for files that are missing, cut short, damaged, or no images at all.
-PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, MemoryError, struct.error, Image.DecompressionBombError)
 
 
 class ImageFolder:
@@ -48,12 +57,22 @@ class ImageFolder:
         """(path within the folder, label) of every image, in the order of the indices."""
         return list(zip(self._files, self._labels, strict=True))
 
+    @property
+    def fingerprint(self) -> str:
+        """What tells these images from others: every name and label, and the sizes of files spread over all."""
+        step = -(-len(self._files) // _LOOKED_AT)
+        sizes = [_size(os.path.join(self._root, file)) for file in self._files[::step]]
+        text = repr((self._files, self._labels, sizes))
+        return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]
+
     def __len__(self) -> int:
         return len(self._files)
 
     def __getitem__(self, index: int) -> dict:
         path = os.path.join(self._root, self._files[index])
         try:
+            if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe waits for somebody to write to it
+                raise OSError("it is no regular file")
             with Image.open(path) as opened:
                 ImageOps.exif_transpose(opened, in_place=True)
                 shown = to_mode(opened, self._channels)
@@ -63,19 +82,38 @@ class ImageFolder:
         return {"image": image, "label": self._labels[index]}
 
 
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return -1
+
+
 def _read_table(table: Path) -> tuple[list[str], list[int]]:
     files, labels = [], []
-    with open(table, newline="", encoding="utf-8-sig") as stream:
-        for number, row in enumerate(csv.reader(stream), start=1):
-            if not row or (number == 1 and row == ["file", "label"]):
-                continue
-            if len(row) != 2 or not row[1].strip().isdecimal():
-                raise DataError(f"{table} line {number} is {','.join(row)!r}: write file,label with a label from 0")
-            files.append(row[0])
-            labels.append(int(row[1]))
+    for number, row in enumerate(_rows(table), start=1):
+        if not row or (number == 1 and row == ["file", "label"]):
+            continue
+        label = row[-1].strip()
+        if len(row) != 2 or not label.isdecimal() or "\0" in row[0]:
+            raise DataError(f"{table} line {number} is {','.join(row)!r:.100}: write file,label with a label from 0")
+        if len(label) > 10 or int(label) >= _MOST_LABELS:
+            raise DataError(f"{table} line {number}: label {label:.40} is too large, labels are less than 2^31")
+        files.append(row[0])
+        labels.append(int(label))
     if not files:
         raise DataError(f"{table} names no images: write one line file,label for each")
     return files, labels
+
+
+def _rows(table: Path) -> list[list[str]]:
+    try:
+        with open(table, newline="", encoding="utf-8-sig") as stream:
+            return list(csv.reader(stream))
+    except OSError as error:
+        raise DataError(f"{table} cannot be read ({error.strerror or error}): check the place") from error
+    except (ValueError, csv.Error) as error:
+        raise DataError(f"{table} is no table in UTF-8 ({error}): save it as CSV in that encoding") from error
 
 
 def _read_classes(root: Path) -> tuple[list[str], list[int]]:
@@ -94,12 +132,30 @@ def _read_classes(root: Path) -> tuple[list[str], list[int]]:
 
 def _find_images(root: Path, name: str) -> list[str]:
     """Sorted paths, relative to `root`, of the images anywhere under root/name."""
-    found = []
-    for folder, subfolders, files in os.walk(root / name, followlinks=True):
-        subfolders[:] = [sub for sub in subfolders if not sub.startswith(".")]
-        found += [
-            os.path.relpath(os.path.join(folder, file), root)
-            for file in files
-            if not file.startswith(".") and file.lower().endswith(IMAGE_SUFFIXES)
-        ]
-    return sorted(found)
+    return sorted(os.path.relpath(path, root) for path in find_images(root / name, seen=(root,)))
+
+
+def find_images(folder: Path, seen: tuple[Path, ...] = ()) -> Iterator[str]:
+    """Paths of the images anywhere in a folder, by suffix, links followed; what starts with a dot is passed over.
+
+    Each real folder is gone through once, so links that lead in a circle end, and none of `seen` is. What is no
+    regular file, such as a pipe, is named in the log and left out.
+    """
+    known = {(stat.st_dev, stat.st_ino) for stat in map(os.stat, seen)}
+    waiting = [str(folder)]
+    while waiting:
+        here = waiting.pop()
+        place = os.stat(here)
+        if (place.st_dev, place.st_ino) in known:
+            continue
+        known.add((place.st_dev, place.st_ino))
+        for entry in sorted(os.scandir(here), key=lambda entry: (entry.is_symlink(), entry.name), reverse=True):
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                waiting.append(entry.path)
+            elif entry.name.lower().endswith(IMAGE_SUFFIXES):
+                if entry.is_file() or not os.path.exists(entry.path):  # a dead link is said when it is read
+                    yield entry.path
+                else:
+                    _LOG.warning("left out, since it is no regular file: %s", entry.path)

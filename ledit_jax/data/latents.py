@@ -6,6 +6,7 @@ without one is unfinished. Records hold float32 moments of the image and of its 
 
 import dataclasses
 import fcntl
+import hashlib
 import math
 import struct
 from pathlib import Path
@@ -14,8 +15,10 @@ from typing import Any
 import numpy as np
 
 from ledit_jax.config import AutoencoderConfig
+from ledit_jax.config.parse import from_mapping
 from ledit_jax.errors import ConfigError, DataError, OutputError
-from ledit_jax.files import read_json, settle, write_json
+from ledit_jax.files import settle, write_json
+from ledit_jax.files.readers import read_json
 
 MOMENTS = ("mean", "logvar", "mean_flip", "logvar_flip")
 METADATA_FILE = "metadata.json"
@@ -167,6 +170,11 @@ class Latents:
             )
         self.num_classes = self.metadata.num_classes
 
+    @property
+    def fingerprint(self) -> str:
+        """What tells these latents from others."""
+        return hashlib.sha256(repr(self.metadata).encode()).hexdigest()[:16]
+
     def __len__(self) -> int:
         return self.metadata.count
 
@@ -191,9 +199,13 @@ def read_metadata(path: str) -> LatentMetadata:
     if not path or not file.is_file():
         raise DataError(f"data.path={path!r} has no {METADATA_FILE}: give a folder that encode_latents.py finished")
     try:
-        return LatentMetadata(**read_json(file))
-    except TypeError as error:
+        metadata = from_mapping(LatentMetadata, read_json(file))
+    except (ConfigError, TypeError) as error:
         raise DataError(f"{file} has other fields ({error}): encode the folder anew") from error
+    sizes = ("height", "width", "downsample", "latent_channels", "num_classes", "scale")
+    if wrong := [name for name in sizes if not getattr(metadata, name) > 0]:
+        raise DataError(f"{file}: {wrong[0]}={getattr(metadata, wrong[0])} cannot be: encode the folder anew")
+    return metadata
 
 
 def _check_fits(path: str, metadata: LatentMetadata, height: int, width: int, autoencoder: AutoencoderConfig) -> None:

@@ -4,6 +4,13 @@ Batch k of a process is a pure function of the source, the seed and k, whatever 
 of a loader is a position, and resuming is starting there.
 """
 
+import atexit
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Sequence
 from typing import Any
 
 import grain
@@ -17,8 +24,13 @@ from ledit_jax.data.latents import Latents
 from ledit_jax.data.source import BadRecords, Source
 from ledit_jax.errors import ConfigError
 
+logger = logging.getLogger(__name__)
+
 _THREADS = 4
 """Batches made at a time, and kept ready, by each reading process. Grain's default of 500 counts batches here."""
+
+_LATER = ("height", "width", "data")
+"""What older states do not have."""
 
 # Records of an endless stream: Grain's own infinity overflows the length of a batched stream.
 _FOREVER = 2**50
@@ -37,7 +49,7 @@ class Loader:
         batches: grain.MapDataset,
         num_workers: int,
         max_bad_share: float,
-        stream: dict[str, int | str],
+        stream: dict[str, Any],
     ):
         self.source = source
         self._batches, self._num_workers, self._stream = batches, num_workers, stream
@@ -55,21 +67,24 @@ class Loader:
     def __next__(self) -> dict[str, Any]:
         if self._iterator is None:
             self._iterator = read_ahead(self._batches.slice(slice(self._next_batch, None)), self._num_workers)
+            atexit.register(self.close)  # Python would wait for workers, which heed no signal
         batch = next(self._iterator)
         self._next_batch += 1
         self._bad.add(batch.pop("bad"), self._next_batch * self._stream["batch_size"])
         return batch
 
-    def get_state(self) -> dict[str, int | str]:
+    def get_state(self) -> dict[str, Any]:
         """The position, ready for JSON, with what the stream depends on."""
         return self._stream | {"next_batch": self._next_batch, "bad_records": self._bad.count}
 
-    def set_state(self, state: dict[str, int | str]) -> None:
+    def set_state(self, state: dict[str, Any]) -> None:
         """Goes to the position of a `get_state`: what follows is bit for bit what followed then.
 
         The number of workers may differ. Raises ConfigError if the state is of another stream of batches.
         """
         for name, here in self._stream.items():
+            if name in _LATER and name not in state:
+                continue
             saved = state.get(name)  # None where another kind of source was read
             if saved != here:
                 raise ConfigError(
@@ -82,19 +97,47 @@ class Loader:
     def close(self) -> None:
         """Ends the reading threads and worker processes; the next batch starts them again."""
         if self._iterator is not None:
+            atexit.unregister(self.close)
             self._iterator.close()
             self._iterator = None
 
 
 def read_ahead(batches: grain.MapDataset, num_workers: int) -> grain.DatasetIterator:
     """Iterates over a dataset in order while threads, or `num_workers` processes, make what comes next."""
+    num_workers = _bounded(num_workers)
     threads = 1 if num_workers else _THREADS
     dataset = batches.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads))
     if num_workers:
         if not flags.FLAGS.is_parsed():  # in a notebook or a test; Grain reads its own flags before it starts
             flags.FLAGS.mark_as_parsed()
-        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers, per_worker_buffer_size=2))
+        options = grain.MultiprocessingOptions(num_workers, per_worker_buffer_size=2)
+        dataset = dataset.mp_prefetch(options, worker_init_fn=_live_with_parent)
     return iter(dataset)
+
+
+def _bounded(num_workers: int) -> int:
+    """At most one for each core that this process may use: more only take memory. Batches are the same."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if num_workers > cores:
+        logger.info(f"data.num_workers={num_workers} is more than the {cores} cores there are: {cores} are started")
+    return min(num_workers, cores)
+
+
+def _live_with_parent(worker: int, count: int) -> None:
+    """Called in each worker: it ends when its parent does, however that ends, and not before.
+
+    Terminals and schedulers signal a whole group of processes; but the parent decides what to do, and needs batches
+    until then. It ends its workers with SIGKILL.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def make_loader(
@@ -104,6 +147,7 @@ def make_loader(
     condition: Condition,
     batch_size: int,
     seed: int,
+    lineage: Sequence[int] = (),
     process_index: int = 0,
     process_count: int = 1,
     source: Source | None = None,
@@ -113,6 +157,8 @@ def make_loader(
     x is pixels in [-1, 1], or with an autoencoder a sample of the latents' posterior already times its scale.
     condition: what a batch has beside x, from a record, see `Condition`. source: the records, by default what the
     config names; of images, or with an autoencoder of latents.
+
+    lineage: what else the draws depend on, for a run that goes on from another's weights with the same seed.
 
     The shares of the processes are disjoint. Every epoch has each record of the share once, in another order and
     with other flips and noise; batches run on over the end of an epoch. With `num_workers`, so many processes make
@@ -135,7 +181,7 @@ def make_loader(
         make_batch = LatentBatch(share, condition, shape, autoencoder.scale, config.flip)
     # Hashed, because Grain shuffles epoch e by seed + e: neighbouring seeds would share their epochs. The process
     # enters so that no two draw the same noise.
-    shuffle_seed, random_seed = np.random.SeedSequence((seed, process_index)).generate_state(2)
+    shuffle_seed, random_seed = np.random.SeedSequence((seed, *lineage, process_index)).generate_state(2)
     # Positions go through Grain, and records are read a batch at a time: Grain's own work for an element costs more
     # than reading a latent.
     batches = (
@@ -145,13 +191,19 @@ def make_loader(
         .batch(batch_size, batch_fn=np.asarray)
         .random_map(make_batch, seed=int(random_seed))
     )
-    stream: dict[str, int | str] = {
+    stream: dict[str, Any] = {
         "records": len(share),
         "batch_size": batch_size,
         "seed": seed,
         "process_index": process_index,
         "process_count": process_count,
+        "height": height,
+        "width": width,
     }
+    if lineage:
+        stream["lineage"] = list(lineage)
+    if hasattr(source, "fingerprint"):
+        stream["data"] = source.fingerprint
     if isinstance(source, Latents):
         stream["vae"] = source.metadata.vae_id
     return Loader(source, batches, config.num_workers, config.max_bad_share, stream)

@@ -4,6 +4,9 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
+_MOST_PIXELS = 2**28
+"""Of an image on its way through a crop."""
+
 
 def to_image(image: UInt8[np.ndarray, "H W C"]) -> Image.Image:
     """PIL image of a uint8 array with one (grey) or three (RGB) channels."""
@@ -17,8 +20,16 @@ def to_array(image: Image.Image, channels: int) -> UInt8[np.ndarray, "H W C"]:
 
 
 def to_mode(image: Image.Image, channels: int) -> Image.Image:
-    """The image as RGB for three channels and as grey (luma) for one; itself where it is that already."""
+    """The image as RGB for three channels and as grey (luma) for one; itself where it is that already.
+
+    Of 16 bits the upper eight are kept, as browsers do. Raises ValueError for floating-point and 32-bit images, whose
+    range no file says.
+    """
     mode = "RGB" if channels == 3 else "L"
+    if image.mode.startswith("I;16"):  # Pillow itself would make white of all above 255
+        image = Image.fromarray((np.asarray(image, np.uint16) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(f"its values are of mode {image.mode}, of no known range: save it with 8 or 16 bits")
     return image if image.mode == mode else image.convert(mode)
 
 
@@ -29,11 +40,14 @@ def center_crop(image: Image.Image, height: int, width: int) -> Image.Image:
     a box filter while the short side is at least twice the target, resize with a bicubic filter until the short
     side is the target, cut out the centre, rounding its corner down. For other aspects the same with "both sides"
     for "the short side": halve while both sides allow it, then scale so that the image just covers the target.
+    Raises ValueError for an image so long that scaling it takes gigabytes.
     """
     while image.width >= 2 * width and image.height >= 2 * height:
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
     scale = max(width / image.width, height / image.height)
     size = (round(image.width * scale), round(image.height * scale))
+    if size[0] * size[1] > _MOST_PIXELS:
+        raise ValueError(f"{image.width}x{image.height} (width x height) is too long to be cut to {width}x{height}")
     image = image.resize(size, Image.Resampling.BICUBIC)
     left, top = (image.width - width) // 2, (image.height - height) // 2
     return image.crop((left, top, left + width, top + height))

@@ -13,10 +13,13 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Float, UInt8
 from tqdm import tqdm
 
+from ledit_jax.errors import DataError
 from ledit_jax.evaluation.images import Images
 from ledit_jax.files import PieceFolder
-from ledit_jax.models.inception import Inception
+from ledit_jax.files.readers import Header, check_array, read_npz
+from ledit_jax.models.inception import NUM_FEATURES, NUM_SPATIAL, Inception
 from ledit_jax.parallel.mesh import data_mesh
+from ledit_jax.parallel.sharding import batch_sharding
 from ledit_jax.progress import progress_bar
 
 PIECE = 1000
@@ -45,7 +48,7 @@ class FeatureExtractor:
     def __call__(self, images: UInt8[np.ndarray, "B H W 3"]) -> Features:
         """Features of a batch of at most `self.batch_size`; it is filled up, so that one program serves all."""
         padded = np.resize(images, (self.batch_size, *images.shape[1:]))
-        padded = jax.device_put(padded, NamedSharding(self.mesh, P("data")))
+        padded = jax.device_put(padded, batch_sharding(self.mesh))
         # Accelerators would multiply in bfloat16 or TF32 by default, and the reference figures are float32's.
         with jax.default_matmul_precision("highest"):
             pool, spatial = self._run(self._params, padded)
@@ -93,5 +96,13 @@ class FeatureExtractor:
 
 
 def _load_features(path: Path) -> Features:
-    with open(path, "rb") as file, np.load(file) as archive:  # of a damaged one, np.load(path) would stay open
-        return archive["pool"], archive["spatial"]
+    shapes = {"pool": (None, NUM_FEATURES), "spatial": (None, NUM_SPATIAL)}
+
+    def wanted(name: str, header: Header) -> bool:
+        check_array(path, name, header, shapes.get(name, ()), "f")
+        return name in shapes
+
+    arrays = read_npz(path, wanted)
+    if arrays.keys() != shapes.keys() or len({len(array) for array in arrays.values()}) > 1:
+        raise DataError(f"{path} holds other arrays than pool and spatial of the same images: remove it")
+    return arrays["pool"], arrays["spatial"]

@@ -52,6 +52,22 @@ class GaussianStatistics:
         return self._origin + self._sum / self.num_samples, products / (self.num_samples - 1)
 
 
+def check_moments(mean: Float[np.ndarray, " D"], cov: Float[np.ndarray, "D D"], name: str) -> None:
+    """Raises DataError for a matrix that no set of features has as its covariance."""
+    deviation = np.sqrt(np.maximum(np.diagonal(cov), 0))
+    bound = np.outer(deviation, deviation)
+    noise = 1e-4 * max(bound.max(initial=0), np.finfo(np.float32).tiny)  # float32 is what some files were made in
+    if np.diagonal(cov).min(initial=0) < -noise:
+        fault = "has negative variances"
+    elif np.abs(cov - cov.T).max(initial=0) > noise:
+        fault = "is not symmetric"
+    elif (np.abs(cov) > bound * (1 + 1e-3) + noise).any():
+        fault = "has covariances that are larger than the variances"
+    else:
+        return
+    raise DataError(f"{name} {fault}, so it is no covariance: make the file again")
+
+
 def gaussian_statistics(features: Float[np.ndarray, "N D"]) -> Moments:
     """Mean and covariance (divided by N - 1, as ADM's evaluation does) of feature vectors, in float64.
 

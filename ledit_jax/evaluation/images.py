@@ -1,6 +1,5 @@
 """The images to judge, read in order and in batches: ADM's npz, a folder, or a data source at any size."""
 
-import contextlib
 import os
 import zipfile
 from abc import ABC, abstractmethod
@@ -13,11 +12,11 @@ from PIL import Image, ImageOps
 
 from ledit_jax.config import AutoencoderConfig, DataConfig
 from ledit_jax.data.catalog import make_source
-from ledit_jax.data.image_folder import IMAGE_SUFFIXES, PILLOW_ERRORS
+from ledit_jax.data.image_folder import IMAGE_SUFFIXES, PILLOW_ERRORS, find_images
 from ledit_jax.data.source import UnreadableRecord
-from ledit_jax.data.transforms import center_crop, to_array, to_image
-from ledit_jax.errors import ConfigError, DataError, LEDiTError
-from ledit_jax.files import ARRAY_ERRORS
+from ledit_jax.data.transforms import center_crop, to_array, to_image, to_mode
+from ledit_jax.errors import ConfigError, DataError
+from ledit_jax.files.readers import array_names, open_array, reading
 
 Size = tuple[int, int]
 """Height and width in pixels."""
@@ -77,23 +76,21 @@ class NpzImages(Images):
 
     def __init__(self, path: Path):
         self.path = path
-        with reading_npz(path), zipfile.ZipFile(path) as archive:
-            if "arr_0.npy" not in archive.namelist():
+        with reading(path), zipfile.ZipFile(path) as archive:
+            if "arr_0" not in array_names(archive):
                 held = ", ".join(n.removesuffix(".npy") for n in archive.namelist()[:8])
                 raise DataError(f"{path} holds no images (arr_0), only {held}: ADM's layout has them in arr_0")
-            with archive.open("arr_0.npy") as member:
-                shape, self._fortran, dtype = _read_header(member)
-        _check_layout(path, shape, dtype)
-        super().__init__(str(path), shape[0], shape[1:3])
+            with open_array(archive, "arr_0") as (_, header):
+                self._is_fortran = header.is_fortran
+        _check_layout(path, header.shape, header.dtype)
+        super().__init__(str(path), header.shape[0], header.shape[1:3])
 
     def batches(self, batch_size: int, start: int = 0) -> Iterator[UInt8[np.ndarray, "B H W 3"]]:
         """As `Images.batches`; the archive is open for as long as this runs."""
-        if self._fortran:
+        if self._is_fortran:
             raise DataError(f"{self.path}: arr_0 is stored in Fortran order: save numpy.ascontiguousarray of it")
-        with zipfile.ZipFile(self.path) as archive, archive.open("arr_0.npy") as member:
-            with reading_npz(self.path):
-                _read_header(member)
-                self._skip(member, start)
+        with reading(self.path), zipfile.ZipFile(self.path) as archive, open_array(archive, "arr_0") as (member, _):
+            self._skip(member, start)
             self._member = member
             yield from super().batches(batch_size, start)
 
@@ -106,8 +103,7 @@ class NpzImages(Images):
 
     def _read(self, start: int, stop: int) -> UInt8[np.ndarray, "B H W 3"]:
         wanted = (stop - start) * self._image_bytes
-        with reading_npz(self.path):
-            data = self._member.read(wanted)
+        data = self._member.read(wanted)
         if len(data) < wanted:
             raise DataError(f"{self.path} is cut short: it ends within image {start + len(data) // self._image_bytes}")
         return np.frombuffer(data, np.uint8).reshape(stop - start, *self.size, 3)
@@ -116,23 +112,6 @@ class NpzImages(Images):
     def fingerprint(self) -> dict:
         stat = self.path.stat()
         return super().fingerprint | {"bytes": stat.st_size, "modified": stat.st_mtime_ns}
-
-
-def _read_header(member) -> tuple[tuple[int, ...], bool, np.dtype]:
-    version = np.lib.format.read_magic(member)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    return read(member)
-
-
-@contextlib.contextmanager
-def reading_npz(path: Path) -> Iterator[None]:
-    """Names a file that the zip or npy format does not recognise."""
-    try:
-        yield
-    except LEDiTError:
-        raise
-    except ARRAY_ERRORS as error:
-        raise DataError(f"{path} is damaged or cut short ({type(error).__name__}): write it again") from error
 
 
 def _check_layout(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> None:
@@ -152,8 +131,7 @@ class FolderImages(Images):
     """Every image anywhere in a folder, sorted by path, as RGB and cropped to `size` if that is given."""
 
     def __init__(self, root: Path, size: Size | None):
-        found = (Path(folder) / file for folder, _, files in os.walk(root, followlinks=True) for file in files)
-        self._files = sorted(p for p in found if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+        self._files = sorted(map(Path, find_images(root)))
         if not self._files:
             raise DataError(f"{root} holds no images ({', '.join(IMAGE_SUFFIXES[:3])} and the like)")
         self._crop, self._root = size, root
@@ -178,7 +156,11 @@ class FolderImages(Images):
             raise DataError(f"{path} cannot be read ({error}): repair or remove it") from error
 
     def _load(self, path: Path) -> UInt8[np.ndarray, "H W 3"]:
-        return _colour(ImageOps.exif_transpose(self._open(path)), self._crop)
+        image = self._open(path)
+        try:
+            return _colour(ImageOps.exif_transpose(image), self._crop)
+        except PILLOW_ERRORS as error:
+            raise DataError(f"{path} cannot be read ({error}): repair or remove it") from error
 
     def _read(self, start: int, stop: int) -> UInt8[np.ndarray, "B H W 3"]:
         images = [self._load(path) for path in self._files[start:stop]]
@@ -198,7 +180,7 @@ class FolderImages(Images):
 
 
 def _colour(image: Image.Image, size: Size | None) -> UInt8[np.ndarray, "H W 3"]:
-    image = image.convert("RGB")
+    image = to_mode(image, 3)
     return to_array(center_crop(image, *size) if size else image, 3)
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from ledit_jax.evaluation.statistics import SetStatistics
 from ledit_jax.evaluation.suite import Metrics
-from ledit_jax.files import read_json, recipe_path
+from ledit_jax.files import recipe_path
+from ledit_jax.files.readers import read_json
 
 
 def read_recipe(samples: str | Path) -> dict[str, Any] | None:
@@ -38,6 +39,7 @@ def _describe(statistics: SetStatistics) -> dict[str, Any]:
     size = statistics.size
     return {
         "name": statistics.name,
+        "fingerprint": statistics.fingerprint,
         "num_samples": statistics.num_samples,
         "height": size and size[0],
         "width": size and size[1],

@@ -1,6 +1,8 @@
 """What the metrics need of a set of images, computed, or read from a file that holds it."""
 
 import dataclasses
+import functools
+import hashlib
 import logging
 import zipfile
 from collections.abc import Callable
@@ -12,15 +14,27 @@ from jaxtyping import Float
 
 from ledit_jax.errors import ConfigError, DataError
 from ledit_jax.evaluation.features import FeatureExtractor
-from ledit_jax.evaluation.frechet import GaussianStatistics, Moments
-from ledit_jax.evaluation.images import Images, NpzImages, Size, open_images, reading_npz
+from ledit_jax.evaluation.frechet import GaussianStatistics, Moments, check_moments
+from ledit_jax.evaluation.images import Images, NpzImages, Size, open_images
 from ledit_jax.files import whole_file
+from ledit_jax.files.readers import Header, Shape, array_names, check_array, read_npz, reading
 from ledit_jax.models.inception import NUM_FEATURES, NUM_SPATIAL
 
 _log = logging.getLogger(__name__)
 MAX_NEIGHBOURS = 10_000
 """Most images of a reference, unless it is an npz, that precision and recall look at: as many as ADM's files have."""
-_MOMENTS = {"pool": ("mu", "sigma", NUM_FEATURES), "spatial": ("mu_s", "sigma_s", NUM_SPATIAL)}
+_MOMENTS = {"pool": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
+_STORED: dict[str, tuple[Shape, str]] = {
+    "mu": ((NUM_FEATURES,), "f"),
+    "sigma": ((NUM_FEATURES, NUM_FEATURES), "f"),
+    "mu_s": ((NUM_SPATIAL,), "f"),
+    "sigma_s": ((NUM_SPATIAL, NUM_SPATIAL), "f"),
+    "features": ((None, NUM_FEATURES), "f"),
+    "num_samples": ((), "iu"),
+    "size": ((2,), "iu"),
+}
+"""What a file may hold beside images: shape, and kinds of numbers."""
+_MOST_FEATURES = 500_000
 
 
 @dataclass(frozen=True)
@@ -37,6 +51,14 @@ class SetStatistics:
     """The same [2023] of mixed_6/conv."""
     features: Float[np.ndarray, "N D"] | None
     """pool_3 of all images, or of MAX_NEIGHBOURS of a large reference, evenly spread."""
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits of every number here; the name takes no part."""
+        digest = hashlib.sha256(repr((self.num_samples, self.size)).encode())
+        for array in (*(self.pool or ()), *(self.spatial or ()), self.features):
+            digest.update(b"none" if array is None else np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()[:16]
 
 
 def measure_set(
@@ -103,34 +125,44 @@ def _compute(images: Images, extractor: FeatureExtractor, keep: int | None, fold
 
 
 def _has_images(path: Path) -> bool:
-    with zipfile.ZipFile(path) as archive:
-        return "arr_0.npy" in archive.namelist()
+    with reading(path), zipfile.ZipFile(path) as archive:
+        return "arr_0" in array_names(archive)
 
 
 def _read_stored(path: Path) -> SetStatistics:
     """What an npz holds beside images; moments are None if there are none."""
-    with reading_npz(path), open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-        held = {name: archive[name] for name in archive.files if name != "arr_0"}
+
+    def wanted(name: str, header: Header) -> bool:
+        if name in _STORED:
+            shape, kinds = _STORED[name]
+            check_array(path, name, header, shape, kinds)
+            if name == "features" and header.shape[0] > _MOST_FEATURES:
+                raise DataError(f"{path}: features of {header.shape[0]} images are more than {_MOST_FEATURES}")
+        return name in _STORED
+
+    held = read_npz(path, wanted)
+    for name, array in held.items():
+        if not np.isfinite(array).all():
+            raise DataError(f"{path}: {name} holds values that are not finite: make the file again")
+    counts = np.append(held.get("size", []), held.get("num_samples", []))
+    if (counts < 1).any():
+        raise DataError(f"{path}: size and num_samples are {counts.astype(int).tolist()}: make the file again")
     moments = {kind: _stored_moments(path, held, *names) for kind, names in _MOMENTS.items()}
-    features = held.get("features") if moments["pool"] else None
-    if features is not None and (features.shape[1:] != (NUM_FEATURES,) or not np.isfinite(features).all()):
-        raise DataError(f"{path}: features are {list(features.shape)}, or not finite: [N, {NUM_FEATURES}] is needed")
     return SetStatistics(
         name=str(path),
         num_samples=int(held["num_samples"]) if "num_samples" in held else None,
         size=tuple(int(side) for side in held["size"]) if "size" in held else None,
-        features=features,
+        features=held.get("features") if moments["pool"] else None,
         **moments,
     )
 
 
-def _stored_moments(path: Path, held: dict[str, np.ndarray], mean: str, cov: str, dim: int) -> Moments | None:
+def _stored_moments(path: Path, held: dict[str, np.ndarray], mean: str, cov: str) -> Moments | None:
     if mean not in held and cov not in held:
         return None
-    for name, shape in ((mean, (dim,)), (cov, (dim, dim))):
-        if name not in held or held[name].shape != shape:
-            found = f"is {list(held[name].shape)}" if name in held else "is missing"
-            raise DataError(f"{path}: {name} {found}, and {list(shape)} is needed (statistics of this Inception)")
-        if not np.isfinite(held[name]).all():
-            raise DataError(f"{path}: {name} holds values that are not finite: make the file again")
-    return held[mean].astype(np.float64), held[cov].astype(np.float64)
+    for name in (mean, cov):
+        if name not in held:
+            raise DataError(f"{path}: {name} is missing: statistics are a mean and a covariance, make the file again")
+    moments = held[mean].astype(np.float64), held[cov].astype(np.float64)
+    check_moments(*moments, f"{path}: {cov}")
+    return moments

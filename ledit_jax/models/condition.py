@@ -45,15 +45,15 @@ class ClassLabels:
         return jnp.full(batch_size, self.num_classes, jnp.int32)
 
     def parse(self, values: Sequence[int]) -> Int[np.ndarray, " B"]:
-        labels = np.asarray(values, np.int32)
-        if labels.ndim != 1 or not labels.size:
+        labels = np.asarray(values)
+        if labels.ndim != 1 or not labels.size or labels.dtype.kind not in "iufO":
             raise ConfigError(f"class_labels={labels.tolist()} must be a list of one or more class numbers")
         wrong = labels[(labels < 0) | (labels >= self.num_classes)]
         if wrong.size:
             raise ConfigError(
                 f"class label {wrong[0]} is out of range: this model's classes are 0 to {self.num_classes - 1}"
             )
-        return labels
+        return labels.astype(np.int32)
 
     def check_source(self, source: Any) -> None:
         if source.num_classes > self.num_classes:

@@ -7,6 +7,8 @@ from jaxtyping import Array, Float
 
 from ledit_jax.config import ModelConfig
 
+_by_fan_in = nnx.initializers.variance_scaling(1.0, "fan_in", "uniform")
+
 
 class MultiDilationConv(nnx.Module):
     """A 3x3 convolution whose dilation is chosen at each call, with one set of weights for all of them.
@@ -21,7 +23,10 @@ class MultiDilationConv(nnx.Module):
         D, depthwise = config.width, config.conv == "depthwise"
         self.groups = D if depthwise else 1
         self.dtype = jnp.dtype(config.dtype)
-        init = _identity_kernel if config.conv_init == "identity" else nnx.initializers.xavier_uniform()
+        # A depthwise kernel has shape [3, 3, 1, D], whose fan-out Xavier's rule would count as 9 D; each channel has 9
+        # inputs and 9 outputs, for which Xavier's variance is that of the fan-in alone.
+        xavier = _by_fan_in if depthwise else nnx.initializers.xavier_uniform()
+        init = _identity_kernel if config.conv_init == "identity" else xavier
         self.kernel = nnx.Param(init(rngs.params(), (3, 3, 1 if depthwise else D, D), jnp.float32))
         self.bias = nnx.Param(jnp.zeros(D))
 

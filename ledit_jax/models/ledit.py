@@ -186,8 +186,8 @@ class LEDiT(nnx.Module):
             policy = _REMAT_POLICIES[config.remat]
             run_block = jax.checkpoint(run_block, policy=policy, prevent_cse=not config.scan_layers, static_argnums=0)
 
-        start, kept = 0, []
-        for unit, repeats in attention_kinds(config.block_order, config.depth):
+        kept = []
+        for unit, repeats, units in self.segments(layers):
 
             def run_unit(x, layers, unit=unit):
                 outputs = []
@@ -197,8 +197,6 @@ class LEDiT(nnx.Module):
                     outputs.append(output)
                 return x, outputs
 
-            stop = start + len(unit) * repeats
-            units = jax.tree.map(lambda p, a=start, b=stop, n=repeats: p[a:b].reshape(n, -1, *p.shape[1:]), layers)
             if config.scan_layers:
                 x, outputs = jax.lax.scan(run_unit, x, units)
                 kept += [_slice(outputs, i)[j] for i in range(repeats) for j in range(len(unit))] if keep else []
@@ -206,8 +204,15 @@ class LEDiT(nnx.Module):
                 for i in range(repeats):
                     x, outputs = run_unit(x, _slice(units, i))
                     kept += outputs
-            start = stop
         return x, jax.tree.map(lambda *layers: jnp.stack(layers), *kept) if keep else None
+
+    def segments(self, layers):
+        """(repeating unit, repeats, layers [repeats, len(unit), ...]) of each segment of the block order."""
+        start = 0
+        for unit, repeats in attention_kinds(self.config.block_order, self.config.depth):
+            stop = start + len(unit) * repeats
+            yield unit, repeats, jax.tree.map(lambda p: p[start:stop].reshape(repeats, -1, *p.shape[1:]), layers)  # noqa: B023
+            start = stop
 
 
 def _slice(tree, index: int):

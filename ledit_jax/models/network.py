@@ -47,7 +47,8 @@ class LEDiTNetwork(Network):
 
     def for_sampling(self, options: SampleConfig) -> "LEDiTNetwork":
         position = self.position.for_sampling(options.rope_method)
-        return dataclasses.replace(self, position=position, attention_scaling=options.attention_scaling)
+        scaling = {"on": True, "off": False, "auto": not position.sharpens}[options.attention_scaling]
+        return dataclasses.replace(self, position=position, attention_scaling=scaling)
 
     def check_devices(self, mesh: Mesh) -> None:
         config, platform = self.config, mesh.devices.flat[0].platform

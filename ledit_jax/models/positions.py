@@ -36,6 +36,11 @@ class NoPosition:
     has_bias = False
     """Whether `bias` is not None: not every attention backend takes one."""
 
+    @property
+    def sharpens(self) -> bool:
+        """Whether the method itself multiplies logits beyond the trained grid: attention scaling would do so twice."""
+        return False
+
     @classmethod
     def from_config(cls, config: ModelConfig, trained_grid: Grid) -> "NoPosition":
         """The method as a model has it. Raises ConfigError for sizes that it cannot work with."""
@@ -128,6 +133,10 @@ class Rotary(NoPosition):
                 "positions on two axes need"
             )
         return cls(trained_grid, head_dim)
+
+    @property
+    def sharpens(self) -> bool:
+        return self.method == "yarn"  # its cos and sin have a magnitude
 
     def for_sampling(self, rope_method: str) -> "Rotary":
         return dataclasses.replace(self, method=rope_method)

@@ -7,10 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ledit_jax.models.vae import AutoencoderKL, VAEConfig
+from ledit_jax.parallel.mesh import data_mesh
+from ledit_jax.parallel.sharding import batch_sharding
 
 Moments = tuple[jax.Array, ...]
 """Mean and log-variance of images, then of their mirror images, each [B, H, W, C]."""
@@ -47,8 +49,8 @@ class VAEEncoder:
 
         The batch is split over the devices of this process, each of which has the whole autoencoder.
         """
-        mesh = Mesh(np.asarray(jax.local_devices()), ("data",))
-        batch_sharding = NamedSharding(mesh, P("data"))
+        mesh = data_mesh(jax.local_devices())
+        split = batch_sharding(mesh)
         graphdef, params = nnx.split(self.load(), nnx.Param)
         params = jax.device_put(params, NamedSharding(mesh, P()))
 
@@ -59,6 +61,6 @@ class VAEEncoder:
             with jax.default_matmul_precision("high"):
                 return *model.encode(x), *model.encode(x[:, :, ::-1])
 
-        abstract = jax.ShapeDtypeStruct(batch_shape, jnp.uint8, sharding=batch_sharding)
-        compiled = jax.jit(encode, out_shardings=batch_sharding).lower(params, abstract).compile()
-        return lambda images: compiled(params, jax.device_put(images, batch_sharding))
+        abstract = jax.ShapeDtypeStruct(batch_shape, jnp.uint8, sharding=split)
+        compiled = jax.jit(encode, out_shardings=split).lower(params, abstract).compile()
+        return lambda images: compiled(params, jax.device_put(images, split))

@@ -16,8 +16,8 @@ _MULTIPLE = 8
 def obstacle(platform: str, dtype: jnp.dtype, head_dim: int) -> str | None:
     """Why cuDNN cannot run there, and what can; None if it can."""
     if platform != "gpu":
-        mend = "use splash" if platform == "tpu" else "use xla"
-        return f"attention backend cudnn needs an NVIDIA GPU, and this is a {platform}: {mend}"
+        advice = "use splash" if platform == "tpu" else "use xla"
+        return f"attention backend cudnn needs an NVIDIA GPU, and this is a {platform}: {advice}"
     if dtype not in (jnp.bfloat16, jnp.float16):
         return f"attention backend cudnn takes bfloat16 or float16, not {dtype}: use xla, or model.dtype=bfloat16"
     capability = _compute_capability()

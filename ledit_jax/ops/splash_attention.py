@@ -35,8 +35,8 @@ _ROW_BITS = 16
 def obstacle(platform: str, dtype: jnp.dtype, head_dim: int) -> str | None:
     """Why the kernel cannot run there, and what can; None if it can."""
     if platform != "tpu":
-        mend = "use cudnn" if platform == "gpu" else "use xla"
-        return f"attention backend splash needs a TPU, and this is a {platform}: {mend}"
+        advice = "use cudnn" if platform == "gpu" else "use xla"
+        return f"attention backend splash needs a TPU, and this is a {platform}: {advice}"
     if dtype not in (jnp.float32, jnp.bfloat16):
         return f"attention backend splash takes float32 or bfloat16, not {dtype}: use xla"
     largest = 256 if dtype == jnp.bfloat16 else 128  # beyond, a block of the backward pass outgrows the chip's memory

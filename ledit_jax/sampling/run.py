@@ -9,6 +9,7 @@ import importlib.metadata
 import json
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,12 +18,14 @@ import jax
 import numpy as np
 
 from ledit_jax.config import SampleConfig
-from ledit_jax.files import recipe_path, write_json
+from ledit_jax.errors import ConfigError, OutputError
+from ledit_jax.files import free_bytes, recipe_path, write_json
 from ledit_jax.parallel.processes import is_main_process
 from ledit_jax.progress import progress_bar
 from ledit_jax.sampling.pipeline import LEDiTPipeline
 from ledit_jax.sampling.shards import WAIT, SampleShards, open_shards
 from ledit_jax.sampling.writers import open_writer
+from ledit_jax.weights import find_checkpoint, load_description, weights_id
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +39,11 @@ class Recipe:
     """The training step of the checkpoint."""
     weights: str
     """"ema" or "params"."""
+    weights_id: str
+    """See `ledit_jax.weights.weights_id`: a checkpoint that was trained anew has another one."""
     vae: str | None
+    vae_id: str | None
+    """The same of the autoencoder."""
     labels: Literal["balanced", "random"]
     classes: tuple[int, ...]
     num_samples: int
@@ -62,10 +69,49 @@ class Recipe:
         return json.loads(json.dumps(values | values.pop("options")))
 
 
+def make_recipe(
+    pipeline: LEDiTPipeline,
+    *,
+    checkpoint: str | Path,
+    options: SampleConfig,
+    classes: Sequence[int] | None = None,
+    num_samples: int | None = None,
+    height: int | None = None,
+    width: int | None = None,
+    labels: str = "balanced",
+    weights: str = "ema",
+    vae: str | None = None,
+    seed: int = 0,
+) -> Recipe:
+    """By default all classes, one image of each, of the size that the checkpoint was trained at."""
+    config, folder = pipeline.config, find_checkpoint(checkpoint)
+    classes = tuple(range(config.model.num_classes)) if classes is None else tuple(classes)
+    num_samples = len(classes) if num_samples is None else num_samples
+    if num_samples < 1:
+        raise ConfigError(f"num_samples={num_samples} must be at least 1")
+    vae = vae or config.autoencoder.checkpoint or None
+    return Recipe(
+        checkpoint=str(folder),
+        step=load_description(folder)["step"],
+        weights=weights,
+        weights_id=weights_id(folder, weights),
+        vae=vae,
+        vae_id=weights_id(vae, "vae") if vae else None,
+        labels=labels,
+        classes=classes,
+        num_samples=num_samples,
+        height=config.data.image_height if height is None else height,
+        width=config.data.image_width if width is None else width,
+        seed=seed,
+        options=options,
+    )
+
+
 def write_grid(
     out: str | Path, pipeline: LEDiTPipeline, recipe: Recipe, *, batch_size: int, columns: int, overwrite: bool
 ) -> None:
     """Draws one image of all samples. Called by every process of a run, with a pipeline over all devices."""
+    _check_room(Path(out), recipe)
     batches = pipeline.batches(
         recipe.choose_labels(),
         recipe.height,
@@ -95,6 +141,7 @@ def write_samples(
     `LEDiTPipeline.batches` does.
     """
     out = Path(out)
+    _check_room(out, recipe)
     labels = pipeline.check(recipe.choose_labels(), recipe.height, recipe.width)
     shards = open_shards(out, recipe.to_dict(), batch_size * pipeline.mesh.size, overwrite)
     mine = range(jax.process_index(), shards.count, jax.process_count())
@@ -112,6 +159,18 @@ def write_samples(
     else:
         while shards.folder.exists():
             time.sleep(WAIT)
+
+
+def _check_room(out: Path, recipe: Recipe) -> None:
+    """Raises ConfigError for a seed that cannot be, and OutputError for images that the disk cannot hold."""
+    if not -(2**63) <= recipe.seed < 2**63:
+        raise ConfigError(f"seed={recipe.seed} is too large: use one that is less than 2^63")
+    needed, free = recipe.num_samples * recipe.height * recipe.width * 3, free_bytes(out)
+    if needed > free:
+        raise OutputError(
+            f"num_samples={recipe.num_samples} of {recipe.height}x{recipe.width} pixels are {needed / 2**30:,.1f} GiB, "
+            f"and {free / 2**30:,.1f} GiB are free for out={out}: draw fewer or smaller ones, or choose another place"
+        )
 
 
 def _draw(pipeline: LEDiTPipeline, recipe: Recipe, labels: np.ndarray, indices: range, batch_size: int) -> np.ndarray:

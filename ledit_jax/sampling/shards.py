@@ -5,14 +5,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jaxtyping import UInt8
 
-from ledit_jax.errors import LEDiTError, OutputError
+from ledit_jax.errors import DataError, OutputError
 from ledit_jax.files import PieceFolder
-from ledit_jax.parallel.processes import is_main_process
+from ledit_jax.files.readers import check_json, read_npy
+from ledit_jax.parallel.processes import gather_json, is_main_process, main_process_first
 from ledit_jax.progress import progress_bar
 from ledit_jax.sampling.writers import check_out
 
@@ -26,8 +25,13 @@ class SampleShards:
 
     def __init__(self, pieces: PieceFolder):
         self.folder = pieces.folder
-        self.num_samples: int = pieces.settings["recipe"]["num_samples"]
-        self.size: int = pieces.settings["shard_size"]
+        note = pieces.path(_NOTE)
+        settings = check_json(pieces.settings, note, fields={"recipe": dict, "shard_size": int})
+        recipe = check_json(settings["recipe"], note, fields={"num_samples": int})
+        self.num_samples: int = recipe["num_samples"]
+        self.size: int = settings["shard_size"]
+        if self.num_samples < 1 or self.size < 1:
+            raise DataError(f"{note}: num_samples={self.num_samples} and shard_size={self.size}: remove the folder")
         self._pieces = pieces
         self._names = [f"{index:06d}.npy" for index in range(-(-self.num_samples // self.size))]
 
@@ -51,7 +55,8 @@ class SampleShards:
 
     def read(self, index: int) -> UInt8[np.ndarray, "B H W C"]:
         """The images of a shard. Raises DataError for a damaged one."""
-        return self._pieces.read(self._names[index], np.load)
+        shape = (len(self.range(index)), None, None, None)
+        return self._pieces.read(self._names[index], lambda path: read_npy(path, shape, "uint8"))
 
     def wait_for_all(self) -> None:
         """Until the other processes have written theirs. (One that dies takes this one with it, by jax.distributed.)"""
@@ -74,24 +79,18 @@ def open_shards(out: Path, recipe: dict[str, Any], size: int, overwrite: bool) -
     Every process of a run calls it. The main process prepares the folder; what it refuses, all refuse, and all must
     see the folder. Raises OutputError where it, or `out`, holds something else and `overwrite` is not set.
     """
-    folder, failure, shards = out.with_name(f"{out.name}.shards"), None, None
-    if is_main_process():
-        try:
-            if PieceFolder.find(folder, _NOTE) is None:
-                check_out(out, overwrite)
-            settings = {"recipe": recipe, "shard_size": size}
-            shards = SampleShards(PieceFolder.open(folder, _NOTE, settings, free=("shard_size",), overwrite=overwrite))
-        except LEDiTError as error:
-            failure = error
-    is_open = shards is not None
-    if jax.process_count() > 1:
-        is_open = bool(multihost_utils.broadcast_one_to_all(np.uint8(is_open)))
-    if not is_open:
-        raise failure or OutputError(f"out={out} was refused by process 0: see its message")
-    if jax.process_count() > 1:
-        if not is_main_process():
-            found = PieceFolder.find(folder, _NOTE)
-            shards = found and SampleShards(found)
-        if not np.all(multihost_utils.process_allgather(np.bool_(shards is not None))):
-            raise OutputError(f"out={out} is not seen by all processes: use a file system that all of them mount")
+    folder = out.with_name(f"{out.name}.shards")
+
+    def prepare() -> SampleShards:
+        if PieceFolder.find(folder, _NOTE) is None:
+            check_out(out, overwrite)
+        settings = {"recipe": recipe, "shard_size": size}
+        return SampleShards(PieceFolder.open(folder, _NOTE, settings, free=("shard_size",), overwrite=overwrite))
+
+    shards = main_process_first(prepare)
+    if not is_main_process():
+        found = PieceFolder.find(folder, _NOTE)
+        shards = found and SampleShards(found)
+    if not all(gather_json(shards is not None)):
+        raise OutputError(f"out={out} is not seen by all processes: use a file system that all of them mount")
     return shards

@@ -4,6 +4,8 @@ All of them write aside and rename at the end, so that what has the final name i
 """
 
 import contextlib
+import os
+import re
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +15,7 @@ from jaxtyping import UInt8
 
 from ledit_jax.data.transforms import to_image
 from ledit_jax.errors import ConfigError, OutputError
-from ledit_jax.files import written_aside
+from ledit_jax.files import recipe_path, written_aside
 from ledit_jax.sampling.sheets import image_grid
 
 Write = Callable[[UInt8[np.ndarray, "B H W C"]], None]
@@ -38,11 +40,33 @@ def open_writer(out: str | Path, num_samples: int, columns: int, overwrite: bool
 
 
 def check_out(out: str | Path, overwrite: bool) -> None:
-    """Raises ConfigError for a name that has no writer, and OutputError for one that exists, unless `overwrite`."""
+    """Raises ConfigError for a name that has no writer, and OutputError for one that exists, unless `overwrite`.
+
+    What is overwritten is a file with the suffix asked for, or a folder that holds samples alone with a recipe beside.
+    """
     if Path(out).suffix not in ("", ".png", ".npz"):
         raise ConfigError(f"out={out} has an unknown ending: use .png (grid), .npz (ADM's layout) or a folder name")
-    if Path(out).exists() and not overwrite:
+    out = Path(out)
+    if not os.path.lexists(out):
+        return
+    if not overwrite:
         raise OutputError(f"out={out} exists already: choose another name, or set overwrite")
+    if out.suffix and not out.is_file():
+        raise OutputError(f"out={out} is no file, and is not overwritten: choose another name")
+    if not out.suffix and not _is_ours(out):
+        raise OutputError(
+            f"out={out} is no folder of samples ({recipe_path(out).name} beside it, images 000000.png and so on in "
+            "it, and nothing else), and is not overwritten: choose another name, or remove it"
+        )
+
+
+def _is_ours(folder: Path) -> bool:
+    return (
+        folder.is_dir()
+        and not folder.is_symlink()
+        and recipe_path(folder).is_file()
+        and all(path.is_file() and re.fullmatch(r"\d{6,}\.png", path.name) for path in folder.iterdir())
+    )
 
 
 @contextlib.contextmanager

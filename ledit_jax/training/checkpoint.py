@@ -1,6 +1,7 @@
 """A run's checkpoints on Orbax: the whole state, saved asynchronously, restored bit for bit onto any mesh."""
 
 import dataclasses
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -8,19 +9,22 @@ import jax
 import orbax.checkpoint as ocp
 
 from ledit_jax.config import Config
-from ledit_jax.errors import CheckpointError
-from ledit_jax.parallel.processes import gather_json
+from ledit_jax.errors import CheckpointError, DamagedCheckpoint
+from ledit_jax.parallel.processes import gather_json, main_process_first
 from ledit_jax.training.state import TrainState
-from ledit_jax.weights import describe, load_description, read_arrays, read_json
+from ledit_jax.weights import check_finite, describe, find_checkpoint, load_description, read_arrays, read_json
+
+logger = logging.getLogger(__name__)
 
 
 class TrainCheckpointer:
     """Saves and restores a run's whole state under `workdir/checkpoints`, asynchronously."""
 
-    def __init__(self, workdir: Path, config: Config):
-        self.directory, self.config = Path(workdir).absolute() / "checkpoints", config
+    def __init__(self, workdir: Path, config: Config, lineage: tuple[int, ...] = ()):
+        """lineage: of the run, see `ledit_jax.weights.find_lineage`."""
+        self.directory, self.config, self.lineage = Path(workdir).absolute() / "checkpoints", config, lineage
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=config.train.keep_last, keep_period=config.train.keep_every or None, create=True
+            max_to_keep=max(config.train.keep_last, 2), keep_period=config.train.keep_every or None, create=True
         )
         self.manager = ocp.CheckpointManager(self.directory, options=options)
 
@@ -29,40 +33,94 @@ class TrainCheckpointer:
         step = int(state.step)
         if step in self.manager.all_steps():
             return
+        optimizer = _optimizer_item(state)
+        arrays = {"params": state.params, "ema": state.ema, "optimizer": optimizer}
         items = ocp.args.Composite(
             params=ocp.args.StandardSave(state.params),
             ema=ocp.args.StandardSave(state.ema),
-            optimizer=ocp.args.StandardSave(_optimizer_item(state)),
+            optimizer=ocp.args.StandardSave(optimizer),
             data=ocp.args.JsonSave({"per_process": gather_json(data_state)}),
-            config=ocp.args.JsonSave(describe(self.config, step)),
+            config=ocp.args.JsonSave(describe(self.config, step, arrays) | {"lineage": list(self.lineage)}),
         )
         self.manager.save(step, args=items, force=True)
 
     def latest_step(self) -> int | None:
-        """Step of the newest complete checkpoint, or None."""
-        return self.manager.latest_step()
+        """Step of the newest complete checkpoint, or None. Raises CheckpointError if all are half-written."""
+        return int(find_checkpoint(self.directory).name) if self.steps() else None
 
-    def restore(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
-        """The newest checkpoint as (state, this process's data state).
+    def steps(self) -> list[int]:
+        """Steps of all checkpoints, oldest first."""
+        return sorted(self.manager.all_steps())
 
-        `abstract` gives shapes, dtypes and shardings, which need not be those it was written with. Raises
+    def restore(self, abstract: TrainState, step: int, went_back: bool = False) -> tuple[TrainState, dict[str, Any]]:
+        """The checkpoint of a step that `choose` chose, as (state, this process's data state).
+
+        `abstract` gives shapes, dtypes and shardings, which need not be those it was written with. What is newer is
+        moved out of the way, to `set_aside` in the workdir; `went_back` says that it was asked for. Raises
         CheckpointError if the architecture changed or a file is damaged.
         """
-        step = self.latest_step()
         folder = self.directory / str(step)
-        _check_same_architecture(Config.from_dict(load_description(folder)["config"]), self.config, folder)
-        state = TrainState(
-            params=read_arrays(folder / "params", abstract.params),
-            ema=read_arrays(folder / "ema", abstract.ema),
-            **read_arrays(folder / "optimizer", _optimizer_item(abstract)),
-        )
-        data_states = read_json(folder, "data")["per_process"]
+        try:
+            saved = Config.from_dict(load_description(folder)["config"])
+            _check_same_architecture(saved, self.config, folder)
+            state, data_states = self._read(folder, abstract)
+        except DamagedCheckpoint as error:
+            raise CheckpointError(f"{str(error).removesuffix(': use another one')}: {self._way_out(step)}") from error
         if len(data_states) != jax.process_count():
             raise CheckpointError(
                 f"{folder} was written by {len(data_states)} processes and there are {jax.process_count()}: "
                 "resume with as many, or start anew from its weights, by init_from"
             )
+        main_process_first(lambda: self._set_aside(step, went_back))
+        self.manager.reload()
         return state, data_states[jax.process_index()]
+
+    def choose(self, resume_from: int | None) -> int | None:
+        """The step to resume at, None for a new run.
+
+        Going back to `resume_from` is done once: the same command again goes on with what has been trained since.
+        Raises CheckpointError if it is not there.
+        """
+        latest = self.latest_step()
+        if resume_from is None:
+            return latest
+        mark = self._mark(resume_from)
+        if gather_json(mark.is_dir())[0]:
+            logger.info(f"resume_from={resume_from} was done before, going on (to do it again, remove {mark})")
+            return latest
+        if resume_from not in self.steps():
+            there = ", ".join(map(str, self.steps())) or "none"
+            raise CheckpointError(f"resume_from={resume_from}: {self.directory} has no such step; there are: {there}")
+        return resume_from
+
+    def _read(self, folder: Path, abstract: TrainState) -> tuple[TrainState, list[dict[str, Any]]]:
+        state = TrainState(
+            params=read_arrays(folder / "params", abstract.params),
+            ema=read_arrays(folder / "ema", abstract.ema),
+            **read_arrays(folder / "optimizer", _optimizer_item(abstract)),
+        )
+        check_finite(folder, {"params": state.params, "ema": state.ema})
+        return state, read_json(folder, "data", {"per_process": list})["per_process"]
+
+    def _way_out(self, step: int) -> str:
+        older = [str(other) for other in self.steps() if other < step]
+        remove = f"remove {self.directory / str(step)}"
+        return f"{remove}, or go back with resume_from={older[-1]}" if older else f"{remove} to start anew"
+
+    def _mark(self, step: int) -> Path:
+        return self.directory.parent / "set_aside" / f"resumed_from_{step}"
+
+    def _set_aside(self, step: int, went_back: bool) -> None:
+        folder = self._mark(step) if went_back else self.directory.parent / "set_aside" / "half_written"
+        if went_back:  # even with nothing newer: the same command will come again
+            folder.mkdir(parents=True, exist_ok=True)
+        for newer in (other for other in self.steps() if other > step):
+            place = folder / str(newer)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            while place.exists():
+                place = place.with_name(f"{place.name}_")
+            (self.directory / str(newer)).rename(place)
+            logger.warning(f"checkpoint {newer} is newer than {step}, where this run goes on: moved to {place}")
 
     def wait(self) -> None:
         """Blocks until every save has been committed."""

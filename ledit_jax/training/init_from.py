@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.extend.core import jaxpr_as_fun
@@ -18,7 +20,16 @@ from ledit_jax.models import Network, Params, abstract_params, init_params, make
 from ledit_jax.models.positions import TABLE
 from ledit_jax.models.tables import resize_table
 from ledit_jax.parallel.processes import shard_arrays
-from ledit_jax.weights import find_places, open_weights, read_arrays, stored_shapes
+from ledit_jax.weights import (
+    check_finite,
+    find_checkpoint,
+    find_lineage,
+    find_places,
+    load_description,
+    open_weights,
+    read_arrays,
+    stored_shapes,
+)
 
 Arrays = dict[str, Any]
 """Arrays, their shapes or their shardings by name: "blocks/attn/qkv/kernel"."""
@@ -51,24 +62,51 @@ def init_from_checkpoint(
 
     Whatever only this config has, such as LEDiT's convolution over a DiT, is initialised as the config says: the
     identity by default, so that step 0 computes what the checkpoint does without its positions. A learned positional
-    table is resized to this config's grid. mesh and network as for `load_weights`: each device reads its own part,
-    and what is dropped is not read. Raises CheckpointError naming every array whose shape differs, and for a number
-    of heads or timestep frequencies that are not the checkpoint's.
+    table is resized to this config's grid; over a checkpoint with a fixed one, it starts as that. mesh and network as
+    for `load_weights`: each device reads its own part, and what is dropped is not read. Raises CheckpointError naming
+    every array whose shape differs, and for a number of heads or timestep frequencies that are not the checkpoint's.
     """
     folder, source, step = open_weights(path)
     _check_meaning(path, source, config)
     network = network or make_network(config, make_process(config))
     abstract = abstract_params(network)
     stored, new, where = _flatten(stored_shapes(folder)), _flatten(abstract), _flatten(find_places(abstract, mesh))
-    report = _compare(path, step, source, config, dict(stored), new)
+    fixed = _fixed_table(source) if TABLE in new and TABLE not in stored else None
+    report = _compare(path, step, source, config, dict(stored), new, starts_fixed=fixed is not None)
     params = _read(folder, stored, {name: new[name] for name in report.loaded}, where)
+    if fixed is not None:
+        params[TABLE] = shard_arrays(_resized(fixed, new[TABLE]), where[TABLE])
     for name in sorted(new.keys() - params.keys()):
         params[name] = shard_arrays(_initial_value(network, key, name), where[name])
     return unflatten_dict(params, sep="/"), report
 
 
-def _compare(path: str | Path, step: int, source: Config, config: Config, old: Arrays, new: Arrays) -> InitReport:
-    """What will become of the arrays `old` of the checkpoint and of those that are needed; both are shapes."""
+def run_lineage(workdir: Path, init_from: str | Path | None, resume_from: int | None = None) -> tuple[int, ...]:
+    """What a run's checkpoints say if it has any, else what starting from `init_from` makes of it, empty for neither.
+
+    It enters a run's draws: with the seed of the run before, its order of data, times and noise would come once more.
+    """
+    steps = ocp.utils.checkpoint_steps(workdir / "checkpoints") if (workdir / "checkpoints").is_dir() else []
+    if steps:
+        return find_lineage(workdir / "checkpoints" / str(resume_from if resume_from in steps else max(steps)))
+    if not init_from:
+        return ()
+    folder = find_checkpoint(init_from)
+    return (*find_lineage(folder), load_description(folder)["step"])
+
+
+def run_seed(seed: int, lineage: tuple[int, ...]) -> int:
+    """The seed of a run's key and of its dilations: `seed` itself from scratch."""
+    return int(np.random.SeedSequence((seed, *lineage)).generate_state(1)[0]) >> 1 if lineage else seed
+
+
+def _compare(
+    path: str | Path, step: int, source: Config, config: Config, old: Arrays, new: Arrays, *, starts_fixed: bool
+) -> InitReport:
+    """What will become of the arrays `old` of the checkpoint and of those that are needed; both are shapes.
+
+    starts_fixed: whether the learned table starts as the checkpoint's fixed one.
+    """
     notes = [f"from {path}, step {step}"]
     if source.model.num_classes != config.model.num_classes and _LABELS in old:
         # Other classes: their rows mean nothing here.
@@ -81,14 +119,27 @@ def _compare(path: str | Path, step: int, source: Config, config: Config, old: A
     if wrong:
         raise CheckpointError(f"init_from={path} does not fit this model: {'; '.join(wrong)}")
     lost = make_network(source, make_process(source)).position.lost_when_dropped
-    if lost and source.model.position != config.model.position:
+    if starts_fixed:
+        notes.append(f"initialised: {TABLE} {new[TABLE].shape} from {lost}")
+    elif lost and source.model.position != config.model.position:
         notes.append(f"dropped: {lost} (not a parameter)")
+    fresh = sorted(new.keys() - old.keys() - ({TABLE} if starts_fixed else set()))
     return InitReport(
         loaded=tuple(shapes),
         dropped=tuple(sorted(old.keys() - new.keys())),
-        initialised=tuple(f"{name} {new[name].shape}" for name in sorted(new.keys() - old.keys())),
+        initialised=tuple(f"{name} {new[name].shape}" for name in fresh),
         notes=tuple(notes),
     )
+
+
+def _fixed_table(source: Config) -> np.ndarray | None:
+    """The table [h, w, D] that a checkpoint's tokens were trained with, if it is no parameter."""
+    return make_network(source, make_process(source)).position.fixed_table(source.token_grid(), source.model.width)
+
+
+def _resized(table: Any, wanted: jax.ShapeDtypeStruct) -> Any:
+    """A positional table at the grid that is wanted."""
+    return table if table.shape == wanted.shape else resize_table(jnp.asarray(table), wanted.shape[:2])
 
 
 def _check_meaning(path: str | Path, saved: Config, config: Config) -> None:
@@ -114,8 +165,10 @@ def _read(folder: Path, stored: Arrays, wanted: Arrays, where: Arrays) -> Arrays
     arrays = _flatten(read_arrays(folder, unflatten_dict({name: target(name) for name in stored}, sep="/")))
     for name, array in arrays.items():
         if name in wanted and array.shape != wanted[name].shape:
-            arrays[name] = shard_arrays(resize_table(array, wanted[name].shape[:2]), where[name])
-    return {name: arrays[name] for name in wanted}
+            arrays[name] = shard_arrays(_resized(array, wanted[name]), where[name])
+    arrays = {name: arrays[name] for name in wanted}
+    check_finite(folder.parent, arrays)
+    return arrays
 
 
 def _initial_value(network: Network, key: jax.Array, name: str) -> jax.Array:

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,16 +11,17 @@ import jax
 from ledit_jax.config import Config
 from ledit_jax.data import Source, make_loader
 from ledit_jax.diffusion import Process
-from ledit_jax.errors import ConfigError, TrainingStopped
+from ledit_jax.errors import TrainingStopped
 from ledit_jax.flops import model_flops_utilization, train_step_flops
 from ledit_jax.models import Network, count_params
 from ledit_jax.parallel.mesh import make_mesh
-from ledit_jax.parallel.processes import check_shared, is_main_process
+from ledit_jax.parallel.processes import is_main_process
 from ledit_jax.parallel.sharding import batch_share
 from ledit_jax.training.checkpoint import TrainCheckpointer
 from ledit_jax.training.hooks import Hook
-from ledit_jax.training.init_from import init_from_checkpoint
+from ledit_jax.training.init_from import init_from_checkpoint, run_lineage, run_seed
 from ledit_jax.training.inputs import check_latents_vae
+from ledit_jax.training.lock import claimed
 from ledit_jax.training.metrics import MetricWriter, Progress, Stopwatch
 from ledit_jax.training.profile import Profiler
 from ledit_jax.training.program import TrainProgram
@@ -35,9 +37,18 @@ class Run:
     """What a run holds besides its state: mesh, compiled step, data, checkpoints and metrics."""
 
     def __init__(
-        self, config: Config, workdir: Path, source: Source | None, network: Network | None, process: Process | None
+        self,
+        config: Config,
+        workdir: Path,
+        source: Source | None = None,
+        network: Network | None = None,
+        process: Process | None = None,
+        init_from: str | None = None,
+        resume_from: int | None = None,
     ):
-        self.config, self.workdir = config, workdir
+        self.config, self.workdir, self.init_from = config, workdir, init_from
+        self.lineage = run_lineage(workdir, init_from, resume_from)
+        self.seed = run_seed(config.train.seed, self.lineage)
         self.mesh = make_mesh(config.mesh)
         self.program = TrainProgram(config, self.mesh, network, process)
         check_latents_vae(config)
@@ -48,30 +59,34 @@ class Run:
             condition=condition.from_record,
             batch_size=config.train.batch_size // num_shares,
             seed=config.train.seed,
+            lineage=self.lineage,
             process_index=share,
             process_count=num_shares,
             source=source,
         )
         condition.check_source(self.loader.source)
-        _make_writable(workdir)
-        if jax.process_count() > 1:
-            check_shared(workdir)
-        self.checkpointer = TrainCheckpointer(workdir, config)
         self.data_wait = Stopwatch()
         self.flops = train_step_flops(self.program.state.params, config.token_grid(), config.train.batch_size)
-        self.key = jax.random.key(config.train.seed)
+        self.key = jax.random.key(self.seed)
+        self.dropped_before = 0
 
-    def start(self, init_from: str | None) -> TrainState:
-        """The newest checkpoint's state if there is one, else a fresh state, from `init_from`'s weights if given."""
-        if self.checkpointer.latest_step() is not None:
-            state, data_state = self.checkpointer.restore(self.program.state)
+    def start(self, resume_from: int | None = None) -> TrainState:
+        """The newest checkpoint's state if there is one, else a fresh state, from `init_from`'s weights if given.
+
+        The run has its workdir to itself by then, see `claimed`.
+        """
+        self.checkpointer = TrainCheckpointer(self.workdir, self.config, self.lineage)
+        chosen = self.checkpointer.choose(resume_from)
+        if chosen is not None:
+            state, data_state = self.checkpointer.restore(self.program.state, chosen, went_back=chosen == resume_from)
             self.loader.set_state(data_state)
+            self.dropped_before = int(state.nonfinite_steps)
             logger.info(f"resumed {self.workdir} at step {int(state.step)}")
             return state
         params = None
-        if init_from:
+        if self.init_from:
             params, report = init_from_checkpoint(
-                init_from, self.config, self.key, self.mesh, network=self.program.network
+                self.init_from, self.config, self.key, self.mesh, network=self.program.network
             )
             logger.info(str(report))
         return self.program.init(self.key, params)
@@ -104,44 +119,55 @@ def train(
     workdir: str | Path,
     *,
     init_from: str | None = None,
+    resume_from: int | None = None,
     source: Source | None = None,
     network: Network | None = None,
     process: Process | None = None,
     hooks: Sequence[Hook] = (),
     profile: tuple[int, int] | None = None,
 ) -> TrainState:
-    """Trains until `config.train.num_steps`, SIGTERM or SIGINT, and leaves a checkpoint either way.
+    """Trains until `config.train.num_steps`, SIGTERM, SIGHUP or SIGINT, and leaves a checkpoint either way.
 
     workdir: holds checkpoints, metrics.jsonl and TensorBoard events; if it has a checkpoint, the run resumes there,
-    bit for bit. init_from: a checkpoint whose weights start a new run. source, network, process: in the place of those
-    that the config describes. hooks: what else to do every so often. profile: (first step, number of steps) to trace
-    into workdir/profile. Raises ConfigError or CheckpointError before anything compiles, TrainingStopped after too many
-    non-finite steps.
+    bit for bit. init_from: a checkpoint whose weights start a new run; with the seed of the run before, it still draws
+    other batches, times and noise. resume_from: the step of a checkpoint to go
+    back to, once; newer ones are moved to workdir/set_aside. source, network, process: in the place of those that the
+    config describes. hooks: what else to do every so often. profile: (first step, number of steps) to trace into
+    workdir/profile. Raises ConfigError, CheckpointError, or OutputError for a workdir that another run trains in,
+    before anything compiles, and TrainingStopped after too many non-finite steps.
     """
-    run = Run(config, Path(workdir), source, network, process)
-    state = run.start(init_from)
-    step = int(state.step)
-    logger.info(
-        f"{count_params(state.params):,} parameters, {config.num_tokens()} tokens, batch {config.train.batch_size} "
-        f"on {run.mesh.size} {jax.devices()[0].device_kind} device(s), steps {step} to {config.train.num_steps}"
-    )
+    run = Run(config, Path(workdir), source, network, process, init_from, resume_from)
+    with claimed(run.workdir):
+        state = run.start(resume_from)
+        step = int(state.step)
+        logger.info(
+            f"{count_params(state.params):,} parameters, {config.num_tokens()} tokens, batch {config.train.batch_size} "
+            f"on {run.mesh.size} {jax.devices()[0].device_kind} device(s), steps {step} to {config.train.num_steps}"
+        )
+        return _run_and_save(run, state, hooks, Profiler(run.workdir / "profile", profile, step))
+
+
+def _run_and_save(run: Run, state: TrainState, hooks: Sequence[Hook], profiler: Profiler) -> TrainState:
+    """Steps until the end or a signal, and saves; returns once all is on the disk."""
+    step, num_steps = int(state.step), run.config.train.num_steps
     writer, progress = None, None
     if is_main_process():
-        record_start(run.workdir, config, step)
-        writer, progress = MetricWriter(run.workdir, step), Progress(step, config.train.num_steps)
-    profiler = Profiler(run.workdir / "profile", profile, step)
-    try:
-        with stop_request() as stop, contextlib.closing(profiler):
-            state = _run_steps(run, state, writer, progress, profiler, stop, hooks)
-        run.save(state)
-    finally:
-        if is_main_process():
-            progress.close()
-            writer.close()
-        run.loader.close()
-        run.checkpointer.wait()
-        run.checkpointer.close()
-    logger.info(f"{'stopped' if stop.received else 'finished'} at step {int(state.step)}, saved in {run.workdir}")
+        record_start(run.workdir, run.config, step)
+        writer, progress = MetricWriter(run.workdir, step), Progress(step, num_steps)
+    with stop_request() as stop:  # until the very end: a signal is often sent twice
+        try:
+            with contextlib.closing(profiler):
+                state = _run_steps(run, state, writer, progress, profiler, stop, hooks)
+            run.save(state)
+        finally:
+            if is_main_process():
+                progress.close()
+                writer.close()
+            run.loader.close()
+            run.checkpointer.wait()
+            run.checkpointer.close()
+        what = "finished" if int(state.step) >= num_steps else "stopped"
+        logger.info(f"{what} at step {int(state.step)}, saved in {run.workdir}")
     return state
 
 
@@ -150,7 +176,7 @@ def _run_steps(run: Run, state: TrainState, writer, progress, profiler, stop: St
     config = run.config.train
     pending = None
     for step in range(int(state.step), config.num_steps):
-        dilation = draw_dilation(config, step)
+        dilation = draw_dilation(config, run.seed, step)
         profiler.before(step)
         state, metrics = run.program.step(state, run.next_batch(), run.key, dilation)
         profiler.after(step, metrics)
@@ -158,6 +184,8 @@ def _run_steps(run: Run, state: TrainState, writer, progress, profiler, stop: St
             _report(run, *pending, writer, progress)
         pending = (step + 1, metrics)
         if (step + 1) % config.checkpoint_every == 0:
+            _report(run, *pending, writer, progress)  # what is saved is judged first
+            pending = None
             run.save(state)
         for hook in (hook for hook in hooks if (step + 1) % hook.every == 0):
             values = hook.run(state.ema, step + 1)
@@ -177,14 +205,9 @@ def _report(run: Run, step: int, metrics: dict[str, jax.Array], writer, progress
     """
     config = run.config.train
     values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-    if values["nonfinite_steps"] > config.max_nonfinite_steps:
-        run.checkpointer.wait()
-        last = run.checkpointer.latest_step()
-        good = f"{run.checkpointer.directory / str(last)}" if last is not None else "none was written yet"
-        raise TrainingStopped(
-            f"step {step}: loss {values['loss']}, gradient norm {values['grad_norm']}; "
-            f"the update was not applied. Last good checkpoint: {good}"
-        )
+    dropped = int(values["nonfinite_steps"]) - run.dropped_before
+    if dropped > config.max_nonfinite_steps:
+        raise TrainingStopped(_why_stopped(run, step, values, dropped))
     if not is_main_process():
         return
     progress.advance(step, values["loss"])
@@ -194,11 +217,15 @@ def _report(run: Run, step: int, metrics: dict[str, jax.Array], writer, progress
         progress.log(step, values["loss"], rate)
 
 
-def _make_writable(workdir: Path) -> None:
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        probe = workdir / f".writable-{jax.process_index()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise ConfigError(f"workdir={workdir} cannot be written ({error.strerror}): choose another folder") from error
+def _why_stopped(run: Run, step: int, values: dict[str, float], dropped: int) -> str:
+    """A checkpoint counts as good once the step after it was finite: until then its weights may be huge."""
+    run.checkpointer.wait()
+    good = [saved for saved in run.checkpointer.steps() if saved < step - 1]
+    where = run.checkpointer.directory / str(good[-1]) if good else "none was written yet"
+    what = f"loss {values['loss']}, gradient norm {values['grad_norm']}"
+    if math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"]):
+        what += f", and weights that are not finite (train.learning_rate={run.config.train.learning_rate})"
+    return (
+        f"step {step}: {what}; the update was not applied. {dropped} steps since the start were so, and "
+        f"train.max_nonfinite_steps={run.config.train.max_nonfinite_steps}. Last good checkpoint: {where}"
+    )

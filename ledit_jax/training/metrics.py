@@ -19,7 +19,9 @@ class MetricWriter:
         """Drops what a killed run logged after the checkpoint it resumes from: those steps run again."""
         self.path = workdir / "metrics.jsonl"
         if self.path.exists():
-            rows = [line for line in self.path.read_text().splitlines() if _step_of(line) <= resumed_step]
+            lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+            lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+            rows = [line for line in lines if _step_of(line) <= resumed_step]
             write_whole(self.path, "".join(f"{row}\n" for row in rows))
         self.file = self.path.open("a", buffering=1)
         from tensorboardX import SummaryWriter  # here, because it imports PyTorch where that is installed
@@ -92,5 +94,5 @@ class Stopwatch:
 def _step_of(line: str) -> float:
     try:
         return float(json.loads(line)["step"])
-    except (json.JSONDecodeError, KeyError):  # the line a kill cut short
+    except (ValueError, KeyError, TypeError, RecursionError):  # the line a kill cut short, or no line of ours
         return float("inf")

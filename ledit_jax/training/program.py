@@ -49,8 +49,8 @@ class TrainProgram:
         )
 
     def init(self, key: jax.Array, params: Params | None = None) -> TrainState:
-        """State at step 0, made where it will live; from `params` (host arrays) if given."""
-        return jax.jit(self._init, out_shardings=self.shardings)(key, params)
+        """State at step 0, made where it will live; from `params`, which it takes over, if given."""
+        return jax.jit(self._init, donate_argnums=1, out_shardings=self.shardings)(key, params)
 
     def abstract_arguments(self) -> tuple[Any, ...]:
         """State, batch and key as `step` takes them, in shapes; its fourth argument is the dilation."""

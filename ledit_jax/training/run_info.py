@@ -1,7 +1,6 @@
 """What a run was started with, each time: config, versions, source revision and devices, in WORKDIR/run.json."""
 
 import datetime
-import json
 import platform
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import jax
 import ledit_jax
 from ledit_jax.config import Config
 from ledit_jax.files import write_json
+from ledit_jax.files.readers import read_json
 from ledit_jax.weights import describe
 
 RECORD_FILE = "run.json"
@@ -25,7 +25,7 @@ def record_start(workdir: Path, config: Config, step: int) -> None:
     the package is not in a checkout) and `devices` (`kind`, `count`, `processes`).
     """
     path = workdir / RECORD_FILE
-    starts = json.loads(path.read_text()) if path.exists() else []
+    starts = read_json(path, list) if path.exists() else []
     entry = describe(config, step) | {
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": sys.argv,

@@ -14,7 +14,7 @@ from ledit_jax.training.optimizer import make_optimizer
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """step: optimiser steps behind us. nonfinite_steps: how many of them were dropped as not finite.
+    """step: optimiser steps behind us. nonfinite_steps: how many of them were dropped as not finite, since step 0.
 
     Leaves are arrays, or ShapeDtypeStructs where the state is abstract.
     """

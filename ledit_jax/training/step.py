@@ -18,13 +18,14 @@ Batch = dict[str, PyTree[jax.Array]]
 """{"x": float32 [B, H, W, C], "condition": what the network's `ConditionSpec` makes of records}"""
 
 
-def draw_dilation(config: TrainConfig, step: int) -> int:
+def draw_dilation(config: TrainConfig, seed: int, step: int) -> int:
     """The convolution's dilation at a step: one of `dilation_rates` with `dilation_probability`, else 1.
 
-    Drawn on the host and given to the step as a static argument: two compiled steps are faster than a branch on the
-    device, and every process draws the same.
+    seed: the run's, which is that of the config only where it starts from scratch (`init_from.run_seed`). Drawn on the
+    host and given to the step as a static argument: two compiled steps are faster than a branch on the device, and
+    every process draws the same.
     """
-    rng = np.random.default_rng([config.seed, step])
+    rng = np.random.default_rng([seed, step])
     return int(rng.choice(config.dilation_rates)) if rng.random() < config.dilation_probability else 1
 
 
@@ -34,8 +35,9 @@ def make_train_step(
     """train_step(state, batch, key, dilation) -> (state, metrics), to be jitted with `dilation` static.
 
     Randomness is fold_in(key, step), so a resumed run draws what an uninterrupted one would have drawn. A step whose
-    loss or gradient is not finite changes nothing but the counters. Metrics are the losses, `grad_norm`, `ema_drift`
-    (norm of ema - params over norm of params) and `nonfinite_steps`, all scalars.
+    loss, gradient, or resulting weights or optimiser state are not finite changes nothing but the counters. Metrics
+    are the losses, `grad_norm`, `ema_drift` (norm of ema - params over norm of params) and `nonfinite_steps`, all
+    scalars.
     """
     apply, optimizer = make_apply(network), make_optimizer(config)
 
@@ -66,7 +68,7 @@ def make_train_step(
         # Not optax.incremental_update, whose sum is rounded in another order.
         ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.ema, params)
 
-        finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(grad_norm)
+        finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(grad_norm) & _all_finite((params, ema, opt_state))
         params, ema, opt_state = jax.tree.map(
             lambda new, old: jnp.where(finite, new, old),
             (params, ema, opt_state),
@@ -77,6 +79,10 @@ def make_train_step(
         return TrainState(state.step + 1, nonfinite_steps, params, ema, opt_state), metrics
 
     return train_step
+
+
+def _all_finite(tree) -> jax.Array:
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
 def _distance(tree, reference) -> jax.Array:

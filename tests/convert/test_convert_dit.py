@@ -177,6 +177,37 @@ def test_diffusers(tmp_path):
         jax.tree.map(np.testing.assert_array_equal, params, model.args[0])
 
 
+def test_diffusers_weights_at_the_frequencies_that_they_were_trained_with(tmp_path, caplog):
+    """Shift 0 is DiT's own network of the same weights; the log says which was taken, and what the other one is."""
+    theirs = diffusers_dit()
+    theirs.save_pretrained(tmp_path / "transformer")
+    outputs = []
+    for shift in (None, 0.0):
+        with caplog.at_level("INFO", logger="ledit_jax"):
+            convert_to_checkpoint(tmp_path / "transformer", tmp_path / f"{shift}", frequency_shift=shift)
+        used = 1 if shift is None else 0
+        assert f"timestep_frequency_shift={used}: 1 is what diffusers computes, 0 what DiT's" in caplog.text
+        model, config = load_model(tmp_path / f"{shift}")
+        assert config.model.timestep_frequency_shift == used
+        outputs.append(model(noise(3, 8, 8, 4), T, Y))
+    assert "SiT" not in caplog.text
+    convert_to_torch(tmp_path / "0.0", tmp_path / "dit.pt")  # in DiT's layout, as DiT's own code would read it
+    peer = oracle(small())
+    peer.load_state_dict(torch.load(tmp_path / "dit.pt"), strict=False)
+    assert relative_error(outputs[1], run_torch(peer, noise(3, 8, 8, 4))) < 1e-4
+    assert relative_error(outputs[0], outputs[1]) > 1e-3
+
+
+def test_the_log_says_that_a_dit_s_file_might_be_a_sit_s(tmp_path, caplog):
+    with caplog.at_level("INFO", logger="ledit_jax"):
+        checkpoint = convert(oracle(small()).state_dict(), tmp_path)
+        assert "a SiT has the same names and shapes, and predicts a velocity" in caplog.text
+        caplog.clear()
+        convert_to_torch(checkpoint, tmp_path / "ours.safetensors")
+        convert_to_checkpoint(tmp_path / "ours.safetensors", tmp_path / "again")
+        assert "SiT" not in caplog.text  # one of ours says what it is
+
+
 def test_diffusers_copies_that_drifted_apart(tmp_path):
     theirs = diffusers_dit()
     theirs.transformer_blocks[1].norm1.emb.timestep_embedder.linear_2.bias.data[3] += 1e-3
@@ -399,16 +430,17 @@ def test_options_that_do_not_fit(tmp_path, options, message):
 
 
 def test_preset_by_shapes_and_name():
-    """The number of heads follows from the width; a NoPE needs its name, for its file looks like a DiT's cut short."""
-    for name in ("DiT-S/8", "DiT-B/4", "DiT-L/2", "LEDiT-B/2", "NoPE-S/2"):
+    """The number of heads follows from the width; a NoPE needs its name, for its file looks like a DiT's cut short, and
+    a LEDiT* its own: which blocks are causal leaves no trace."""
+    for name in ("DiT-S/8", "DiT-B/4", "DiT-L/2", "LEDiT-B/2", "LEDiT*-B/2", "NoPE-S/2"):
         preset = model_preset(name, depth=2)
         shapes = shapes_of(lambda preset=preset: nn_peer(preset))
-        config = dit_config(shapes, "dit", {}, name if name.startswith("NoPE") else None)
+        config = dit_config(shapes, "dit", {}, name if name.startswith(("NoPE", "LEDiT*")) else None)
         assert config.model == preset
 
 
 def nn_peer(config):
-    names = "depth", "width", "num_heads", "patch_size", "num_classes", "position", "block_order", "conv"
+    names = "depth", "width", "num_heads", "patch_size", "num_classes", "position", "block_order", "conv", "post_norm"
     return torch_dit.LEDiT(**{name: getattr(config, name) for name in names}, grid=(8, 8))
 
 

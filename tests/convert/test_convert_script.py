@@ -186,7 +186,11 @@ def damaged_inputs(folder, state, dit_file):
         ("images.pt", {}, is_damaged),
         ("other.pt", {}, "holds no DiT, LEDiT or Stable Diffusion autoencoder: its 1 tensors are named layer1.weight"),
         ("empty", {}, "is a folder that holds no weights"),
-        ("vae", {"model": "DiT-XL/2"}, "is an autoencoder, and model and num_heads are for a DiT"),
+        (
+            "vae",
+            {"model": "DiT-XL/2"},
+            "and model, num_heads and timestep_frequency_shift are for a DiT",
+        ),
     ]
 
 
@@ -234,6 +238,12 @@ def test_an_output_that_exists(tmp_path, dit_file, checkpoint):
         convert_to_checkpoint(dit_file, checkpoint, num_heads=4)
     with pytest.raises(OutputError, match="is a folder with other things in it"):
         convert_to_checkpoint(dit_file, occupied, num_heads=4, overwrite=True)
+    photos = tmp_path / "photos"
+    (photos / "2024").mkdir(parents=True)
+    (photos / "2024" / "photo.jpg").write_text("precious")
+    with pytest.raises(OutputError, match="a folder with other things in it"):
+        convert_to_checkpoint(dit_file, photos, num_heads=4, overwrite=True)
+    assert (photos / "2024" / "photo.jpg").read_text() == "precious"
     with pytest.raises(OutputError, match="must end in .pt or .safetensors"):
         convert_to_torch(checkpoint, tmp_path / "dit.onnx")
     with pytest.raises(CheckpointError, match="does not exist"):
@@ -241,11 +251,11 @@ def test_an_output_that_exists(tmp_path, dit_file, checkpoint):
     (tmp_path / "dit.pt").write_text("old")
     convert_to_torch(checkpoint, tmp_path / "dit.pt", overwrite=True)
     assert "pos_embed" in torch.load(tmp_path / "dit.pt")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["dit.pt", "run"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dit.pt", "photos", "run"]
 
 
 def test_networks_that_pytorch_has_no_names_for(tmp_path):
-    config = tiny_config("FiTv2")
+    config = tiny_config("FiTBlock")
     export_weights(tmp_path / "fit", init_params(network_of(config), jax.random.key(0)), config, step=1)
     with pytest.raises(ConversionError, match="not part of this model .*mlp.gate"):
         convert_to_torch(tmp_path / "fit", tmp_path / "fit.pt")
@@ -270,5 +280,5 @@ def test_a_write_that_fails_leaves_nothing_behind(tmp_path, dit_file, monkeypatc
     monkeypatch.setattr(read, "export_weights", export)
     with pytest.raises(caught) as info:
         convert_to_checkpoint(dit_file, tmp_path / "c", num_heads=4)
-    assert not isinstance(error, OSError) or "cannot be written (No space left on device)" in str(info.value)
+    assert not isinstance(error, OSError) or "cannot be written (No space left on device; " in str(info.value)
     assert list(tmp_path.iterdir()) == []

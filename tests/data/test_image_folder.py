@@ -1,5 +1,7 @@
 """Folders of images: classes, tables, modes, and what is refused."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -125,3 +127,53 @@ def test_refusals_are_one_line(tmp_path, arrange, message):
 def test_missing_folder(path):
     with pytest.raises(DataError, match=r"data.path=.* is not a folder"):
         ImageFolder(path)
+
+
+def test_sixteen_bits_keep_their_grey_and_floats_are_refused_by_name(tmp_path):
+    (tmp_path / "a").mkdir()
+    ramp = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
+    Image.fromarray(ramp).save(tmp_path / "a" / "0.png")
+    Image.fromarray(np.full((8, 8), 0.5, np.float32)).save(tmp_path / "a" / "1.tiff")
+    images = ImageFolder(str(tmp_path), channels=1)
+    np.testing.assert_array_equal(images[0]["image"][..., 0], ramp >> 8)
+    with pytest.raises(UnreadableRecord, match="1.tiff: its values are of mode F"):
+        images[1]
+
+
+def test_a_needle_of_an_image_is_unreadable_and_takes_no_memory(tmp_path):
+    (tmp_path / "a").mkdir()
+    Image.new("1", (100_000, 1)).save(tmp_path / "a" / "0.png")
+    with pytest.raises(UnreadableRecord, match="0.png: 100000x1 .width x height. is too long to be cut to 256x256"):
+        ImageFolder(str(tmp_path), size=(256, 256))[0]
+
+
+@pytest.mark.filterwarnings("default")
+def test_links_in_a_circle_and_pipes(tmp_path, caplog):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / name / "0.png")
+        (tmp_path / name / "up").symlink_to(tmp_path)
+        (tmp_path / name / "self").symlink_to(tmp_path / name)
+    os.mkfifo(tmp_path / "a" / "pipe.png")
+    with caplog.at_level("WARNING", logger="ledit_jax"):
+        images = ImageFolder(str(tmp_path))
+    assert images.entries == [("a/0.png", 0), ("b/0.png", 1)]
+    assert "no regular file" in caplog.text and "pipe.png" in caplog.text
+    (tmp_path / "labels.csv").write_text("a/pipe.png,0")
+    with pytest.raises(UnreadableRecord, match="pipe.png: it is no regular file"):
+        ImageFolder(str(tmp_path))[0]
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"\xffa.png,0", "no table in UTF-8"),
+        ("a.png,²".encode(), "line 1 is 'a.png,²'"),
+        (b"a.png,2147483648", "label 2147483648 is too large"),
+        (b"a.png," + b"9" * 5000, "is too large"),
+    ],
+)
+def test_tables_that_cannot_be(tmp_path, content, message):
+    (tmp_path / "labels.csv").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        ImageFolder(str(tmp_path))

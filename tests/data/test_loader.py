@@ -7,11 +7,9 @@ import logging
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
-from scipy import stats
 
 from ledit_jax.config import AutoencoderConfig, DataConfig
 from ledit_jax.data import LabelledSource, Source, UnreadableRecord, make_loader
-from ledit_jax.data.batches import standard_normal
 from ledit_jax.data.digits import Digits
 from ledit_jax.data.latents import MOMENTS, LatentMetadata, LatentWriter, write_metadata
 from ledit_jax.errors import ConfigError, DataError
@@ -118,16 +116,6 @@ def test_jpegs_reach_the_batch_as_pil_and_adm_have_them_bit_for_bit(open_loader,
             (which,) = (k for k in range(2) if np.array_equal(x, expected[label][k]))
             seen.add((int(label), which))
     assert len(seen) == 8  # all four, each both ways
-
-
-@pytest.mark.parametrize("count", [1, 2, 9999, 100_000])
-def test_normal_draws_are_normal(count):
-    draws = standard_normal(np.random.SFC64(count), count)
-    assert draws.shape == (count,) and draws.dtype == np.float32 and np.all(abs(draws) < 6.8)
-    if count > 2:
-        assert stats.kstest(draws, "norm").pvalue > 1e-3
-        assert stats.kstest(draws[: count // 2] + draws[-(count // 2) :], stats.norm(scale=2**0.5).cdf).pvalue > 1e-3
-        assert abs(stats.kurtosis(draws)) < 5 * (24 / count) ** 0.5
 
 
 @pytest.mark.parametrize("count", [40, 41])

@@ -94,7 +94,7 @@ def test_mask_over_the_interval_is_closed_and_in_visiting_order():
     assert mask.sum() == np.sum(sampler.times >= 200)
 
 
-def test_errors_name_the_value_and_the_mend():
+def test_errors_name_the_value_and_the_remedy():
     with pytest.raises(ConfigError, match=r"cfg_interval=\(0.8, 0.3\) is empty"):
         guidance_mask(np.arange(3), (0.8, 0.3), 1000.0)
     with pytest.raises(ConfigError, match="cfg_channels='4' is unknown: use 3 or all"):

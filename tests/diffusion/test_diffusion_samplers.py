@@ -239,7 +239,7 @@ def test_last_ddpm_step_adds_no_noise(num_steps):
         ("dpmpp", 0, ("num_steps=0", "1 to 1000")),
     ],
 )
-def test_errors_name_the_value_and_the_mend(name, num_steps, words):
+def test_errors_name_the_value_and_the_remedy(name, num_steps, words):
     with pytest.raises(ConfigError) as error:
         GaussianProcess().make_sampler(name, num_steps)
     assert "\n" not in str(error.value)

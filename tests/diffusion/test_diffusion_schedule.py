@@ -65,7 +65,7 @@ def test_respacing_by_sections():
         ("10,,10", ("10,,10", "10,10,20")),
     ],
 )
-def test_respacing_errors_name_the_value_and_the_mend(respacing, words):
+def test_respacing_errors_name_the_value_and_the_remedy(respacing, words):
     with pytest.raises(ConfigError) as error:
         create_diffusion(respacing)
     message = str(error.value)

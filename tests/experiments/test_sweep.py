@@ -9,6 +9,7 @@ from oracles import fidelity
 from script_runs import run
 from tiny import network_of, tiny_config
 
+from experiments.paper import FID
 from experiments.sweep import fid_table
 from ledit_jax.evaluation.suite import Metrics
 from ledit_jax.models.functional import init_params
@@ -25,13 +26,27 @@ def test_ours_first_then_the_papers_rows_of_these_sizes():
         ((512, 512), 1.5): Metrics(33.0, 1.0, 100.0, 0.5, 0.5),
         ((512, 512), 4.0): Metrics(44.0, 1.0, 100.0, 0.5, 0.5),
     }
-    table = cells(fid_table("xl2", results, 256))
-    assert table[0] == ["FID", "384x384", "512x512"]
-    assert table[2:4] == [["**xl2, cfg 1.5**", "9.50", "33.00"], ["**xl2, cfg 4**", "-", "44.00"]]
-    assert ["LEDiT, fine-tuned (paper)", "9.34", "33.25"] in table
-    assert ["LookHere-180 (paper)", "-", "66.93"] in table
+    table = cells(fid_table("xl2", results, 256, 10_000))
+    assert table[0] == ["FID, samples", "384x384", "512x512"]
+    assert table[2:4] == [["**xl2, cfg 1.5**, 10,000", "9.50", "33.00"], ["**xl2, cfg 4**, 10,000", "-", "44.00"]]
+    assert ["LEDiT, fine-tuned (paper), 50,000", "9.34", "33.25"] in table
+    assert ["LEDiT, fine-tuned (paper), 10,000", "-", "35.86"] in table
+    assert ["LookHere-180 (paper), 10,000", "-", "66.93"] in table
+    first = cells(fid_table("xl2", results, 256, 50_000))
+    for rows, count in ((table, "10,000"), (first, "50,000")):  # like beside like
+        assert rows[4][0].endswith(f"(paper), {count}")
+    assert sorted(table[4:]) == sorted(first[4:])
     assert not any("DiT, RoPE" in row[0] for row in table), "a row with none of these sizes"
-    assert len(cells(fid_table("digits", results, 16))) == 4
+    assert len(cells(fid_table("digits", results, 16, 100))) == 4
+
+
+def test_figures_of_ten_thousand_samples_are_among_those_of_as_many():
+    """Tables 10 to 12 of the paper, and everything that was trained at 512."""
+    assert set(FID[512]) == {10_000}
+    large = (1024, 1024)
+    assert not any(large in figures for figures in FID[256][50_000].values())
+    assert {f[large] for f in FID[256][10_000].values() if large in f} == {212.97, 228.41}
+    assert FID[256][10_000]["learnable positions, interpolated"] == {(512, 512): 208.45}
 
 
 def test_a_sweep_of_a_tiny_model_and_the_same_command_again(tmp_path):

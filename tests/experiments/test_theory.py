@@ -45,7 +45,7 @@ def test_the_law_is_found_where_it_holds():
     assert fit_law(5 * (counts + 1.0) ** -0.5, counts)[1:] == pytest.approx((1, 0.5))
 
 
-@pytest.mark.parametrize("family", ["LEDiT", "LookHere", "FiTv2"])
+@pytest.mark.parametrize("family", ["LEDiT", "LookHere", "FiTBlock"])
 def test_block_outputs_are_the_networks_own(family):
     config = tiny_config(family, model=dict(width=32, num_heads=4))
     params = noisy_params(config)

@@ -19,7 +19,7 @@ from ledit_jax.models.rotary import rotary_tables
 
 GRID = (3, 5)
 SMALL = dict(depth=2, width=32, num_heads=4, num_classes=10)
-FAMILIES = ("Learnable", "RoPE", "LookHere", "FiTv2")
+FAMILIES = ("Learnable", "RoPE", "LookHere", "FiTBlock")
 
 
 def small(family, **fields):
@@ -87,7 +87,7 @@ def block_by_hand(p, x, condition, position, is_fit, slope, shared):
     return x + gate2 * linear(p["mlp"]["fc2"], gelu(linear(p["mlp"]["fc1"], h)))
 
 
-@pytest.mark.parametrize("family", ["RoPE", "LookHere", "FiTv2"])
+@pytest.mark.parametrize("family", ["RoPE", "LookHere", "FiTBlock"])
 def test_blocks_by_hand(family):
     config = small(family)
     blocks = noisy_params(config)["blocks"]
@@ -99,7 +99,7 @@ def test_blocks_by_hand(family):
     graphdef = nnx.graphdef(nnx.eval_shape(lambda: Block(config.model, nnx.Rngs(0))))
     for layer, slope in enumerate(layer_slopes(2)):
         params = jax.tree.map(lambda p: p[layer], blocks)  # noqa: B023
-        is_fit = family == "FiTv2"
+        is_fit = family == "FiTBlock"
         got = nnx.merge(graphdef, params)(
             jnp.asarray(x, jnp.float32)[None],
             jnp.asarray(condition, jnp.float32)[None],
@@ -133,7 +133,7 @@ def test_they_run_at_any_size_and_know_positions(family, scan_layers):
 def test_rope_methods_change_the_output_beyond_the_training_grid_alone(method):
     config = small("RoPE")
     network, params = network_of(config), noisy_params(config)
-    options = dataclasses.replace(config.sample, attention_scaling=False)
+    options = dataclasses.replace(config.sample, attention_scaling="off")
     networks = (network.for_sampling(dataclasses.replace(options, rope_method=m)) for m in ("plain", method))
     applies = [jax.jit(make_apply(network)) for network in networks]
     for size, same in ((8, True), (16, False)):
@@ -142,9 +142,26 @@ def test_rope_methods_change_the_output_beyond_the_training_grid_alone(method):
         assert (np.abs(plain - other).max() < 1e-6) == same
 
 
+def test_attention_is_sharpened_once():
+    """YaRN's magnitude squared and attention scaling would be 1.143 x 1.118 at four times the tokens of 256."""
+    config = small("RoPE")
+
+    def network(method, scaling):
+        options = dataclasses.replace(config.sample, rope_method=method, attention_scaling=scaling)
+        return network_of(config).for_sampling(options)
+
+    for method in ("plain", "ntk", "yarn", "riflex"):
+        on, off, auto = (network(method, scaling) for scaling in ("on", "off", "auto"))
+        assert on.attention_scaling and not off.attention_scaling
+        assert auto == (off if method == "yarn" else on)
+        cos, _ = rotary_tables((32, 32), (16, 16), 72, method)
+        assert auto.position.sharpens == (cos.max() > 1)  # what the tables themselves do
+    assert network_of(small("LEDiT")).for_sampling(config.sample).attention_scaling
+
+
 def test_sizes_of_the_blocks():
     """SwiGLU is as large as the MLP it replaces, up to rounding, and low-rank adaLN a quarter of the full one."""
-    networks = (network_of(small(family, depth=2, width=96)) for family in ("DiT", "FiTv2"))
+    networks = (network_of(small(family, depth=2, width=96)) for family in ("DiT", "FiTBlock"))
     dit, fit = (count_params(abstract_params(network)["blocks"]) for network in networks)
     adaln = 2 * (96 * 6 * 96 + 6 * 96), 2 * (96 * 24 + 24 + 24 * 6 * 96 + 6 * 96)
     assert fit - adaln[1] == pytest.approx(dit - adaln[0], rel=0.01)

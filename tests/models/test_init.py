@@ -96,6 +96,15 @@ def test_identity_convolution_changes_nothing(conv, dtype):
     assert layer.kernel.shape == (3, 3, 24 if conv == "dense" else 1, 24)
 
 
+@pytest.mark.parametrize("conv", ["dense", "depthwise"])
+def test_xavier_convolution_keeps_the_spread(conv):
+    config = ModelConfig(width=128, conv=conv, conv_init="xavier")
+    layer = MultiDilationConv(config, nnx.Rngs(0))
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(8, 18, 18, 128)), jnp.float32)
+    inside = layer(x)[:, 1:-1, 1:-1]  # where no zero is padded
+    assert abs(inside.std() / x.std() - 1) < 0.1
+
+
 def test_identity_convolution_starts_from_the_network_without_it():
     config = ModelConfig(depth=2, width=32, num_heads=4, num_classes=10, block_order="ca")
     without = dataclasses.replace(config, conv="none")
@@ -121,6 +130,13 @@ def test_output_is_zero_at_initialisation():
     out = model(jnp.ones((2, 8, 4, 3)), jnp.array([0, 999]), jnp.array([0, 10]))
     assert out.shape == (2, 8, 4, 6)
     assert (out == 0).all()
+
+
+@pytest.mark.parametrize("scan_layers", [True, False])
+def test_one_block_is_a_network(scan_layers):
+    config = ModelConfig(depth=1, width=32, num_heads=4, num_classes=10, block_order="single_ca")
+    model = build_ledit(dataclasses.replace(config, scan_layers=scan_layers), 3, nnx.Rngs(0))
+    assert model(jnp.ones((2, 8, 4, 3)), jnp.array([0, 999]), jnp.array([0, 10])).shape == (2, 8, 4, 6)
 
 
 def count_ours(config):

@@ -101,7 +101,7 @@ class SimpleDevice:
     device_kind: str = "cpu"
 
 
-@pytest.mark.parametrize("family", ["LEDiT", "DiT", "NoPE", "Learnable", "RoPE", "LookHere", "FiTv2"])
+@pytest.mark.parametrize("family", ["LEDiT", "DiT", "NoPE", "Learnable", "RoPE", "LookHere", "FiTBlock"])
 @pytest.mark.parametrize("size", ["S", "B", "L", "XL"])
 def test_every_preset_has_a_rule_for_what_is_large(family, size):
     for patch_size in (2, 8):

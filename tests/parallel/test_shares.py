@@ -20,20 +20,18 @@ from ledit_jax.config import MeshConfig
 from ledit_jax.parallel.processes import start_processes
 
 class Joined:
-    bad_records = 0
-
     def __init__(self, loaders):
-        self.loaders, self.num_classes = loaders, loaders[0].num_classes
+        self.loaders = loaders
 
     def __next__(self):
         return jax.tree.map(lambda *parts: np.concatenate(parts), *map(next, self.loaders))
 
-    def get_state(self):
-        return {}
-
     def close(self):
         for loader in self.loaders:
             loader.close()
+
+    def __getattr__(self, name):
+        return getattr(self.loaders[0], name)
 
 if __name__ == "__main__":
     out, sizes, shares, count, address, index = sys.argv[1:]

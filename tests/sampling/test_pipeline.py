@@ -80,7 +80,7 @@ def test_rope_methods_are_a_choice_at_sampling():
 
 
 def test_attention_scaling_acts_beyond_the_training_size_only(pipeline):
-    on, off = (pipeline.options(attention_scaling=scaling, cfg_scale=1.0) for scaling in (True, False))
+    on, off = (pipeline.options(attention_scaling=scaling, cfg_scale=1.0) for scaling in ("on", "off"))
     assert near(pipeline([1], options=on), pipeline([1], options=off), levels=1)
     scaled, plain = (pipeline([1, 2], 16, 16, options=options) for options in (on, off))
     assert not near(scaled, plain, levels=1)

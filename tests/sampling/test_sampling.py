@@ -15,11 +15,12 @@ import pytest
 from tiny import cpu_devices, noisy_params, tiny_config
 
 from ledit_jax.config import SampleConfig
-from ledit_jax.errors import DataError, OutputError
+from ledit_jax.errors import DataError, LEDiTError, OutputError
 from ledit_jax.files import PieceFolder
 from ledit_jax.sampling import run as sampling
 from ledit_jax.sampling.pipeline import LEDiTPipeline
 from ledit_jax.sampling.run import Recipe, write_samples
+from ledit_jax.sampling.shards import open_shards
 from ledit_jax.weights import export_weights
 
 ROOT = Path(__file__).parents[2]
@@ -27,7 +28,8 @@ OPTIONS = SampleConfig(sampler="ddim", num_steps=3)
 
 
 def recipe(**fields):
-    values = dict(checkpoint="c", step=1, weights="ema", vae=None, labels="balanced", classes=(1, 4, 7))
+    values = dict(checkpoint="c", step=1, weights="ema", weights_id="a", vae=None, vae_id=None)
+    values |= dict(labels="balanced", classes=(1, 4, 7))
     return Recipe(**(values | dict(num_samples=11, height=8, width=12, seed=0, options=OPTIONS) | fields))
 
 
@@ -71,7 +73,7 @@ def test_npz_has_every_image_in_its_place_and_the_recipe_beside_it(pipeline, tmp
     assert sorted(p.name for p in tmp_path.iterdir()) == ["x.npz", "x.recipe.json"]
     images = read(tmp_path / "x.npz")
     assert images.shape == (11, 8, 12, 3) and images.dtype == np.uint8
-    expected = pipeline(recipe().choose_labels(), 8, 12, sampler="ddim", num_steps=3)
+    expected = pipeline(recipe().choose_labels(), 8, 12, options=OPTIONS)
     assert np.abs(images.astype(int) - expected).max() <= 1 and expected.std() > 10
     written = json.loads((tmp_path / "x.recipe.json").read_text())
     assert {"checkpoint", "step", "weights", "sampler", "num_steps", "cfg_scale", "cfg_channels", "cfg_interval"} < set(
@@ -222,3 +224,22 @@ def test_two_processes_draw_their_own_shards(checkpoint, undisturbed, tmp_path):
     finish(*(start(command(checkpoint, tmp_path / "x.npz", *group, f"--process_id={i}")) for i in range(2)))
     np.testing.assert_array_equal(read(tmp_path / "x.npz"), undisturbed)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["x.npz", "x.recipe.json"]
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        (dict(num_samples=10**12), "are 268,220.9 GiB, and .* GiB are free"),
+        (dict(height=10**6, width=10**6), "GiB are free"),
+        (dict(seed=2**63), "seed=9223372036854775808 is too large"),
+    ],
+)
+def test_what_cannot_be_held_is_refused_with_an_estimate(tmp_path, fields, message):
+    with pytest.raises(LEDiTError, match=message):
+        write_samples(tmp_path / "x.npz", None, recipe(**fields), batch_size=8)
+
+
+def test_a_checkpoint_that_was_trained_anew_is_not_gone_on_with(tmp_path):
+    open_shards(tmp_path / "x.npz", recipe().to_dict(), 4, overwrite=False)
+    with pytest.raises(OutputError, match="weights_id=a there, b here"):
+        open_shards(tmp_path / "x.npz", recipe(weights_id="b").to_dict(), 4, overwrite=False)

@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import Mesh
 from tiny import network_of, tiny_config
 
 from ledit_jax import LEDiTPipeline
 from ledit_jax.diffusion import make_process, sample_keys
 from ledit_jax.models.functional import abstract_params, init_params
+from ledit_jax.parallel.mesh import data_mesh
 from ledit_jax.sampling.denoising import make_denoising_step
 
 BATCH = 4
@@ -38,7 +38,7 @@ def products(jaxpr, repeats=1):
 
 
 def step_products(config, is_guided, sampler="ddpm"):
-    mesh = Mesh(np.asarray(jax.devices()[:1]), ("data",))
+    mesh = data_mesh(jax.devices()[:1])
     network, process = network_of(config).for_sampling(config.sample), make_process(config)
     sampler, step = make_denoising_step(network, process, mesh, sampler, 10, config.num_tokens(), "3")
     state = jax.eval_shape(sampler.init, jnp.zeros((BATCH, *config.latent_shape())))

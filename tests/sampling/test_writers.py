@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from ledit_jax.errors import ConfigError, OutputError
-from ledit_jax.sampling.writers import open_writer
+from ledit_jax.files import recipe_path
+from ledit_jax.sampling.writers import check_out, open_writer
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 6, 4, 3), dtype=np.uint8)
 
@@ -50,7 +51,25 @@ def test_existing_output_is_kept_unless_told_otherwise(tmp_path, name):
     write(tmp_path / name)
     with pytest.raises(OutputError, match="exists already: choose another name, or set overwrite"):
         write(tmp_path / name)
-    write(tmp_path / name, IMAGES[::-1], overwrite=True)
+    recipe_path(tmp_path / name).write_text("{}")
+    with open_writer(tmp_path / name, len(IMAGES), columns=3, overwrite=True) as write_batch:
+        write_batch(IMAGES[::-1])
+    assert [p.name for p in tmp_path.iterdir() if p.suffix != ".json"] == [name]
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["run/checkpoints/4/ema/d", "run/2024/photo.jpg", "run/000000.png", "run/000000.png/x", "run.npz/000000.png"],
+)
+def test_what_is_not_ours_is_never_overwritten(tmp_path, place):
+    """A training run, somebody's folder, images without a recipe, and folders by the name of a file."""
+    (tmp_path / place).parent.mkdir(parents=True)
+    (tmp_path / place).write_text("precious")
+    if place != "run/000000.png":
+        (tmp_path / "run.recipe.json").write_text("{}")
+    with pytest.raises(OutputError, match="not overwritten: choose another name"):
+        check_out(tmp_path / place.split("/")[0], overwrite=True)
+    assert (tmp_path / place).read_text() == "precious"
 
 
 @pytest.mark.parametrize("name", ["x.png", "x.npz", "images"])

@@ -11,12 +11,11 @@ from flax.traverse_util import flatten_dict
 from launch import ROOT, Launch
 from tiny import network_of, noisy_params, tiny_config
 
-from ledit_jax import weights
 from ledit_jax.errors import CheckpointError
 from ledit_jax.models.functional import init_params
 from ledit_jax.models.tables import resize_table
 from ledit_jax.training.init_from import init_from_checkpoint
-from ledit_jax.weights import export_weights, load_weights
+from ledit_jax.weights import export_weights, load_weights, stored
 
 # Eight devices, of one process or of two: in processes of their own, since their number is fixed when jax starts.
 ON_A_MESH = """
@@ -111,13 +110,13 @@ def test_without_a_mesh_they_go_to_the_first_device(checkpoint, arm):
 
 
 def test_what_is_dropped_is_not_read(checkpoint, monkeypatch):
-    read, real = [], weights._ArrayReader.deserialize
+    read, real = [], stored._ArrayReader.deserialize
 
     async def deserialize(self, infos, args=None):
         read.extend(info.name for info in infos)
         return await real(self, infos, args)
 
-    monkeypatch.setattr(weights._ArrayReader, "deserialize", deserialize)
+    monkeypatch.setattr(stored._ArrayReader, "deserialize", deserialize)
     _, report = init_from_checkpoint(checkpoint, arms()["ledit"], jax.random.key(0))
     assert report.dropped == ("position_table",)
     assert len(read) == 21 and "position_table" not in read

@@ -1,13 +1,14 @@
 """What the scripts share: flags that fail with one clear line, and exit codes.
 
-0 is done (also after SIGTERM, once everything is saved), 1 a run that had to stop, 2 a request that cannot be met.
+0 is done (also training that a signal stopped, once everything is saved), 1 a run that had to stop, by a signal or by
+something that failed, 2 a request that cannot be met.
 """
 
 import dataclasses
 import logging
-import os
 import re
 import sys
+import traceback
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -16,6 +17,17 @@ import absl.logging
 from absl import app, flags
 from ml_collections import config_flags
 
+from ledit_jax.cli.ending import (
+    STOPPED,
+    call,
+    cause_outside,
+    end_on_signals,
+    exit_with,
+    ignore_signals,
+    leave,
+    one_line,
+    print_error,
+)
 from ledit_jax.config import Config
 from ledit_jax.errors import ConfigError, LEDiTError, StartTimeout, TrainingStopped
 from ledit_jax.parallel.processes import start_processes
@@ -26,19 +38,31 @@ T = TypeVar("T")
 def run(main: Callable[[], None], description: str) -> None:
     """Parses the command line and calls `main`; `description` opens the --help page. Does not return."""
     _set_up_logging()
+    end_on_signals()
     sys.modules["__main__"].__doc__ = description
     try:
-        app.run(lambda argv: main(), flags_parser=_parse)
+        app.run(lambda argv: call(main), flags_parser=_parse)
+    except KeyboardInterrupt as error:
+        ignore_signals()
+        print_error(STOPPED.format(str(error) or "SIGINT"))
+        leave(1)
     except SystemExit as error:
         # absl ends --help with 1, and help that was given is no failure
         sys.exit(0 if {"--help", "--helpfull", "--helpshort", "-h"} & set(sys.argv) else error.code)
     except TrainingStopped as error:
-        _exit(str(error), 1)
+        exit_with(str(error), 1)
     except StartTimeout as error:
-        _print_error(str(error))
-        os._exit(2)  # an orderly exit would tear jax's waiting thread down, which prints pages
+        print_error(str(error))
+        leave(2)  # an orderly exit would tear jax's waiting thread down, which prints pages
     except (LEDiTError, flags.Error) as error:
-        _exit(str(error), 2)
+        exit_with(str(error), 2)
+    except Exception as error:
+        cause = cause_outside(error)
+        if cause is None:
+            traceback.print_exc()
+            cause = f"{type(error).__name__} above is a fault of ledit_jax: please report this, with all of it"
+        print_error(cause)
+        leave(1)
 
 
 def _set_up_logging() -> None:
@@ -58,7 +82,7 @@ def load_config(build: Callable[[Mapping[str, Any]], T] = Config.from_dict) -> T
         values = flags.FLAGS.config.to_dict()
     except OSError as error:  # ml_collections reports a config file that is not there on first use
         missing = re.search(r"No such file or directory: '(.*?)'", str(error))
-        raise ConfigError(f"--config: {f'{missing[1]} does not exist' if missing else _one_line(error)}") from error
+        raise ConfigError(f"--config: {f'{missing[1]} does not exist' if missing else one_line(error)}") from error
     return build(values)
 
 
@@ -91,6 +115,15 @@ def given_settings(section: type) -> dict[str, Any]:
         if value is not None:
             given[field.name] = value
     return given
+
+
+def whole_numbers(flag: flags.FlagHolder) -> list[int] | None:
+    """The value of a list flag as integers; None where it is not given."""
+    if not flag.value:
+        return None
+    if not all(item.strip().isascii() and item.strip().lstrip("-").isdecimal() for item in flag.value):
+        raise ConfigError(f"--{flag.name}={','.join(flag.value)} must be whole numbers, as in 207,360")
+    return [int(item) for item in flag.value]
 
 
 def define_process_flags() -> None:
@@ -142,27 +175,14 @@ def _parse(argv: list[str]) -> list[str]:
     except flags.Error as error:
         # A config file's own error arrives wrapped in its traceback.
         inner = re.search(r"ConfigError: (.*)", str(error))
-        raise ConfigError(inner[1] if inner else _one_line(error)) from error
+        raise ConfigError(inner[1] if inner else one_line(error)) from error
     except (AttributeError, KeyError) as error:  # ml_collections, for --config.section.field that does not exist
         close = re.search(r'Did you mean "(.*?)" instead of "(.*?)"', str(error))
-        mend = f"did you mean {close[1]}?" if close else "the keys are in ledit_jax/config/sections.py"
+        advice = f"did you mean {close[1]}?" if close else "the keys are in ledit_jax/config/sections.py"
         name = close[2] if close else str(error).strip("\"'")
-        raise ConfigError(f"config key {name} is unknown: {mend}") from error
+        raise ConfigError(f"config key {name} is unknown: {advice}") from error
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"--config: {_one_line(error)}") from error
+        raise ConfigError(f"--config: {one_line(error)}") from error
     if len(left_over) > 1:
         raise ConfigError(f"argument {left_over[1]!r} is not understood: flags are written --name=value, see --help")
     return left_over
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
-def _exit(message: str, code: int) -> None:
-    _print_error(message)
-    sys.exit(code)
-
-
-def _print_error(message: str) -> None:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)

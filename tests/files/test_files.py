@@ -3,6 +3,8 @@
 import json
 import multiprocessing
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -40,7 +42,28 @@ def test_a_failure_leaves_what_was_there(tmp_path, kind, error):
         raise error
     assert names(tmp_path) == ["x"] and (place.read_text() == "old" if kind == "file" else names(place) == ["old"])
     if expected is OutputError:
-        assert str(caught.value) == f"{place} cannot be written (No space left on device): choose another place"
+        message = str(caught.value)
+        assert message.startswith(f"{place} cannot be written (No space left on device; ")
+        assert message.endswith(" MiB are free there): make room, or choose another place")
+
+
+def test_a_limit_of_the_file_size_is_one_line_and_leaves_what_was_there(tmp_path):
+    """As a full disk does; a process of its own, since a limit stays."""
+    (tmp_path / "x").write_text("old")
+    script = f"""
+import pathlib, resource
+from ledit_jax.errors import OutputError
+from ledit_jax.files import whole_file
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    with whole_file(pathlib.Path({str(tmp_path / "x")!r})) as file:
+        file.write(bytes(2000))
+except OutputError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"{tmp_path / 'x'} cannot be written (File too large; ")
+    assert done.stdout.count("\n") == 1 and (tmp_path / "x").read_text() == "old" and names(tmp_path) == ["x"]
 
 
 def test_a_folder_comes_back_where_the_new_one_cannot_take_its_name(tmp_path, monkeypatch):
@@ -199,7 +222,7 @@ class TestPieceFolder:
         with pieces.write("1.npy") as file:
             np.save(file, np.arange(1000))
         pieces.path("1.npy").write_bytes(pieces.path("1.npy").read_bytes()[:200])
-        with pytest.raises(DataError, match=r"1.npy is damaged \(ValueError\): remove it"):
+        with pytest.raises(DataError, match=r"1.npy is damaged or cut short .ValueError: .*: remove it"):
             pieces.read("1.npy", np.load)
         pieces.path("note.json").write_text("")
         with pytest.raises(DataError, match=r"note.json is damaged or no JSON"):

@@ -1,21 +1,19 @@
 """Whole files, and folders of pieces: what a kill or a power cut leaves is whole, or not there at all."""
 
 import contextlib
+import errno
 import json
 import os
 import shutil
 import socket
-import zipfile
-import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from ledit_jax.errors import DataError, LEDiTError, OutputError
+from ledit_jax.errors import LEDiTError, OutputError
+from ledit_jax.files.readers import read_json, reading
 
 T = TypeVar("T")
-ARRAY_ERRORS = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
-"""What NumPy raises for a .npy or .npz that is missing, cut short or damaged."""
 
 
 @contextlib.contextmanager
@@ -79,20 +77,6 @@ def write_whole(path: Path, text: str) -> None:
 def write_json(path: Path, values: Any) -> None:
     """`write_whole` of JSON, indented."""
     write_whole(path, json.dumps(values, indent=2) + "\n")
-
-
-def read_json(path: Path, kind: type[T] = dict) -> T:
-    """What a JSON file holds. Raises DataError where it is missing, no JSON, or of another type than `kind`."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror or error}): check the place") from error
-    except ValueError as error:
-        raise DataError(f"{path} is damaged or no JSON ({error}): remove it, or make it anew") from error
-    if not isinstance(values, kind):
-        found, wanted = type(values).__name__, kind.__name__
-        raise DataError(f"{path} holds a {found}, and a {wanted} is needed: remove it, or make it anew")
-    return values
 
 
 def check_writable(path: Path) -> None:
@@ -183,13 +167,8 @@ class PieceFolder:
 
     def read(self, name: str, load: Callable[[Path], T]) -> T:
         """`load` of a piece's path. Raises DataError where that fails as it does for damaged arrays."""
-        try:
+        with reading(self.path(name), "remove it, and it is made again"):
             return load(self.path(name))
-        except LEDiTError:
-            raise
-        except ARRAY_ERRORS as error:
-            reason = type(error).__name__
-            raise DataError(f"{self.path(name)} is damaged ({reason}): remove it, and it is made again") from error
 
     def remove(self) -> None:
         """Removes the folder with all that is in it."""
@@ -225,10 +204,20 @@ def _make_folder(folder: Path) -> None:
         raise PermissionError(13, "Permission denied")
 
 
+def free_bytes(path: Path) -> int:
+    """Of the disk that a place is on."""
+    path = path.absolute()
+    there = next((folder for folder in (path, *path.parents) if os.path.exists(folder)), Path("/"))
+    return shutil.disk_usage(there).free
+
+
 def _refused(path: Path, error: OSError) -> OutputError:
     reason = error.strerror or str(error)
     if error.filename:  # which may be another one
         reason += f": {error.filename}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        free = f"{free_bytes(path) / 2**20:,.0f} MiB are free there"
+        return OutputError(f"{path} cannot be written ({reason}; {free}): make room, or choose another place")
     return OutputError(f"{path} cannot be written ({reason}): choose another place")
 
 

@@ -1,0 +1,87 @@
+"""How a command ends: signals, exit codes, and one line for a cause that lies outside the program."""
+
+import errno
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+STOPPED = "stopped by {}: what is done is kept, and the same command goes on"
+
+# What libraries of C++ say of the system, in errors of kinds of their own.
+_REFUSALS = [os.strerror(n) for n in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)]
+
+
+def call(main: Callable[[], None]) -> None:
+    main()
+    ignore_signals()  # all is done, and the exit code should say so
+
+
+def end_on_signals() -> None:
+    """Makes SIGTERM and SIGHUP (but not under nohup) end the program as Ctrl-C does; a second one ends it at once."""
+
+    def end(number: int, frame: object) -> None:
+        nonlocal seen
+        name, seen = signal.Signals(number).name, seen + 1
+        if seen > 1:
+            os.write(2, f"error: {STOPPED.format(name)}\n".encode())
+            os._exit(1)
+        raise KeyboardInterrupt(name)
+
+    seen = 0
+    end.ends_program = True  # for those who take over while they save, see ledit_jax/training/stopping.py
+
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    for number in numbers:
+        signal.signal(number, end)
+
+
+def ignore_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def leave(code: int) -> None:
+    """Without an orderly exit, which waits for the threads of libraries."""
+    sys.stdout.flush()
+    os._exit(code)
+
+
+def cause_outside(error: BaseException | None) -> str | None:
+    """What the system or the device refused, in a line; None for a fault of ours."""
+    while error is not None:
+        text = one_line(error)
+        if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
+            return f"memory ran out ({text[:200] or 'of this process'}): use a smaller batch or fewer workers"
+        if isinstance(error, OSError):
+            place = error.filename or os.getcwd()
+            return f"{error.filename or 'the system'}: {error.strerror or text}{_space(error, place)}"
+        reason = next((reason for reason in _REFUSALS if reason in text), None)
+        if reason:
+            return f"{reason}: {text[:300]}"
+        error = error.__cause__
+    return None
+
+
+def _space(error: OSError, place: str) -> str:
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return ""
+    folder = next(path for path in [Path(place).absolute(), *Path(place).absolute().parents] if path.is_dir())
+    return f" ({shutil.disk_usage(folder).free / 2**20:,.0f} MiB free in {folder}): make room, and run it again"
+
+
+def one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def exit_with(message: str, code: int) -> None:
+    print_error(message)
+    sys.exit(code)
+
+
+def print_error(message: str) -> None:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)

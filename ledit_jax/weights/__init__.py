@@ -1,0 +1,168 @@
+"""Self-describing weights on disk: what training writes, and what sampling, fine-tuning and conversion read.
+
+A checkpoint is one folder per step with an item each: `ema` and `config` always, in a run's own checkpoints also
+`params`, `optimizer` and `data` (ledit_jax/training/checkpoint.py). A VAE's has `vae` and `config`. Orbax writes a
+folder aside and renames it once all of it is there.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from flax import nnx
+from jax.sharding import Mesh
+
+from ledit_jax.config import Config
+from ledit_jax.config.parse import from_mapping
+from ledit_jax.diffusion import make_process
+from ledit_jax.errors import CheckpointError, ConfigError, OutputError
+from ledit_jax.models import Network, Params, abstract_params, make_network
+from ledit_jax.models.vae import AutoencoderKL, VAEConfig
+from ledit_jax.parallel.sharding import shardings
+from ledit_jax.weights.checksums import array_checksums, digest, fingerprint, written_checksums
+from ledit_jax.weights.stored import (
+    check_finite,
+    damaged,
+    describe,
+    find_checkpoint,
+    find_lineage,
+    load_description,
+    read_arrays,
+    read_json,
+    stored_shapes,
+)
+
+__all__ = [
+    "check_finite",
+    "damaged",
+    "describe",
+    "export_vae",
+    "export_weights",
+    "find_checkpoint",
+    "find_lineage",
+    "find_places",
+    "fingerprint",
+    "load_description",
+    "load_vae",
+    "load_weights",
+    "open_weights",
+    "read_arrays",
+    "read_json",
+    "stored_shapes",
+    "vae_description",
+    "weights_id",
+]
+
+_PIECE = 64 * 2**20  # bytes of an array that are written at a time, and of a file
+
+
+def export_weights(folder: str | Path, params: Params, config: Config, step: int) -> None:
+    """Writes a model's weights as a checkpoint of their own. Raises OutputError if `folder` exists."""
+    _write(folder, step, "ema", params, describe(config, step, {"ema": params}))
+
+
+def export_vae(folder: str | Path, params: Params, config: VAEConfig) -> None:
+    """Writes an autoencoder's weights, a nested dict as its modules are named. Raises OutputError if it exists."""
+    description = {"vae": dataclasses.asdict(config), "vae_id": fingerprint(params), "step": 0}
+    description["checksums"] = {"vae": array_checksums(params)}
+    _write(folder, 0, "vae", params, description)
+
+
+def load_weights(
+    path: str | Path, weights: str = "ema", *, network: Network | None = None, mesh: Mesh | None = None
+) -> tuple[Params, Config, int]:
+    """(parameters, config, step) of a model's checkpoint.
+
+    path: a workdir of train.py, a folder of steps (the newest is taken) or one step's folder. weights: "ema" (what
+    results are reported with) or "params". network: whose parameters they are, by default the config's. mesh: where
+    they go, as `shardings` says; each device reads its own part. Without one they go to the first local device. Raises
+    CheckpointError for a folder that is missing, empty, half-written, damaged, lacks those weights or has
+    some that are not finite.
+    """
+    folder, config, step = open_weights(path, weights)
+    abstract = abstract_params(network or make_network(config, make_process(config)))
+    params = read_arrays(folder, _placed(abstract, mesh))
+    check_finite(folder.parent, params)
+    return params, config, step
+
+
+def open_weights(path: str | Path, weights: str = "ema") -> tuple[Path, Config, int]:
+    """(folder of the arrays, config, step) of a model's checkpoint, with no array read; errors as `load_weights`."""
+    folder = find_checkpoint(path)
+    if not (folder / weights).is_dir():
+        held = [name for name in ("ema", "params", "vae") if (folder / name).is_dir()]
+        raise CheckpointError(f"checkpoint {folder} holds no {weights}, only {', '.join(held)}")
+    description = load_description(folder)
+    try:
+        return folder / weights, Config.from_dict(description["config"]), description["step"]
+    except ConfigError as error:
+        raise CheckpointError(f"checkpoint {folder}: {error}") from error
+
+
+def weights_id(path: str | Path, weights: str) -> str:
+    """Sixteen hexadecimal digits that tell the weights of a checkpoint from those of another, or of one trained anew.
+
+    Of checkpoints without checksums, it depends on the config, the step and the sizes of the files. weights: "ema",
+    "params" or "vae".
+    """
+    folder = find_checkpoint(path)
+    description = load_description(folder)
+    sizes = sorted(file.stat().st_size for file in (folder / weights).rglob("*") if file.is_file())
+    return digest(written_checksums(description, weights) or [description, sizes])
+
+
+def find_places(abstract: Params, mesh: Mesh | None) -> Params:
+    """The sharding of each parameter: on the mesh, or without one the first local device."""
+    if mesh is not None:
+        return shardings(mesh, abstract)
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.tree.map(lambda _: here, abstract)
+
+
+def load_vae(path: str | Path) -> AutoencoderKL:
+    """The autoencoder of a VAE checkpoint. Raises CheckpointError as `load_weights` does."""
+    folder, description = _find_vae(path)
+    config = _vae_config(folder, description)
+    graphdef, state = nnx.split(nnx.eval_shape(lambda: AutoencoderKL(config, nnx.Rngs(0))), nnx.Param)
+    return nnx.merge(graphdef, read_arrays(folder / "vae", _placed(nnx.to_pure_dict(state))))
+
+
+def vae_description(path: str | Path) -> tuple[VAEConfig, str]:
+    """(config, fingerprint of the weights) of a VAE checkpoint, without reading the weights; errors as `load_vae`."""
+    folder, description = _find_vae(path)
+    if "vae_id" not in description:
+        raise CheckpointError(f"checkpoint {folder} has no fingerprint of its weights: convert the autoencoder anew")
+    return _vae_config(folder, description), description["vae_id"]
+
+
+def _find_vae(path: str | Path) -> tuple[Path, dict[str, Any]]:
+    folder = find_checkpoint(path)
+    if not (folder / "vae").is_dir():
+        raise CheckpointError(f"checkpoint {folder} is a model's, and a VAE's is needed: convert one, see the README")
+    return folder, load_description(folder)
+
+
+def _vae_config(folder: Path, description: dict[str, Any]) -> VAEConfig:
+    try:
+        return from_mapping(VAEConfig, description["vae"])
+    except ConfigError as error:
+        raise CheckpointError(f"checkpoint {folder}: vae.{error}") from error
+
+
+def _write(folder: str | Path, step: int, item: str, params: Params, description: dict[str, Any]) -> None:
+    folder = Path(folder).absolute()
+    if folder.exists():
+        raise OutputError(f"{folder} exists already: choose another place or remove it first")
+    # In pieces: what waits to be written would otherwise fill as much memory again as the weights.
+    pieces = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=_PIECE), params)
+    saved = ocp.args.PyTreeSave(params, save_args=pieces, ocdbt_target_data_file_size=_PIECE)
+    items = {item: saved, "config": ocp.args.JsonSave(description)}
+    with ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(create=True)) as manager:
+        manager.save(step, args=ocp.args.Composite(**items))
+
+
+def _placed(abstract: Params, mesh: Mesh | None = None) -> Params:
+    places = find_places(abstract, mesh)
+    return jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), abstract, places)

@@ -1,0 +1,179 @@
+"""Checkpoints as they lie on disk: which folder, what it says of itself, and its arrays read and checked."""
+
+import asyncio
+import importlib.metadata
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from etils import epath
+
+from ledit_jax.config import Config
+from ledit_jax.errors import CheckpointError, DamagedCheckpoint
+from ledit_jax.files.readers import check_json
+from ledit_jax.models import Params
+from ledit_jax.weights.checksums import array_checksums, changed_arrays, written_checksums
+
+logger = logging.getLogger(__name__)
+
+_PACKAGES = ("ledit_jax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """The folder of one step, given that folder, a folder of steps (the newest complete one is taken) or a
+    workdir.
+
+    Raises CheckpointError if there is none or it is not complete.
+    """
+    path = Path(path).absolute()
+    if not path.is_dir():
+        raise CheckpointError(f"checkpoint {path} does not exist: give a workdir of train.py or a checkpoint folder")
+    if (path / "checkpoints").is_dir():
+        path = path / "checkpoints"
+    if any((path / item).is_dir() for item in ("config", "ema", "vae")):
+        return _check_complete(path)
+    steps = sorted((int(p.name), p) for p in path.iterdir() if p.is_dir() and p.name.isdecimal())
+    if steps:
+        complete = [step for _, step in steps if _lacks(step) is None]
+        if complete and complete[-1] != steps[-1][1]:
+            logger.warning(f"checkpoint {steps[-1][1]} is half-written (it has no {_lacks(steps[-1][1])}): passed over")
+        return complete[-1] if complete else _check_complete(steps[-1][1])
+    if any(".orbax-checkpoint-tmp" in p.name for p in path.iterdir()):
+        raise CheckpointError(f"checkpoint {path} is half-written and was never finished: use another one")
+    raise CheckpointError(f"checkpoint {path} holds no steps: give a workdir of train.py or a checkpoint folder")
+
+
+def describe(config: Config, step: int, items: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What the `config` item of a model's checkpoint holds; items: the trees beside it, for their checksums."""
+    versions = {name: _version(name) for name in _PACKAGES}
+    checksums = {name: array_checksums(tree) for name, tree in (items or {}).items()}
+    return {"config": config.to_dict(), "step": step, "versions": versions} | (
+        {"checksums": checksums} if checksums else {}
+    )
+
+
+def load_description(folder: Path) -> dict[str, Any]:
+    """The `config` item of a step's folder. Raises CheckpointError if it cannot be read or has another form."""
+    fields = {"step": int, "vae": dict} if (folder / "vae").is_dir() else {"step": int, "config": dict}
+    return read_json(folder, "config", fields)
+
+
+def find_lineage(folder: Path) -> tuple[int, ...]:
+    """The steps of the checkpoints that a run started from (`init_from`), and each of those in its turn, oldest first.
+
+    folder: a step's. Empty for a run from scratch and for converted weights.
+    """
+    description = load_description(folder)
+    return tuple(description["lineage"]) if "lineage" in description else ()  # earlier versions wrote none
+
+
+def read_json(folder: Path, item: str, fields: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """An item of a step's folder that is JSON, with these fields, as `readers.check_json` takes them.
+
+    Raises CheckpointError if it cannot be read or has another form.
+    """
+    try:
+        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
+            values = checkpointer.restore(folder / item)
+        return check_json(values, f"its {item}", fields=fields)
+    except Exception as error:  # Orbax raises many kinds for a damaged file; all mean the same to the user
+        raise damaged(folder, error) from error
+
+
+def damaged(folder: Path, error: BaseException) -> DamagedCheckpoint:
+    """The error to raise for a folder that Orbax could not read."""
+    while error.__cause__:  # what Orbax says on top is about its own arrays
+        error = error.__cause__
+    reason = (str(error).strip().splitlines() or [""])[0][:200]
+    return DamagedCheckpoint(f"checkpoint {folder} is damaged ({type(error).__name__}: {reason}): use another one")
+
+
+def stored_shapes(folder: Path) -> Params:
+    """Shapes and dtypes of the arrays in an item's folder, as they were written."""
+    try:
+        stored = ocp.PyTreeCheckpointHandler().metadata(epath.Path(folder)).tree
+        return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), stored)
+    except Exception as error:  # as in read_json
+        raise damaged(folder.parent, error) from error
+
+
+def read_arrays(folder: Path, abstract: Any) -> Any:
+    """The arrays of an item's folder, as `abstract` says: ShapeDtypeStructs with shardings, in the tree that is stored.
+
+    Each device gets its own part alone; every process that holds some must call this, since values are held against
+    the checksums that were written with them, where there are any. A leaf `ocp.PLACEHOLDER` is
+    not read, and returned as it is.
+    """
+    placeholders = ocp.type_handlers.get_type_handler(type(ocp.PLACEHOLDER))
+    registry = ocp.type_handlers.create_type_handler_registry(
+        (jax.Array, _ArrayReader()), (type(ocp.PLACEHOLDER), placeholders)
+    )
+    how = ocp.checkpoint_utils.construct_restore_args(abstract)
+    try:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(type_handler_registry=registry)) as checkpointer:
+            arrays = checkpointer.restore(folder, args=ocp.args.PyTreeRestore(abstract, restore_args=how))
+    except Exception as error:  # as in read_json
+        raise damaged(folder.parent, error) from error
+    _check_values(folder, arrays)
+    return arrays
+
+
+def _check_values(folder: Path, arrays: Any) -> None:
+    changed = changed_arrays(written_checksums(load_description(folder.parent), folder.name), arrays)
+    if changed:
+        raise DamagedCheckpoint(
+            f"checkpoint {folder.parent} is damaged: of {folder.name}, {len(changed)} arrays are not as they were "
+            f"written, {changed[0]} first: use another one"
+        )
+
+
+def check_finite(folder: Path, params: Params) -> None:
+    """Raises DamagedCheckpoint, naming the first, if any of the arrays read from `folder` holds NaN or infinity."""
+    finite = jax.device_get(jax.jit(lambda arrays: jax.tree.map(lambda a: jnp.isfinite(a).all(), arrays))(params))
+    bad = [
+        jax.tree_util.keystr(path) for path, is_finite in jax.tree_util.tree_leaves_with_path(finite) if not is_finite
+    ]
+    if bad:
+        raise DamagedCheckpoint(
+            f"checkpoint {folder} has {bad[0]} that is not finite ({len(bad)} arrays): use another one"
+        )
+
+
+class _ArrayReader(ocp.type_handlers.ArrayHandler):
+    """Reads arrays as Orbax does, but fails only once every read that is under way has ended.
+
+    Orbax closes its event loop at the first failure, and each read that ends later would print a traceback.
+    """
+
+    async def deserialize(self, infos: Sequence[Any], args: Sequence[Any] | None = None) -> Sequence[jax.Array]:
+        before = asyncio.all_tasks()
+        try:
+            return await super().deserialize(infos, args)
+        except Exception:
+            await asyncio.gather(*asyncio.all_tasks() - before, return_exceptions=True)
+            raise
+
+
+def _check_complete(folder: Path) -> Path:
+    if lacks := _lacks(folder):
+        raise CheckpointError(f"checkpoint {folder} is half-written (it has no {lacks}): use another one")
+    return folder
+
+
+def _lacks(folder: Path) -> str | None:
+    """What a step's folder lacks to be complete, for training and sampling alike."""
+    missing = [name for name in ("config", "ema") if not (folder / name).is_dir() and not (folder / "vae").is_dir()]
+    if missing:
+        return missing[0]
+    return None if (folder / "_CHECKPOINT_METADATA").is_file() else "commit mark"
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # ledit_jax run from a checkout
+        return "source"
