@@ -31,7 +31,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from benchmarks.report import Report  # noqa: E402
 from configs import imagenet256  # noqa: E402
 from ledit_jax.config import Config  # noqa: E402
+from ledit_jax.diffusion import make_process  # noqa: E402
 from ledit_jax.flops import forward_flops  # noqa: E402
+from ledit_jax.models import abstract_params, make_network  # noqa: E402
 
 SAMPLE_BATCH = 8
 NO_MEMORY = "out of memory"
@@ -165,7 +167,8 @@ def table(report: Report, dry_run: bool) -> str:
         batch = min(int(name.split()[-2]) for name in names)
         rows = {r: report.results.get(f"{task} {model} {side} batch {batch} {r}", {}) for r in runners}
         config = make_config(model, dry_run)
-        flops = batch * forward_flops(config, side, side) * (3 if task == "train" else 2)
+        params = abstract_params(make_network(config, make_process(config)))
+        flops = batch * forward_flops(params, config.token_grid(side, side)) * (3 if task == "train" else 2)
         for runner, row in rows.items():
             head = f"| {task} {model} at {side} | {batch} | {SIDES[runner]} |"
             if "step" not in row:

@@ -35,10 +35,9 @@ def split_images(source: Path, folder: Path) -> Path:
     each class's images, in sorted order, every sixth is held out. A folder that is there already is kept: it is
     made aside and renamed, so it is whole. Raises DataError for what holds no class folders with images.
     """
-    found = {"images": _fingerprint(source)}
     if folder.exists():
         note = folder / _NOTE
-        if note.is_file() and read_json(note) != found:
+        if note.is_file() and source.exists() and read_json(note) != {"images": _fingerprint(source)}:
             raise DataError(
                 f"images={source} are not those that {folder} was made of: give the same, or another workdir"
             )
@@ -55,7 +54,7 @@ def split_images(source: Path, folder: Path) -> Path:
     if few:
         raise DataError(f"images={source}: class {few[0]} has fewer than {HELD_OUT_EVERY} images: add some")
     _write_tables(images.entries, aside)
-    write_json(aside / _NOTE, found)
+    write_json(aside / _NOTE, {"images": _fingerprint(source)})
     aside.rename(folder)
     return folder
 

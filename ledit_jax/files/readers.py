@@ -151,9 +151,9 @@ def read_npz(path: Path, wanted: Callable[[str, Header], bool], *, most_bytes: i
         return arrays
 
 
-def read_npy(path: Path, shape: Shape, dtype: str) -> np.ndarray:
+def read_npy(path: Path, shape: Shape, dtype: str, advice: str = "write it again") -> np.ndarray:
     """The array of a .npy file. Raises DataError unless it is whole and has this dtype and shape."""
-    with reading(path), open(path, "rb") as stream:
+    with reading(path, advice), open(path, "rb") as stream:
         header = read_header(stream, os.fstat(stream.fileno()).st_size)
         check_array(path, path.stem, header, shape, dtype)
         return _read_values(stream, header, path.stem, MOST_BYTES)

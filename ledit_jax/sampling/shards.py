@@ -56,7 +56,9 @@ class SampleShards:
     def read(self, index: int) -> UInt8[np.ndarray, "B H W C"]:
         """The images of a shard. Raises DataError for a damaged one."""
         shape = (len(self.range(index)), None, None, None)
-        return self._pieces.read(self._names[index], lambda path: read_npy(path, shape, "uint8"))
+        return self._pieces.read(
+            self._names[index], lambda path: read_npy(path, shape, "uint8", "remove it, and it is made again")
+        )
 
     def wait_for_all(self) -> None:
         """Until the other processes have written theirs. (One that dies takes this one with it, by jax.distributed.)"""

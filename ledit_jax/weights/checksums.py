@@ -23,7 +23,8 @@ _SALTS = (0x9E3779B9, 0x7F4A7C15)
 def array_checksums(tree: Any) -> Checksums:
     """A checksum for each array of a tree. Every process that holds parts of them must call it."""
     leaves = [(path, leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree) if hasattr(leaf, "dtype")]
-    sums = jax.device_get([_sum(leaf) for _, leaf in leaves])  # all are under way before the first is waited for
+    # One program: several at once, each of which adds up over all devices, may wait for each other for ever.
+    sums = jax.device_get(_sums([leaf for _, leaf in leaves]))
     return {
         "/".join(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path): (
             f"{leaf.dtype} {first:08x} {second:08x}"
@@ -62,6 +63,10 @@ def digest(values: Any) -> str:
 
 
 @jax.jit
+def _sums(arrays: list[jax.Array]) -> list[tuple[jax.Array, jax.Array]]:
+    return [_sum(array) for array in arrays]
+
+
 def _sum(array: jax.Array) -> tuple[jax.Array, jax.Array]:
     bits = _bits(array)
     places = jnp.zeros(bits.shape, jnp.uint32)

@@ -15,7 +15,7 @@ def test_a_slice_has_a_chip_for_each_place():
 @pytest.mark.parametrize(
     "name, message",
     [
-        ("v5e", "--compile_only=v5e is no topology: use GENERATION:SIDES, as in v5e:4x4"),
+        ("v5e", "compile_only=v5e is no topology: use GENERATION:SIDES, as in v5e:4x4"),
         ("v5e:4*4", "is no topology"),
         ("v5x:4x4", "TPU generation v5x is unknown: did you mean v5p"),
         ("h100:8x1", "TPU generation h100 is unknown: known are tpu7x, v4, v5e, v5p, v6e"),

@@ -235,7 +235,7 @@ def test_one_image_has_no_covariance(extractor, tmp_path):
     [
         (dict(mu=np.full(2048, np.nan), sigma=np.eye(2048)), "mu holds values that are not finite"),
         (dict(mu=np.zeros(2048)), "sigma is missing"),
-        (dict(mu=np.zeros(64), sigma=np.eye(64)), r"mu is \[64\], and \[2048\] is needed"),
+        (dict(mu=np.zeros(64), sigma=np.eye(64)), r"mu is float64 \[64\], and \[2048\] is needed"),
     ],
 )
 def test_bad_statistics(tmp_path, arrays, message):

@@ -117,7 +117,12 @@ print(float(grads["final_layer"]["linear"]["bias"][...].sum()))
 
 
 def test_forward_and_gradient_in_tree_only_mode():
-    settings = {"NNX_GRAPH_MODE": "false", "NNX_GRAPH_UPDATES": "false", "JAX_PLATFORMS": "cpu"}
+    settings = {
+        "NNX_GRAPH_MODE": "false",
+        "NNX_GRAPH_UPDATES": "false",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": str(ROOT / "tests"),
+    }
     command = [sys.executable, "-W", "error", "-c", TREE_ONLY]
     run = subprocess.run(command, env=os.environ | settings, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stderr

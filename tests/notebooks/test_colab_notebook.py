@@ -39,7 +39,8 @@ assert sliders.result is None, "moving a slider must not draw"
 sliders.manual_button.click()
 assert sliders.result.shape == (2, 8, 16, 1) and sliders.result.dtype == "uint8"
 size_and_rest = {name: value for name, value in values.items() if name not in ("label", "count")}
-assert (sliders.result == pipe([3, 3], sampler="dpmpp", **size_and_rest)).all()
+options = pipe.options(sampler="dpmpp", attention_scaling=size_and_rest.pop("attention_scaling"))
+assert (sliders.result == pipe([3, 3], options=options, **size_and_rest)).all()
 """
 CHECK_THE_IMAGES = """
 assert sizes == [(8, 8), (12, 12), (16, 16), (8, 16), (16, 8)]
@@ -52,7 +53,7 @@ assert (with_scaling != without_scaling).any()
 CONVERT_AND_DRAW = """
 assert dtype is None and pipe.vae is not None
 assert checkpoint.name == "dit.pt-jax" and checkpoint.is_dir()
-images = pipe([1, 2], height=64, width=96, sampler="dpmpp", num_steps=2)
+images = pipe([1, 2], height=64, width=96, options=pipe.options(sampler="dpmpp", num_steps=2))
 assert images.shape == (2, 64, 96, 3) and images.std() > 1
 """
 

@@ -104,7 +104,7 @@ def test_bad_requests_are_named(pipeline, arguments, message):
 def test_bad_options_are_named(pipeline):
     with pytest.raises(ConfigError, match="sample.sampler='dpm' is unknown"):
         pipeline.options(sampler="dpm")
-    with pytest.raises(ConfigError, match="sample.rope_method=ntk needs a model with rotary positions"):
+    with pytest.raises(ConfigError, match="sample.rope_method=ntk needs rotary positions, which this model lacks"):
         pipeline([1], options=pipeline.options(rope_method="ntk"))
 
 

@@ -131,7 +131,7 @@ def test_a_damaged_shard_is_named(pipeline, tmp_path, monkeypatch):
     monkeypatch.undo()
     shard = tmp_path / "x.npz.shards" / "000001.npy"
     shard.write_bytes(shard.read_bytes()[:-9])
-    with pytest.raises(DataError, match=r"000001.npy is damaged .*: remove it, and it is made again"):
+    with pytest.raises(DataError, match=r"000001.npy is damaged or cut short .*: remove it, and it is made again"):
         write_samples(tmp_path / "x.npz", pipeline, recipe(), batch_size=4)
     assert not (tmp_path / "x.npz").exists()
     shard.unlink()
@@ -234,9 +234,9 @@ def test_two_processes_draw_their_own_shards(checkpoint, undisturbed, tmp_path):
         (dict(seed=2**63), "seed=9223372036854775808 is too large"),
     ],
 )
-def test_what_cannot_be_held_is_refused_with_an_estimate(tmp_path, fields, message):
+def test_what_cannot_be_held_is_refused_with_an_estimate(pipeline, tmp_path, fields, message):
     with pytest.raises(LEDiTError, match=message):
-        write_samples(tmp_path / "x.npz", None, recipe(**fields), batch_size=8)
+        write_samples(tmp_path / "x.npz", pipeline, recipe(**fields), batch_size=8)
 
 
 def test_a_checkpoint_that_was_trained_anew_is_not_gone_on_with(tmp_path):

@@ -174,7 +174,6 @@ def draws(config, workdir, init_from=None):
     run = Run(config, workdir, init_from=init_from)
     batch = np.asarray(run.next_batch()["x"])
     run.loader.close()
-    run.checkpointer.close()
     dilations = [draw_dilation(config.train, run.seed, step) for step in range(40)]
     return batch, jax.random.key_data(run.key), np.array(dilations)
 
