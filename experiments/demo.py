@@ -71,5 +71,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     _WORKDIR = flags.DEFINE_string("workdir", "runs/demo", "Replaced if it exists.")
-    _STEPS = flags.DEFINE_integer("steps", 200, "Training steps, half of them before the stop.", lower_bound=20)
+    _STEPS = flags.DEFINE_integer("steps", 160, "Training steps, half of them before the stop.", lower_bound=20)
     cli.run(main, __doc__)
