@@ -1,6 +1,7 @@
 """Config: what it accepts, the one line it gives for what it does not, and the presets."""
 
 import dataclasses
+import importlib
 import json
 
 import pytest
@@ -83,3 +84,9 @@ def test_latents_and_pixels_have_their_own_granularity():
     assert latents.latent_shape(512, 384) == (64, 48, 4) and latents.num_tokens(512, 384) == 768
     with pytest.raises(ConfigError, match="width=40 is not a positive multiple of 16 .*: use 32 or 48"):
         latents.latent_shape(32, 40)
+
+
+def test_both_configs_at_512_recompute_alike():
+    """With nothing recomputed the step does not fit the slice that they are sized for."""
+    models = [importlib.import_module(f"configs.imagenet512{kind}").get_config().model for kind in ("", "_finetune")]
+    assert [model.remat for model in models] == ["dots", "dots"]

@@ -36,8 +36,7 @@ def load_model(checkpoint: str | Path, weights: str = "ema") -> tuple[Callable[.
     """
     params, config, _ = load_weights(checkpoint, weights)
     config = config.for_any_device()
-    unscaled = dataclasses.replace(config.sample, rope_method="plain", attention_scaling="off")
-    network = make_network(config, make_process(config)).for_sampling(unscaled)
+    network = make_network(config, make_process(config))
     return functools.partial(jax.jit(make_apply(network)), params), config
 
 
