@@ -201,7 +201,7 @@ def _run_steps(run: Run, state: TrainState, writer, progress, profiler, stop: St
 def _report(run: Run, step: int, metrics: dict[str, jax.Array], writer, progress) -> None:
     """Shows and writes a step's metrics; raises TrainingStopped if too many steps were not finite.
 
-    All processes look at the numbers, which are the same for all, and only the lead has a writer and a progress.
+    All processes look at the numbers, which are the same for all; only the main process has a writer and a progress.
     """
     config = run.config.train
     values = {name: float(value) for name, value in jax.device_get(metrics).items()}
