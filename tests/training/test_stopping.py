@@ -21,8 +21,6 @@ from ledit_jax import cli
 from tiny import tiny_config
 from ledit_jax.training.loop import train
 
-workdir, num_workers, pause = pathlib.Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
-
 def main():
     config = tiny_config(train=dict(num_steps=100_000, checkpoint_every=100_000))
     config = config.replaced("data", num_workers=num_workers)
@@ -32,6 +30,7 @@ def main():
     train(config, workdir)
 
 if __name__ == "__main__":
+    workdir, num_workers, pause = pathlib.Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
     sys.argv[1:] = []
     cli.run(main, "A test.")
 """
