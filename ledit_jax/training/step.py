@@ -35,9 +35,9 @@ def make_train_step(
     """train_step(state, batch, key, dilation) -> (state, metrics), to be jitted with `dilation` static.
 
     Randomness is fold_in(key, step), so a resumed run draws what an uninterrupted one would have drawn. A step whose
-    loss, gradient, or resulting weights or optimiser state are not finite changes nothing but the counters. Metrics
-    are the losses, `grad_norm`, `ema_drift` (norm of ema - params over norm of params) and `nonfinite_steps`, all
-    scalars.
+    loss, gradient or resulting weights are not finite, or so large that their norms are not, changes nothing but the
+    counters. Metrics are the losses, `grad_norm`, `ema_drift` (norm of ema - params over norm of params, as they would
+    have become) and `nonfinite_steps`, all scalars.
     """
     apply, optimizer = make_apply(network), make_optimizer(config)
 
@@ -68,26 +68,19 @@ def make_train_step(
         # Not optax.incremental_update, whose sum is rounded in another order.
         ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.ema, params)
 
-        finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(grad_norm) & _all_finite((params, ema, opt_state))
+        # Norms that the metrics need anyway. With a finite gradient the optimiser's state is finite too.
+        distance, size = optax.tree.norm(jax.tree.map(jnp.subtract, ema, params)), optax.tree.norm(params)
+        finite = jnp.isfinite(jnp.stack([metrics["loss"], grad_norm, distance, size])).all()
         params, ema, opt_state = jax.tree.map(
             lambda new, old: jnp.where(finite, new, old),
             (params, ema, opt_state),
             (state.params, state.ema, state.opt_state),
         )
         nonfinite_steps = state.nonfinite_steps + jnp.where(finite, 0, 1)
-        metrics |= {"grad_norm": grad_norm, "ema_drift": _distance(ema, params), "nonfinite_steps": nonfinite_steps}
+        metrics |= {"grad_norm": grad_norm, "ema_drift": distance / size, "nonfinite_steps": nonfinite_steps}
         return TrainState(state.step + 1, nonfinite_steps, params, ema, opt_state), metrics
 
     return train_step
-
-
-def _all_finite(tree) -> jax.Array:
-    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
-
-
-def _distance(tree, reference) -> jax.Array:
-    """Norm of tree - reference over the norm of reference, all leaves taken together."""
-    return optax.tree.norm(jax.tree.map(jnp.subtract, tree, reference)) / optax.tree.norm(reference)
 
 
 def _accumulate(grad_fn, num_parts: int, params, batch: Batch, key, dilation: int):
