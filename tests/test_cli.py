@@ -1,0 +1,62 @@
+"""How a command ends: a cause outside the program is one line, and only a fault of ours is a traceback."""
+
+import subprocess
+import sys
+
+import pytest
+from script_runs import ROOT
+
+FAIL = """
+import errno, os, resource, sys
+from ledit_jax import cli
+kind, folder = sys.argv[1:]
+sys.argv[1:] = []
+
+def fail():
+    if kind == "limit":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
+        open(f"{folder}/x", "wb", buffering=0).write(b"a" * 10)
+        open(f"{folder}/x", "ab", buffering=0).write(b"a")
+    if kind == "full":
+        with open("/dev/full", "wb") as file:
+            file.write(b"a")
+    if kind == "missing":
+        open(f"{folder}/nothing/x", "wb")
+    if kind == "memory":
+        raise MemoryError
+    if kind == "library":
+        raise ValueError(f"OUT_OF_RANGE: Error writing {folder}/c: {os.strerror(errno.ENOSPC)} [os_error_code='28']")
+    raise KeyError("ours")
+
+cli.run(fail, "A test.")
+"""
+
+
+def end(kind: str, folder) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-c", FAIL, kind, str(folder)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+
+
+@pytest.mark.parametrize(
+    "kind, says",
+    [
+        ("limit", "File too large"),
+        ("full", "No space left on device ("),
+        ("missing", "nothing/x: No such file or directory"),
+        ("memory", "memory ran out"),
+        ("library", "No space left on device: OUT_OF_RANGE"),
+    ],
+)
+def test_causes_outside_are_one_line(tmp_path, kind, says):
+    result = end(kind, tmp_path)
+    assert result.returncode == 1, result.stderr
+    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1, result.stderr
+    assert says in result.stderr
+
+
+def test_a_fault_of_ours_is_a_traceback_that_asks_to_be_reported(tmp_path):
+    result = end("ours", tmp_path)
+    assert result.returncode == 1 and "Traceback" in result.stderr
+    assert result.stderr.splitlines()[-1] == (
+        "error: KeyError above is a fault of ledit_jax: please report this, with all of it"
+    )
