@@ -2,14 +2,12 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import jax
 import pytest
-from script_runs import ROOT
+from script_runs import Script
 from tiny import network_of, tiny_config
 
 from ledit_jax.models import init_params
@@ -36,19 +34,13 @@ if __name__ == "__main__":
 """
 
 
-def start(folder: Path, workdir: Path, num_workers: int = 0, pause: float = 0) -> subprocess.Popen:
+def start(folder: Path, workdir: Path, num_workers: int = 0, pause: float = 0) -> Script:
     script = folder / "run.py"
     script.write_text(TRAIN)
-    return popen([script, workdir, num_workers, pause], folder / f"{workdir.name}.log")
+    return Script([script, workdir, num_workers, pause], folder / "output", folder / f"{workdir.name}.log")
 
 
-def popen(command: list, log: Path) -> subprocess.Popen:
-    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'tests'}{os.pathsep}{ROOT}", "JAX_PLATFORMS": "cpu"}
-    with log.open("w") as output:  # no pipe: nobody reads it while the process writes
-        return subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT, env=environment, stderr=output)
-
-
-def wait_for(condition, process: subprocess.Popen) -> None:
+def wait_for(condition, process: Script) -> None:
     while not condition():
         assert process.poll() is None, f"ended with {process.returncode}"
         time.sleep(0.02)
@@ -91,7 +83,7 @@ def test_sampling_ends_with_a_line(tmp_path):
     export_weights(tmp_path / "c", init_params(network_of(config), jax.random.key(0)), config, step=1)
     out = tmp_path / "x.npz"
     command = ["sample.py", f"--checkpoint={tmp_path / 'c'}", "--num_samples=1000000", f"--out={out}"]
-    process = popen([*command, "--num_steps=100"], tmp_path / "log")
+    process = Script([*command, "--num_steps=100"], tmp_path / "output", tmp_path / "log")
     wait_for(lambda: any(tmp_path.glob("x*shards*")), process)
     process.send_signal(signal.SIGTERM)
     code, said = process.wait(60), (tmp_path / "log").read_text()
