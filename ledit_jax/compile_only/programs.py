@@ -78,7 +78,7 @@ def denoising_program(
     network = make_network(config, process).for_sampling(options)
     num_tokens = config.num_tokens(height, width)
     sampler, step = make_denoising_step(
-        network, process, mesh, options.sampler, options.num_steps, num_tokens, options.cfg_channels
+        network, process.for_sampling(options), mesh, options.sampler, options.num_steps, num_tokens, options.cfg_channels
     )
     noise = jax.ShapeDtypeStruct((batch_size, *config.latent_shape(height, width)), np.float32)
     state = place(jax.eval_shape(sampler.init, noise), split)

@@ -30,8 +30,13 @@ class ModelConfig:
     conv_init: Literal["identity", "xavier"] = "identity"
     post_norm: bool = False
     """LayerNorm after the convolution (LEDiT*, the paper's refined model)."""
-    causal_from_timestep: int = 0
-    """T' of the paper's appendix C, an analysis: causal attention for t >= T', plain below. 0 is always causal."""
+    qk_norm: Literal["none", "rms"] = "none"
+    """rms: RMSNorm with a learned scale over each head's queries and keys, against late spikes of the loss."""
+    span_embed: bool = False
+    """A second embedding, of the time between the two ends of a jump: MeanFlow's networks."""
+    causal_from_timestep: float = 0.0
+    """T' of the paper's appendix C, an analysis: causal attention for t >= T', plain below, in the process's own time
+    (0 .. 1000, or 0 .. 1 for flow). 0 is always causal."""
     norm_eps: float = 1e-6
     timestep_max_period: float = 10_000.0
     timestep_frequency_shift: float = 0.0
@@ -48,11 +53,37 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class DiffusionConfig:
-    """The noise schedule (DiT's by default)."""
+    """What the network learns to undo: noise along DiT's schedule by default."""
 
+    objective: Literal["noise", "flow"] = "noise"
+    """noise: DiT's diffusion, which predicts noise and variance, by the settings here; flow: see `FlowConfig`."""
     num_timesteps: int = 1000
     beta_start: float = 1e-4
     beta_end: float = 0.02
+
+
+@dataclass(frozen=True)
+class FlowConfig:
+    """Flow matching, where `diffusion.objective` is flow: velocities of a path from data, time 0, to noise, time 1."""
+
+    path: Literal["linear", "gvp"] = "linear"
+    """linear: (1 - t) data + t noise; gvp: cosine and sine of pi t / 2."""
+    times: Literal["uniform", "logit_normal"] = "uniform"
+    """How times are drawn in training; logit_normal: the sigmoid of a normal of `times_mean` and `times_std`."""
+    times_mean: float = 0.0
+    times_std: float = 1.0
+    time_shift: str = "none"
+    """Of the times in training: none, a number (above 1 trains more on noise), or auto, sqrt(tokens / base_tokens)."""
+    base_tokens: int = 0
+    """Tokens for which no shift is needed; 0: those of the training size. auto means this, in sampling too."""
+    time_scale: float = 1.0
+    """The network is fed time_scale t: 1000 where it starts from a DiT trained by diffusion."""
+    convention: Literal["noise_time", "sit"] = "noise_time"
+    """noise_time: the network is fed t and returns C channels. sit: it is fed 1 - t and returns 2C channels, the second
+    half unused: the weights of SiT, whose time runs the other way."""
+    mean_flow_share: float = 0.0
+    """Above 0, average velocities are learned (MeanFlow, for one and two steps), and this share of a batch is trained
+    on a jump; the paper has 0.25. Needs model.span_embed and model.attention=xla."""
 
 
 @dataclass(frozen=True)
@@ -141,14 +172,22 @@ def _setting(default: Any, text: str) -> Any:
 class SampleConfig:
     """How samples are drawn unless the caller says otherwise."""
 
-    sampler: Literal["ddpm", "ddim", "dpmpp"] = _setting(
-        "ddpm", "ddpm, ddim or dpmpp (DPM-Solver++ of second order, good from 25 steps on)."
+    sampler: Literal["ddpm", "ddim", "dpmpp", "euler", "heun", "sde", "meanflow"] = _setting(
+        "ddpm",
+        "ddpm, ddim or dpmpp (DPM-Solver++ of second order, good from 25 steps on); of a flow euler, heun, dpmpp, sde "
+        "(SiT's), or meanflow.",
     )
-    num_steps: int = _setting(250, "Steps, at most those of the diffusion (1000).")
+    num_steps: int = _setting(250, "Network calls, at most the timesteps of a diffusion (1000).")
     cfg_scale: float = _setting(1.5, "Classifier-free guidance: 1 is none, 1.5 for numbers, 4 for single images.")
     cfg_channels: Literal["3", "all"] = _setting("3", "Channels that are guided: 3 (DiT's published numbers) or all.")
     cfg_interval: tuple[float, float] = _setting(
         (0.0, 1.0), "LOW,HIGH: guide while time / end time, 1000 for DiT's diffusion, lies between."
+    )
+    time_shift: str = _setting(
+        "none", "Of a flow's times: none, a number (above 1 spends more on noise), or auto, sqrt(tokens / trained)."
+    )
+    sde_diffusion: Literal["sigma", "sbdm", "constant", "increasing_decreasing"] = _setting(
+        "sigma", "Noise that sampler sde adds: sigma (SiT's results), sbdm, constant or increasing_decreasing."
     )
     rope_method: Literal["plain", "ntk", "yarn", "riflex"] = _setting(
         "plain", "Rotary positions beyond the trained grid: plain, ntk, yarn or riflex."

@@ -71,7 +71,7 @@ def guidance_mask(
 ) -> Bool[np.ndarray, " num_steps"]:
     """Which steps are guided: those with time / end_time in the closed interval (arXiv 2404.07724).
 
-    `times` are those that the network is fed, in visiting order. NumPy on the host, so that a step outside the interval
+    `times` are the process's, in visiting order. NumPy on the host, so that a step outside the interval
     can be run by a program that has no second half at all. Raises ConfigError if the interval is empty.
     """
     low, high = interval

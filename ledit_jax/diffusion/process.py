@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key, Num
 
+from ledit_jax.config import SampleConfig
+
 Images = Float[Array, "B H W C"]
 
 Denoiser = Callable[[Images, Num[Array, " B"]], Float[Array, "B H W out"]]
@@ -36,7 +38,7 @@ class Sampler(ABC):
     @property
     @abstractmethod
     def times(self) -> Num[np.ndarray, " num_steps"]:
-        """What the network is fed at each step, noisiest first."""
+        """The process's time at each network call, noisiest first."""
 
     @property
     def num_steps(self) -> int:
@@ -60,11 +62,19 @@ class Process(ABC):
     """Implementations are frozen dataclasses of settings: equal ones share compiled programs."""
 
     end_time: float
-    """The noisiest time, in the units that the network is fed; 0 is clean data."""
+    """The noisiest time; 0 is clean data."""
 
     @abstractmethod
     def out_channels(self, channels: int) -> int:
         """Channels of the network's output, for data of so many."""
+
+    def for_sampling(self, options: SampleConfig) -> "Process":
+        """The process as `options` want it drawn from: what differs from training is settled here."""
+        return self
+
+    def fed_times(self, times: Num[Array, " B"]) -> Num[Array, " B"]:
+        """What the network is fed at these times."""
+        return times
 
     @abstractmethod
     def draw_times(self, key: jax.Array, batch_size: int) -> Num[Array, " B"]:

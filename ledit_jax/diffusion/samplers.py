@@ -93,18 +93,26 @@ class DPMSolverPP(ChainSampler):
     @functools.cached_property
     def _coefficients(self) -> Float[np.ndarray, "3 num_steps"]:
         alpha_bar = self.chain.alphas_cumprod[::-1]
-        alpha, sigma = np.sqrt(alpha_bar), np.sqrt(1.0 - alpha_bar)
+        return multistep_table(np.sqrt(alpha_bar), np.sqrt(1.0 - alpha_bar))
+
+
+def multistep_table(alpha: Float[np.ndarray, " n"], sigma: Float[np.ndarray, " n"]) -> Float[np.ndarray, "3 n"]:
+    """(a, b, c) of DPM-Solver++(2M)'s x <- a x + b xstart + c previous xstart, at noise levels from noisy to clean.
+
+    After pure noise (alpha 0, a log-SNR of minus infinity) the second step is of first order too.
+    """
+    with np.errstate(divide="ignore"):
         h = np.diff(np.log(alpha / sigma))
-        # The extrapolation of the clean data by half a step, (1 + 1/2r) xstart - 1/2r previous, r = h[k-1] / h[k].
-        extrapolation = np.append(0.0, h[1:] / (2.0 * h[:-1]))[: len(h)]
-        gain = -alpha[1:] * np.expm1(-h)
-        return np.stack(
-            [
-                np.append(sigma[1:] / sigma[:-1], 0.0),
-                np.append(gain * (1.0 + extrapolation), 1.0),
-                np.append(-gain * extrapolation, 0.0),
-            ]
-        )
+    # The extrapolation of the clean data by half a step, (1 + 1/2r) xstart - 1/2r previous, r = h[k-1] / h[k].
+    extrapolation = np.append(0.0, h[1:] / (2.0 * h[:-1]))[: len(h)]
+    gain = -alpha[1:] * np.expm1(-h)
+    return np.stack(
+        [
+            np.append(sigma[1:] / sigma[:-1], 0.0),
+            np.append(gain * (1.0 + extrapolation), 1.0),
+            np.append(-gain * extrapolation, 0.0),
+        ]
+    )
 
 
 def even_timesteps(num_timesteps: int, num_steps: int) -> Int[np.ndarray, " num_steps"]:

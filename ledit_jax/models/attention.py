@@ -13,7 +13,7 @@ from ledit_jax.models.norm import layer_norm
 from ledit_jax.models.rotary import rotate
 from ledit_jax.ops.attention import attention
 
-_QK_EPS = 1e-6  # of FiTv2's normalised queries and keys
+_QK_EPS = 1e-6  # of normalised queries and keys
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,10 @@ class Attention(nnx.Module):
         xavier = nnx.initializers.xavier_uniform()
         self.qkv = Linear(D, 3 * D, kernel_init=xavier, dtype=dtype, rngs=rngs)
         self.proj = Linear(D, D, kernel_init=xavier, dtype=dtype, rngs=rngs)
+        if config.qk_norm == "rms":
+            K = D // config.num_heads
+            self.q_norm, self.k_norm = (nnx.RMSNorm(K, epsilon=_QK_EPS, dtype=jnp.float32, rngs=rngs) for _ in "qk")
+        self.has_qk_norm = config.qk_norm == "rms"
 
     def __call__(
         self, x: Float[Array, "B T D"], context: AttentionContext, scan: str, bias_scale: Float[Array, ""] | None = None
@@ -55,6 +59,8 @@ class Attention(nnx.Module):
         q, k, v = (a.reshape(B, T, self.num_heads, -1) for a in jnp.split(self.qkv(x), 3, axis=-1))
         if self.normalise:
             q, k = (layer_norm(a, _QK_EPS).astype(a.dtype) for a in (q, k))
+        if self.has_qk_norm:
+            q, k = self.q_norm(q).astype(q.dtype), self.k_norm(k).astype(k.dtype)
         if context.rotary is not None:
             q, k = rotate(q, *context.rotary), rotate(k, *context.rotary)
         mixed = attention(

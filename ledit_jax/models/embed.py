@@ -10,9 +10,11 @@ from jaxtyping import Array, Float, Num
 
 from ledit_jax.config import ModelConfig
 from ledit_jax.models.linear import Linear
+from ledit_jax.models.norm import layer_norm, modulate
 
 _FREQUENCY_EMBEDDING_SIZE = 256
 _normal_002 = nnx.initializers.normal(0.02)
+_zeros = nnx.initializers.zeros_init()
 
 
 def patchify(x: Float[Array, "B H W C"], patch_size: int) -> Float[Array, "B h w patch"]:
@@ -43,16 +45,23 @@ def timestep_frequencies(
 class TimestepEmbedding(nnx.Module):
     """Timestep -> sinusoids -> Linear, SiLU, Linear."""
 
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs, last_init: nnx.Initializer = _normal_002):
         self.max_period, self.frequency_shift = config.timestep_max_period, config.timestep_frequency_shift
         dtype = jnp.dtype(config.dtype)
         self.fc1 = Linear(_FREQUENCY_EMBEDDING_SIZE, config.width, kernel_init=_normal_002, dtype=dtype, rngs=rngs)
-        self.fc2 = Linear(config.width, config.width, kernel_init=_normal_002, dtype=dtype, rngs=rngs)
+        self.fc2 = Linear(config.width, config.width, kernel_init=last_init, dtype=dtype, rngs=rngs)
 
     def __call__(self, timesteps: Num[Array, " B"]) -> Float[Array, "B D"]:
-        """Timesteps are those of the full chain, 0 .. num_timesteps - 1."""
+        """Times are as the process feeds them: of DiT's full chain, 0 .. num_timesteps - 1."""
         frequencies = timestep_frequencies(timesteps, self.max_period, self.frequency_shift)
         return self.fc2(jax.nn.silu(self.fc1(frequencies)))
+
+
+class SpanEmbedding(TimestepEmbedding):
+    """The same for the time that a jump spans. It says nothing at first, so that a flow's weights start as they are."""
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+        super().__init__(config, rngs, last_init=_zeros)
 
 
 class LabelEmbedding(nnx.Embed):
@@ -66,3 +75,25 @@ class LabelEmbedding(nnx.Embed):
             dtype=jnp.dtype(config.dtype),
             rngs=rngs,
         )
+
+
+class FinalLayer(nnx.Module):
+    """adaLN, then a Linear to the pixels of each patch."""
+
+    def __init__(self, config: ModelConfig, out_channels: int, rngs: nnx.Rngs):
+        D, dtype = config.width, jnp.dtype(config.dtype)
+        self.eps = config.norm_eps
+        self.adaln = Linear(D, 2 * D, kernel_init=_zeros, dtype=dtype, rngs=rngs)
+        # The sum is kept in float32 whatever the factors are: guidance multiplies the difference of two outputs.
+        self.linear = Linear(
+            D,
+            config.patch_size**2 * out_channels,
+            kernel_init=_zeros,
+            dtype=dtype,
+            preferred_element_type=jnp.float32,
+            rngs=rngs,
+        )
+
+    def __call__(self, x: Float[Array, "B T D"], condition: Float[Array, "B D"]) -> Float[Array, "B T patch"]:
+        shift, scale = jnp.split(self.adaln(condition), 2, axis=-1)
+        return self.linear(modulate(layer_norm(x, self.eps), shift, scale))

@@ -15,13 +15,16 @@ from jaxtyping import Array, Float, Int, Num
 from ledit_jax.config import ModelConfig, attention_kinds
 from ledit_jax.models.attention import Attention, AttentionContext
 from ledit_jax.models.conv import MultiDilationConv
-from ledit_jax.models.embed import LabelEmbedding, TimestepEmbedding, patchify, unpatchify
+from ledit_jax.models.embed import FinalLayer, LabelEmbedding, SpanEmbedding, TimestepEmbedding, patchify, unpatchify
 from ledit_jax.models.fit import LowRankModulation, SwiGLU
 from ledit_jax.models.linear import Linear
-from ledit_jax.models.norm import layer_norm
+from ledit_jax.models.norm import layer_norm, modulate
 from ledit_jax.models.positions import NoPosition
 from ledit_jax.ops.attention import attention_scale
 from ledit_jax.parallel.placement import split_batch
+
+Times = Num[Array, " B"] | Num[Array, "B 2"]
+"""As the process feeds them; with `span_embed` a time and how far the step from it reaches."""
 
 _xavier = nnx.initializers.xavier_uniform()
 _zeros = nnx.initializers.zeros_init()
@@ -30,11 +33,6 @@ _REMAT_POLICIES = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "full": jax.checkpoint_policies.nothing_saveable,
 }
-
-
-def modulate(x: Float[Array, "B T D"], shift: Float[Array, "B D"], scale: Float[Array, "B D"]):
-    """x * (1 + scale) + shift, one shift and scale for each sample."""
-    return x * (1 + scale[:, None]) + shift[:, None]
 
 
 class MLP(nnx.Module):
@@ -83,28 +81,6 @@ class Block(nnx.Module):
         return x + gate2[:, None] * self.mlp(h), mixed
 
 
-class FinalLayer(nnx.Module):
-    """adaLN, then a Linear to the pixels of each patch."""
-
-    def __init__(self, config: ModelConfig, out_channels: int, rngs: nnx.Rngs):
-        D, dtype = config.width, jnp.dtype(config.dtype)
-        self.eps = config.norm_eps
-        self.adaln = Linear(D, 2 * D, kernel_init=_zeros, dtype=dtype, rngs=rngs)
-        # The sum is kept in float32 whatever the factors are: guidance multiplies the difference of two outputs.
-        self.linear = Linear(
-            D,
-            config.patch_size**2 * out_channels,
-            kernel_init=_zeros,
-            dtype=dtype,
-            preferred_element_type=jnp.float32,
-            rngs=rngs,
-        )
-
-    def __call__(self, x: Float[Array, "B T D"], condition: Float[Array, "B D"]) -> Float[Array, "B T patch"]:
-        shift, scale = jnp.split(self.adaln(condition), 2, axis=-1)
-        return self.linear(modulate(layer_norm(x, self.eps), shift, scale))
-
-
 class LEDiT(nnx.Module):
     """The network: noisy latents, times and labels in; what the process predicts out (noise and variance for DiT's).
 
@@ -119,14 +95,19 @@ class LEDiT(nnx.Module):
         out_channels: int,
         position: NoPosition,
         rngs: nnx.Rngs,
+        causal_times: tuple[float, float] | None = None,
         trained_tokens: int | None = None,
     ):
-        """trained_tokens: scales attention beyond so many tokens (`attention_scale`); None never does."""
+        """causal_times: the closed interval of times in which scans apply, None is all of them. trained_tokens: scales
+        attention beyond so many tokens (`attention_scale`); None never does."""
         D, dtype = config.width, jnp.dtype(config.dtype)
-        self.config, self.position, self.trained_tokens = config, position, trained_tokens
+        self.config, self.position = config, position
+        self.causal_times, self.trained_tokens = causal_times, trained_tokens
         self.patch_embed = Linear(config.patch_size**2 * in_channels, D, kernel_init=_xavier, dtype=dtype, rngs=rngs)
         self.timestep_embed = TimestepEmbedding(config, rngs)
         self.label_embed = LabelEmbedding(config, rngs)
+        if config.span_embed:
+            self.span_embed = SpanEmbedding(config, rngs)
         self.position_table = position.init_table(D, rngs)
         if config.conv != "none":
             self.conv = MultiDilationConv(config, rngs)
@@ -138,10 +119,10 @@ class LEDiT(nnx.Module):
         self.final_layer = FinalLayer(config, out_channels, rngs)
 
     def __call__(
-        self, x: Float[Array, "B H W C"], times: Num[Array, " B"], labels: Int[Array, " B"], dilation: int = 1
+        self, x: Float[Array, "B H W C"], times: Times, labels: Int[Array, " B"], dilation: int = 1
     ) -> Float[Array, "B H W out"]:
-        """float32. times: in the process's units. labels: 0 .. num_classes - 1, or num_classes for none. dilation: of
-        the convolution, more than 1 in training only."""
+        """float32. labels: 0 .. num_classes - 1, or num_classes for none. dilation: of the convolution, more than 1 in
+        training only."""
         x = self.embed(x, dilation)  # B h w D
         B, h, w, D = x.shape
         condition = self.embed_condition(times, labels)  # B D
@@ -159,14 +140,19 @@ class LEDiT(nnx.Module):
             x = self.conv_norm(x).astype(x.dtype)
         return x
 
-    def embed_condition(self, times: Num[Array, " B"], labels: Int[Array, " B"]) -> Float[Array, "B D"]:
+    def embed_condition(self, times: Times, labels: Int[Array, " B"]) -> Float[Array, "B D"]:
         """What adaLN is told."""
-        return split_batch(jax.nn.silu(self.timestep_embed(times) + self.label_embed(labels)))
+        told = self.timestep_embed(_first(times)) + self.label_embed(labels)
+        if self.config.span_embed:
+            told = told + self.span_embed(times[:, 1])
+        return split_batch(jax.nn.silu(told))
 
-    def context(self, grid: tuple[int, int], times: Num[Array, " B"]) -> AttentionContext:
+    def context(self, grid: tuple[int, int], times: Times) -> AttentionContext:
         """What attention is told: which samples are causal, its scale, and positions that act inside it."""
-        threshold, T = self.config.causal_from_timestep, grid[0] * grid[1]
-        causal = times >= threshold if threshold else None
+        causal, T = None, grid[0] * grid[1]
+        if self.causal_times is not None:
+            low, high = self.causal_times
+            causal = (_first(times) >= low) & (_first(times) <= high)
         # Of an array's type and not Python's, as the same factor is to the bit when it is an argument of the program.
         scale = 1.0 if self.trained_tokens is None else np.float32(attention_scale(T, self.trained_tokens))
         return AttentionContext(grid, causal, scale, self.position.rotary(grid), self.position.bias(grid))
@@ -221,6 +207,10 @@ class LEDiT(nnx.Module):
             stop = start + len(unit) * repeats
             yield unit, repeats, jax.tree.map(lambda p: p[start:stop].reshape(repeats, -1, *p.shape[1:]), layers)  # noqa: B023
             start = stop
+
+
+def _first(times: Times) -> Num[Array, " B"]:
+    return times if times.ndim == 1 else times[:, 0]
 
 
 def _slice(tree, index: int):

@@ -18,11 +18,14 @@ from ledit_jax.ops.attention import check_backend
 
 
 @runtime_checkable
-class HasOutChannels(Protocol):
-    """Of a process (`ledit_jax.diffusion`), the one thing that a network has to know."""
+class HasOutputs(Protocol):
+    """Of a process (`ledit_jax.diffusion.Process`), what a network has to know: its outputs, and its times."""
 
-    def out_channels(self, channels: int) -> int:
-        """See `ledit_jax.diffusion.Process`."""
+    end_time: float
+
+    def out_channels(self, channels: int) -> int: ...
+
+    def fed_times(self, times): ...
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class LEDiTNetwork(Network):
     out_channels: int
     trained_grid: Grid
     position: NoPosition
+    causal_times: tuple[float, float] | None = None
+    """Between which times, as fed, causal attention is causal; None: always."""
     attention_scaling: bool = False
     """Scale the logits beyond the trained number of tokens (`ops.attention.attention_scale`): at sampling alone."""
 
@@ -42,8 +47,15 @@ class LEDiTNetwork(Network):
         return ClassLabels(self.config.num_classes)
 
     def build(self, rngs: nnx.Rngs) -> LEDiT:
-        trained_tokens = math.prod(self.trained_grid) if self.attention_scaling else None
-        return LEDiT(self.config, self.in_channels, self.out_channels, self.position, rngs, trained_tokens)
+        return LEDiT(
+            self.config,
+            self.in_channels,
+            self.out_channels,
+            self.position,
+            rngs,
+            causal_times=self.causal_times,
+            trained_tokens=math.prod(self.trained_grid) if self.attention_scaling else None,
+        )
 
     def for_sampling(self, options: SampleConfig) -> "LEDiTNetwork":
         position = self.position.for_sampling(options.rope_method)
@@ -56,7 +68,7 @@ class LEDiTNetwork(Network):
         check_backend(config.attention, platform, jnp.dtype(config.dtype), head_dim, self.position.has_bias)
 
 
-def make_network(config: Config, process: HasOutChannels) -> LEDiTNetwork:
+def make_network(config: Config, process: HasOutputs) -> LEDiTNetwork:
     """The network of an experiment, for a process. Raises ConfigError for sizes that its positions cannot work with."""
     grid = config.token_grid()
     return LEDiTNetwork(
@@ -65,4 +77,13 @@ def make_network(config: Config, process: HasOutChannels) -> LEDiTNetwork:
         process.out_channels(config.in_channels),
         grid,
         make_position(config.model, grid),
+        _causal_times(config.model.causal_from_timestep, process),
     )
+
+
+def _causal_times(start: float, process: HasOutputs) -> tuple[float, float] | None:
+    """From `start` to pure noise, as fed: a checkpoint's own time may run the other way."""
+    if not start:
+        return None
+    low, high = sorted(process.fed_times(time) for time in (start, process.end_time))
+    return float(low), float(high)

@@ -10,3 +10,8 @@ def layer_norm(x: Float[Array, "*leading D"], eps: float) -> Float[Array, "*lead
     x = x.astype(jnp.float32)
     x = x - x.mean(axis=-1, keepdims=True)
     return x * jax.lax.rsqrt(jnp.square(x).mean(axis=-1, keepdims=True) + eps)
+
+
+def modulate(x: Float[Array, "B T D"], shift: Float[Array, "B D"], scale: Float[Array, "B D"]):
+    """x * (1 + scale) + shift, one shift and scale for each sample."""
+    return x * (1 + scale[:, None]) + shift[:, None]

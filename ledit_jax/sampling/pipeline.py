@@ -165,7 +165,7 @@ class LEDiTPipeline:
         """(sampler, compiled step) for a size in pixels, see `make_denoising_step`."""
         return make_denoising_step(
             self.network.for_sampling(options),
-            self.process,
+            self.process.for_sampling(options),
             self.mesh,
             options.sampler,
             options.num_steps,

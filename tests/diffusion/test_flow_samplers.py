@@ -1,0 +1,167 @@
+"""A flow's samplers on data whose velocity is known exactly, and against diffusers' schedulers."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteScheduler
+from oracles.mixture import BATCH, NOISE, SHAPE, D, exact
+
+from ledit_jax.diffusion import FlowProcess
+from ledit_jax.diffusion.interpolant import Interpolant
+from ledit_jax.diffusion.process import sample_keys, sample_loop, sample_noise
+from ledit_jax.errors import ConfigError
+
+
+def exact_velocity(path, x, t, lib):
+    alpha, sigma, d_alpha, d_sigma = Interpolant(path).coefficients(t, lib)
+    clean, noise = exact(x, alpha, sigma, lib)
+    return d_alpha * clean + d_sigma * noise
+
+
+def denoiser(path):
+    def denoise(x, times):
+        return exact_velocity(path, x.reshape(len(x), D), times[0], jnp).reshape(x.shape)
+
+    return denoise
+
+
+@functools.cache
+def ode_solution(path):
+    """Runge-Kutta in float64 from noise to data."""
+    x = NOISE.astype(np.float64)
+    slope = functools.partial(exact_velocity, path, lib=np)
+    for high, low in itertools.pairwise(np.linspace(1, 0, 401) ** 1.5):
+        h = low - high
+        k1 = slope(x, t=high)
+        k2 = slope(x + h / 2 * k1, t=high + h / 2)
+        k3 = slope(x + h / 2 * k2, t=high + h / 2)
+        k4 = slope(x + h * k3, t=low)
+        x = x + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+    return x
+
+
+@functools.cache
+def error(name, num_steps, path="linear"):
+    """Distance of the median sample from the solution, root mean square over its dimensions."""
+    sampler, noise = FlowProcess(path).make_sampler(name, num_steps), jnp.asarray(NOISE).reshape(BATCH, *SHAPE)
+    x = jax.jit(lambda noise: sample_loop(sampler, denoiser(path), noise, None))(noise)
+    return np.median(np.sqrt(np.mean((np.asarray(x).reshape(BATCH, D) - ode_solution(path)) ** 2, axis=1)))
+
+
+@pytest.mark.parametrize("path", ["linear", "gvp"])
+@pytest.mark.parametrize("name, order", [("euler", 1), ("heun", 2), ("dpmpp", 2)])
+def test_order_of_convergence(name, order, path):
+    coarse, fine = error(name, 40, path), error(name, 160, path)
+    assert abs(np.log(coarse / fine) / np.log(4) - order) < 0.35, (coarse, fine)
+
+
+def test_second_order_is_better_at_25_calls():
+    assert error("dpmpp", 25) < 0.5 * error("euler", 25)
+    assert error("heun", 25) < error("euler", 25)
+
+
+@pytest.mark.parametrize("path", ["linear", "gvp"])
+@pytest.mark.parametrize("diffusion", ["sigma", "sbdm", "constant", "increasing_decreasing"])
+def test_the_sde_has_the_moments_of_a_gaussian(path, diffusion):
+    mean, deviation = 0.3, 0.5
+
+    def denoise(x, times):
+        alpha, sigma, d_alpha, d_sigma = Interpolant(path).coefficients(times[0], jnp)
+        residual = (x - alpha * mean) / (alpha**2 * deviation**2 + sigma**2)
+        return d_alpha * (mean + alpha * deviation**2 * residual) + d_sigma * sigma * residual
+
+    keys = sample_keys(0, np.arange(64))
+    process = FlowProcess(path, sde_diffusion=diffusion)
+    x = sample_loop(process.make_sampler("sde", 250), denoise, sample_noise(keys, (16, 16, 1)), keys)
+    np.testing.assert_allclose([x.mean(), x.std()], [mean, deviation], atol=0.02)
+
+
+def run_diffusers(scheduler, sigmas_of_calls):
+    x = torch.from_numpy(NOISE).double()
+    asked = []
+    for t in scheduler.timesteps:
+        asked.append(float(t) / 1000)
+        x = scheduler.step(torch.from_numpy(exact_velocity("linear", x.numpy(), asked[-1], np)), t, x).prev_sample
+    np.testing.assert_allclose(asked, sigmas_of_calls, atol=2e-6)
+    return x.numpy()
+
+
+def ours(name, num_steps, shift):
+    sampler = FlowProcess(time_shift=str(shift)).make_sampler(name, num_steps)
+    noise = jnp.asarray(NOISE).reshape(BATCH, *SHAPE)
+    x = jax.jit(lambda noise: sample_loop(sampler, denoiser("linear"), noise, None))(noise)
+    return sampler, np.asarray(x).reshape(BATCH, D)
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_euler_is_diffusers(shift):
+    sampler, x = ours("euler", 12, shift)
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
+    scheduler.set_timesteps(sigmas=np.linspace(1, 0, 13)[:-1])
+    np.testing.assert_allclose(x, run_diffusers(scheduler, sampler.times), atol=1e-4)
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_heun_is_diffusers(shift):
+    """diffusers' goes to data by one call, so it takes an odd number of calls."""
+    sampler, x = ours("heun", 13, shift)
+    scheduler = FlowMatchHeunDiscreteScheduler(shift=shift)
+    scheduler.set_timesteps(7)
+    sigmas = np.repeat(sampler.times[::2], 2)[:-1]
+    # Its own spacing ends at 1 / 1000, ours at an equal share of the way: the same steps are made at our times.
+    scheduler.sigmas = torch.from_numpy(np.append(np.append(sampler.times[:1], np.repeat(sampler.times[2::2], 2)), 0.0))
+    scheduler.timesteps = 1000 * torch.from_numpy(sampler.times)
+    assert len(sigmas) == 13
+    np.testing.assert_allclose(x, run_diffusers(scheduler, sampler.times), atol=1e-4)
+
+
+def test_dpmpp_is_diffusers():
+    sampler, x = ours("dpmpp", 12, 1.0)
+    scheduler = DPMSolverMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, solver_order=2, lower_order_final=False,
+        euler_at_final=True, final_sigmas_type="zero",
+    )
+    scheduler.set_timesteps(12)
+    sigmas = np.append(sampler.times, 0.0)
+    sigmas[0] = 1 - 1e-7  # its log-SNR at pure noise is minus infinity, of which it makes NaN
+    scheduler.sigmas = torch.from_numpy(sigmas)
+    scheduler.timesteps = 1000 * torch.from_numpy(sampler.times)
+    np.testing.assert_allclose(x, run_diffusers(scheduler, sampler.times), atol=1e-3)
+
+
+def test_auto_shifts_by_the_root_of_the_tokens():
+    process = FlowProcess(time_shift="auto", base_tokens=64)
+    grid = process.make_sampler("euler", 4, num_tokens=256).times
+    np.testing.assert_allclose(grid, [1.0, 6 / 7, 2 / 3, 2 / 5])
+    np.testing.assert_allclose(process.make_sampler("euler", 4, num_tokens=64).times, [1, 0.75, 0.5, 0.25])
+
+
+@pytest.mark.parametrize(
+    "name, fields, steps, words",
+    [
+        ("ddim", {}, 10, "sampler='ddim' is none of this flow's"),
+        ("meanflow", {}, 10, "none of this flow's"),
+        ("euler", {}, 0, "num_steps=0 must be greater than 0"),
+        ("euler", {"time_shift": "-1"}, 4, "time_shift='-1' must be none, auto or a number"),
+        ("euler", {"path": "curved"}, 4, "flow.path='curved' is unknown"),
+    ],
+)
+def test_refusals_are_one_line(name, fields, steps, words):
+    with pytest.raises(ConfigError, match=words) as error:
+        FlowProcess(**fields).make_sampler(name, steps)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["euler", "heun", "dpmpp", "sde"])
+def test_a_sample_depends_on_its_own_key_alone(name):
+    sampler = FlowProcess().make_sampler(name, 7)
+    draw = jax.jit(lambda noise, keys: sample_loop(sampler, denoiser("linear"), noise, keys))
+    keys = sample_keys(3, np.arange(4))
+    whole = draw(sample_noise(keys, SHAPE), keys)
+    part = draw(sample_noise(keys[2:], SHAPE), keys[2:])
+    np.testing.assert_allclose(whole[2:], part, atol=1e-6)
