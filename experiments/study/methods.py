@@ -15,7 +15,7 @@ _PLAIN = {
     "block_order": "sa",
     "conv": "none",
     "post_norm": False,
-    "causal_from_timestep": 0,
+    "causal_from_timestep": 0.0,
 }
 _LEDIT = _PLAIN | {"block_order": "sa_ca", "conv": "dense"}
 
@@ -59,7 +59,7 @@ ARMS: dict[str, Arm] = {
     "ledit-rates-2-3": Arm(_LEDIT, {"dilation_rates": (2, 3)}),
     "ledit-post-norm": Arm(_LEDIT | {"post_norm": True}),
     "ledit-single": Arm(_LEDIT | {"block_order": "single_ca"}),
-    "ledit-threshold": Arm(_LEDIT | {"causal_from_timestep": 500}),
+    "ledit-threshold": Arm(_LEDIT | {"causal_from_timestep": 500.0}),
     "ledit-refined": Arm(_LEDIT | {"block_order": "single_ca", "post_norm": True}, {"dilation_probability": 0.0}),
 }
 

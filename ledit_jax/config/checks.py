@@ -10,7 +10,7 @@ from ledit_jax.errors import ConfigError
 if TYPE_CHECKING:
     from ledit_jax.config.experiment import Config
 
-_SAMPLERS = {"noise": ("ddpm", "ddim", "dpmpp"), "flow": ("euler", "heun", "dpmpp", "sde")}
+_SAMPLERS = {"noise": ("ddpm", "ddim", "dpmpp"), "flow": ("euler", "heun", "ab2", "dpmpp", "sde")}
 
 
 def check_image_size(height: int, width: int, granularity: int) -> None:

@@ -172,10 +172,10 @@ def _setting(default: Any, text: str) -> Any:
 class SampleConfig:
     """How samples are drawn unless the caller says otherwise."""
 
-    sampler: Literal["ddpm", "ddim", "dpmpp", "euler", "heun", "sde", "meanflow"] = _setting(
+    sampler: Literal["ddpm", "ddim", "dpmpp", "euler", "heun", "ab2", "sde", "meanflow"] = _setting(
         "ddpm",
-        "ddpm, ddim or dpmpp (DPM-Solver++ of second order, good from 25 steps on); of a flow euler, heun, dpmpp, sde "
-        "(SiT's), or meanflow.",
+        "ddpm, ddim or dpmpp (DPM-Solver++ of second order, good from 25 steps on); of a flow euler, heun, ab2 (of "
+        "second order, good from 16 steps on), dpmpp, sde (SiT's) or meanflow.",
     )
     num_steps: int = _setting(250, "Network calls, at most the timesteps of a diffusion (1000).")
     cfg_scale: float = _setting(1.5, "Classifier-free guidance: 1 is none, 1.5 for numbers, 4 for single images.")
@@ -186,8 +186,8 @@ class SampleConfig:
     time_shift: str = _setting(
         "none", "Of a flow's times: none, a number (above 1 spends more on noise), or auto, sqrt(tokens / trained)."
     )
-    sde_diffusion: Literal["sigma", "sbdm", "constant", "increasing_decreasing"] = _setting(
-        "sigma", "Noise that sampler sde adds: sigma (SiT's results), sbdm, constant or increasing_decreasing."
+    sde_diffusion: Literal["sigma", "sbdm", "increasing_decreasing"] = _setting(
+        "sigma", "Noise that the sampler sde adds: sigma (SiT's results), sbdm or increasing_decreasing."
     )
     rope_method: Literal["plain", "ntk", "yarn", "riflex"] = _setting(
         "plain", "Rotary positions beyond the trained grid: plain, ntk, yarn or riflex."

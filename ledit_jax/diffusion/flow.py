@@ -21,7 +21,7 @@ from ledit_jax.errors import ConfigError, nearest
 Times = Num[Array, " B"] | Num[Array, "B 2"]
 """Noise-times; for MeanFlow the two ends t >= r of a jump."""
 
-_SAMPLERS = ("euler", "heun", "dpmpp", "sde")
+_SAMPLERS = ("euler", "heun", "ab2", "dpmpp", "sde")
 
 # MeanFlow's adaptive loss (arXiv 2505.13447, section 4.3): error / (error + c) with the denominator held constant.
 _ADAPTIVE_FLOOR = 1e-3
@@ -113,20 +113,20 @@ class FlowProcess(Process):
         return jnp.clip(clean, -1.0, 1.0) if self.clip_denoised else clean
 
     def make_sampler(self, name: str, num_steps: int, num_tokens: int | None = None) -> Sampler:
-        """ "euler", "heun", "dpmpp" (second order, multistep), "sde" (SiT's) or "meanflow"; num_steps network calls."""
-        shift = resolve_shift(self.time_shift, num_tokens, self.base_tokens)
+        """ "euler", "heun", "ab2" and "dpmpp" (multistep), "sde" (SiT's) or "meanflow"; num_steps network calls."""
+        shift, path = resolve_shift(self.time_shift, num_tokens, self.base_tokens), self._path
         names = (*_SAMPLERS, "meanflow") if self.mean_flow_share else _SAMPLERS
         if name not in names:
             raise ConfigError(f"sampler={name!r} is none of this flow's: {nearest(name, names)}")
         if num_steps < 1:
             raise ConfigError(f"num_steps={num_steps} must be greater than 0")
         if name == "sde":
-            return FlowSDE(self._path, num_steps, shift, self.sde_diffusion, self.velocity)
+            return FlowSDE(path, num_steps, shift, self.sde_diffusion, self.velocity)
         if name == "meanflow":
             return MeanFlowSampler(num_steps, shift, self.velocity)
         if name == "dpmpp":
-            return FlowSampler(*flow_samplers.dpmpp(num_steps, shift, self._path), self.clean)
-        solver = {"euler": flow_samplers.euler, "heun": flow_samplers.heun}[name]
+            return FlowSampler(*flow_samplers.dpmpp(num_steps, shift, path), self.clean)
+        solver = {"euler": flow_samplers.euler, "heun": flow_samplers.heun, "ab2": flow_samplers.ab2}[name]
         return FlowSampler(*solver(num_steps, shift), self.velocity)
 
     @functools.cached_property

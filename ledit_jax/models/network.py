@@ -85,5 +85,5 @@ def _causal_times(start: float, process: HasOutputs) -> tuple[float, float] | No
     """From `start` to pure noise, as fed: a checkpoint's own time may run the other way."""
     if not start:
         return None
-    low, high = sorted(process.fed_times(time) for time in (start, process.end_time))
-    return float(low), float(high)
+    low, high = sorted(process.fed_times(jnp.array([start, process.end_time])).tolist())
+    return low, high

@@ -288,7 +288,7 @@ FAMILIES = {
     "DiT": small(),
     "NoPE": small("NoPE"),
     "LEDiT": small("LEDiT"),
-    "refined": small("LEDiT", block_order="single_ca", scan="b", post_norm=True, causal_from_timestep=500),
+    "refined": small("LEDiT", block_order="single_ca", scan="b", post_norm=True, causal_from_timestep=500.0),
     "depthwise": small("LEDiT", conv="depthwise", patch_size=4),
     "diffusers": small(timestep_frequency_shift=1.0),
 }

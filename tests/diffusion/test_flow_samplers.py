@@ -54,19 +54,19 @@ def error(name, num_steps, path="linear"):
 
 
 @pytest.mark.parametrize("path", ["linear", "gvp"])
-@pytest.mark.parametrize("name, order", [("euler", 1), ("heun", 2), ("dpmpp", 2)])
+@pytest.mark.parametrize("name, order", [("euler", 1), ("heun", 2), ("ab2", 2), ("dpmpp", 2)])
 def test_order_of_convergence(name, order, path):
-    coarse, fine = error(name, 40, path), error(name, 160, path)
+    coarse, fine = error(name, 24, path), error(name, 96, path)
     assert abs(np.log(coarse / fine) / np.log(4) - order) < 0.35, (coarse, fine)
 
 
 def test_second_order_is_better_at_25_calls():
-    assert error("dpmpp", 25) < 0.5 * error("euler", 25)
-    assert error("heun", 25) < error("euler", 25)
+    euler, heun, ab2, dpmpp = (error(name, 25) for name in ("euler", "heun", "ab2", "dpmpp"))
+    assert 1.5 * ab2 < dpmpp < 0.6 * heun < euler
 
 
 @pytest.mark.parametrize("path", ["linear", "gvp"])
-@pytest.mark.parametrize("diffusion", ["sigma", "sbdm", "constant", "increasing_decreasing"])
+@pytest.mark.parametrize("diffusion", ["sigma", "sbdm", "increasing_decreasing"])
 def test_the_sde_has_the_moments_of_a_gaussian(path, diffusion):
     mean, deviation = 0.3, 0.5
 
@@ -120,6 +120,7 @@ def test_heun_is_diffusers(shift):
     np.testing.assert_allclose(x, run_diffusers(scheduler, sampler.times), atol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # torch in diffusers' arithmetic
 def test_dpmpp_is_diffusers():
     sampler, x = ours("dpmpp", 12, 1.0)
     scheduler = DPMSolverMultistepScheduler(
@@ -157,7 +158,7 @@ def test_refusals_are_one_line(name, fields, steps, words):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["euler", "heun", "dpmpp", "sde"])
+@pytest.mark.parametrize("name", ["euler", "heun", "ab2", "sde"])
 def test_a_sample_depends_on_its_own_key_alone(name):
     sampler = FlowProcess().make_sampler(name, 7)
     draw = jax.jit(lambda noise, keys: sample_loop(sampler, denoiser("linear"), noise, keys))

@@ -28,7 +28,7 @@ FAMILIES = {
 SETTINGS = [
     dict(block_order="sa_ca", scan="a", post_norm=True),
     dict(block_order="ca_sa", scan="b", conv="depthwise"),
-    dict(block_order="sa_then_ca", scan="c", causal_from_timestep=500),
+    dict(block_order="sa_then_ca", scan="c", causal_from_timestep=500.0),
     dict(block_order="ca_then_sa", scan="d_inclusive", patch_size=4),
     dict(block_order="ca", scan="d", conv="none", depth=3),
     dict(block_order="single_ca", scan="d", depth=3, mlp_ratio=2.0),
@@ -70,7 +70,7 @@ def test_forward(config):
     ("config", "dilation"),
     [
         (FAMILIES["LEDiT"], 1),
-        (ModelConfig(**SMALL, block_order="ca_then_sa", scan="c", post_norm=True, causal_from_timestep=500), 2),
+        (ModelConfig(**SMALL, block_order="ca_then_sa", scan="c", post_norm=True, causal_from_timestep=500.0), 2),
     ],
     ids=["LEDiT", "refined"],
 )
