@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from diffusers import DDIMScheduler, DiTTransformer2DModel
 from flax import nnx
-from oracles import torch_dit
+from oracles import ledit_params, torch_dit, torch_scans
 from tiny import network_of
 
 from ledit_jax.config import Config, model_preset
@@ -69,7 +69,7 @@ def relative_error(got, want):
 def assert_params_are(checkpoint, peer):
     """The checkpoint holds exactly the tensors of the oracle, in the layout that the oracle's own file defines."""
     params, config, _ = load_weights(checkpoint)
-    want = torch_dit.to_ledit_params(peer, abstract_params(network_of(config)))
+    want = ledit_params.to_ledit_params(peer, abstract_params(network_of(config)))
     jax.tree.map(np.testing.assert_array_equal, params, want)
 
 
@@ -365,7 +365,7 @@ def test_fine_tuning_starts_at_the_dit_without_positions(dit_checkpoint, order):
     peer = oracle(small())
     x = noise(3, 8, 8, 4)
     with_positions = run_torch(peer, x)
-    peer.position, peer.kinds, peer.scan = "none", torch_dit.block_kinds(order, 2), "d"
+    peer.position, peer.kinds, peer.scan = "none", torch_scans.block_kinds(order, 2), "d"
     without = run_torch(peer, x)
     assert relative_error(ours, without) < 1e-5
     assert relative_error(with_positions, without) > 1e-2
@@ -448,7 +448,7 @@ def test_table_names_every_parameter_of_the_oracle():
     """And the oracle's own reading of the layouts agrees with the table's, leaf by leaf."""
     config = small("LEDiT", post_norm=True)
     peer = oracle(config)
-    flat = flatten_params(nnx.to_pure_dict(nnx.state(torch_dit.ledit_peer(peer, config), nnx.Param)))
+    flat = flatten_params(nnx.to_pure_dict(nnx.state(ledit_params.ledit_peer(peer, config), nnx.Param)))
     state = {name: tensor.numpy() for name, tensor in peer.state_dict().items()}
     for row in dit_table(param_shapes(flat), "dit", 2):
         np.testing.assert_array_equal(row.join(state), flat[row.path], row.path)
