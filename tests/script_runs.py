@@ -39,6 +39,14 @@ def run(script: str, *arguments: str, timeout: float = 300) -> subprocess.Comple
         return subprocess.CompletedProcess([script, *arguments], process.exitcode, *(o.read_text() for o in outputs))
 
 
+def assert_one_line(result: subprocess.CompletedProcess, *parts: str) -> None:
+    """The run was refused with one line that holds each of the parts."""
+    assert result.returncode == 2, result.stderr
+    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1, result.stderr
+    for part in parts:
+        assert part in result.stderr
+
+
 def _become(command: list[str], stdout: str, stderr: str) -> None:
     for descriptor, path in ((1, stdout), (2, stderr)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
