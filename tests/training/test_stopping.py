@@ -11,9 +11,11 @@ import jax
 import pytest
 from script_runs import ROOT
 from tiny import network_of, tiny_config
+from training.run_results import assert_same
 
 from ledit_jax.models import init_params
-from ledit_jax.weights import export_weights, load_weights
+from ledit_jax.training.loop import train
+from ledit_jax.weights import export_weights, find_checkpoint, load_weights
 
 TRAIN = """
 import pathlib, sys, time
@@ -128,3 +130,29 @@ def test_workers_end_with_a_killed_parent_and_not_by_its_group_s_signals(tmp_pat
     for pid in left:
         os.kill(pid, signal.SIGKILL)
     assert not left
+
+
+def test_sigterm_saves_and_exits_0_then_the_same_command_finishes_the_run(tmp_path):
+    """A real process, a real signal; the result is that of a run nobody touched."""
+    script = tmp_path / "run.py"
+    script.write_text(
+        "import sys\nfrom tiny import tiny_config\nfrom ledit_jax.training.loop import train\n"
+        "train(tiny_config(train=dict(num_steps=100, checkpoint_every=1000)), sys.argv[1])\n"
+    )
+    here = os.path.dirname(os.path.dirname(__file__))
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([here, os.path.dirname(here)]), "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, str(script), str(tmp_path / "killed")]
+    process = subprocess.Popen(command, env=env)
+    metrics = tmp_path / "killed" / "metrics.jsonl"
+    while not metrics.exists() or len(metrics.read_text().splitlines()) < 10:
+        assert process.poll() is None, "the run ended before the signal could be sent"
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0
+    stopped_at = int(find_checkpoint(tmp_path / "killed").name)
+    assert 10 <= stopped_at < 100
+    subprocess.run(command, env=env, check=True)
+    train(tiny_config(train=dict(num_steps=100, checkpoint_every=1000)), tmp_path / "whole")
+    killed, whole = (load_weights(tmp_path / name, "params") for name in ("killed", "whole"))
+    assert killed[2] == whole[2] == 100
+    assert_same(killed[0], whole[0])
