@@ -22,6 +22,7 @@ _PROCESSES.set_forkserver_preload(
         "ledit_jax.cli",
         "ledit_jax.compile_only.programs",
         "ledit_jax.convert.read",
+        "ledit_jax.data.encoding",
         "ledit_jax.evaluation.suite",
         "ledit_jax.sampling.pipeline",
         "ledit_jax.training.loop",
@@ -80,6 +81,14 @@ def run(script: str, *arguments: str, timeout: float = 300, **environment: str) 
         finally:
             process.kill()
         return subprocess.CompletedProcess(process.args, process.returncode, *(o.read_text() for o in outputs))
+
+
+def assert_one_line(result: subprocess.CompletedProcess, *parts: str) -> None:
+    """The run was refused with one line that holds each of the parts."""
+    assert result.returncode == 2, result.stderr
+    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1, result.stderr
+    for part in parts:
+        assert part in result.stderr
 
 
 def _become(command: list[str], stdout: str, stderr: str, environment: dict[str, str]) -> None:

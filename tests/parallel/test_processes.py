@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from launch import Launch, free_address
 from script_runs import run
+from training.run_results import read_metrics
 
 from ledit_jax.errors import ConfigError
 from ledit_jax.parallel.processes import start_processes
@@ -122,10 +123,6 @@ def test_processes_agree(tmp_path):
         (tmp_path / name).mkdir()
     Launch(AGREE, tmp_path, "agree", tmp_path, count=2, devices=1).run_to_the_end()
     assert not list(tmp_path.rglob(".shared-*"))
-
-
-def read_metrics(folder: Path) -> list[dict]:
-    return [json.loads(row) for row in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize(

@@ -6,20 +6,13 @@ import sys
 
 import jax
 import pytest
-from script_runs import ROOT, run
+from script_runs import ROOT, assert_one_line, run
 from tiny import network_of, tiny_config
 
 from ledit_jax.models.functional import init_params
 from ledit_jax.weights import export_weights
 
 DIGITS = "--config=configs/digits.py"
-
-
-def assert_one_line(result: subprocess.CompletedProcess, *parts: str) -> None:
-    assert result.returncode == 2, result.stderr
-    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1, result.stderr
-    for part in parts:
-        assert part in result.stderr
 
 
 @pytest.mark.parametrize(
