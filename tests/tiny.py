@@ -56,8 +56,9 @@ def build_ledit(
     config: ModelConfig, in_channels: int, rngs: nnx.Rngs, grid: tuple[int, int] = (16, 16), scaled: bool = False
 ) -> LEDiT:
     """The module for noise and variance of so many channels; `scaled` is sampling's attention scaling beyond `grid`."""
-    position = make_position(config, grid)
-    return LEDiTNetwork(config, in_channels, 2 * in_channels, grid, position, attention_scaling=scaled).build(rngs)
+    position, start = make_position(config, grid), config.causal_from_timestep
+    network = LEDiTNetwork(config, in_channels, 2 * in_channels, grid, position, (start, 1000.0) if start else None)
+    return dataclasses.replace(network, attention_scaling=scaled).build(rngs)
 
 
 def noisy_params(config: Config) -> Params:

@@ -77,8 +77,9 @@ def denoising_program(
     options, process = config.sample, make_process(config)
     network = make_network(config, process).for_sampling(options)
     num_tokens = config.num_tokens(height, width)
+    process = process.for_sampling(options)
     sampler, step = make_denoising_step(
-        network, process.for_sampling(options), mesh, options.sampler, options.num_steps, num_tokens, options.cfg_channels
+        network, process, mesh, options.sampler, options.num_steps, num_tokens, options.cfg_channels
     )
     noise = jax.ShapeDtypeStruct((batch_size, *config.latent_shape(height, width)), np.float32)
     state = place(jax.eval_shape(sampler.init, noise), split)

@@ -74,9 +74,13 @@ def _check_model(config: "Config") -> None:
             f"use depth {model.depth - 1 or 2} or {model.depth + 1}, or block_order sa, ca or single_ca"
         )
     is_flow = config.diffusion.objective == "flow"
-    end, what = (1, "1, the end of a flow's time") if is_flow else (
-        config.diffusion.num_timesteps,
-        f"diffusion.num_timesteps={config.diffusion.num_timesteps}",
+    end, what = (
+        (1, "1, the end of a flow's time")
+        if is_flow
+        else (
+            config.diffusion.num_timesteps,
+            f"diffusion.num_timesteps={config.diffusion.num_timesteps}",
+        )
     )
     if not 0 <= model.causal_from_timestep <= end:
         raise ConfigError(f"model.causal_from_timestep={model.causal_from_timestep:g} is not between 0 and {what}")
@@ -110,7 +114,9 @@ def _check_objective(config: "Config") -> None:
     for field in dataclasses.fields(config.diffusion)[1:]:
         value = getattr(config.diffusion, field.name)
         if config.diffusion.objective == "flow" and value != field.default:
-            raise ConfigError(f"diffusion.{field.name}={value} is of DiT's diffusion, and a flow has none: leave it out")
+            raise ConfigError(
+                f"diffusion.{field.name}={value} is of DiT's diffusion, and a flow has none: leave it out"
+            )
     _positive(config, "flow", "times_std", "time_scale")
     _not_negative(config, "flow", "base_tokens")
     _shares(config, "flow", "mean_flow_share")
@@ -120,10 +126,10 @@ def _check_objective(config: "Config") -> None:
             f"flow.mean_flow_share={flow.mean_flow_share} with model.span_embed={model.span_embed}: average velocities "
             "need the embedding of a span, and nothing else does"
         )
-    if flow.mean_flow_share and model.attention not in ("xla", "reference"):
+    if flow.mean_flow_share and model.attention in ("cudnn", "splash"):
         raise ConfigError(
             f"model.attention={model.attention} with flow.mean_flow_share={flow.mean_flow_share}: MeanFlow needs the "
-            "derivative along a direction, which fused kernels do not have: use xla"
+            "derivative along a direction, which fused kernels do not have: use auto or xla"
         )
 
 

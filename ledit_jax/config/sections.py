@@ -83,7 +83,8 @@ class FlowConfig:
     half unused: the weights of SiT, whose time runs the other way."""
     mean_flow_share: float = 0.0
     """Above 0, average velocities are learned (MeanFlow, for one and two steps), and this share of a batch is trained
-    on a jump; the paper has 0.25. Needs model.span_embed and model.attention=xla."""
+    on a jump; the paper has 0.25. Needs model.span_embed; attention is then xla's, since fused kernels have no
+    derivative along a direction."""
 
 
 @dataclass(frozen=True)

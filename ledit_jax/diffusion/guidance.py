@@ -17,7 +17,7 @@ from ledit_jax.errors import ConfigError
 Condition = PyTree[Array]
 """What a network is told: arrays with a leading batch axis."""
 
-ConditionalDenoiser = Callable[[Float[Array, "B H W C"], Num[Array, " B"], Condition], Float[Array, "B H W D"]]
+ConditionalDenoiser = Callable[[Float[Array, "B H W C"], Num[Array, "B ..."], Condition], Float[Array, "B H W D"]]
 """denoise(x, times, condition), otherwise as `Denoiser`."""
 
 
@@ -49,7 +49,7 @@ def guided(
         return conditional(denoise, condition)
     both_conditions = jax.tree.map(lambda c, n: jnp.concatenate([c, n]), condition, null)
 
-    def denoise_guided(x: Float[Array, "B H W C"], times: Num[Array, " B"]) -> Float[Array, "B H W D"]:
+    def denoise_guided(x: Float[Array, "B H W C"], times: Num[Array, "B ..."]) -> Float[Array, "B H W D"]:
         both = denoise(jnp.concatenate([x, x]), jnp.concatenate([times, times]), both_conditions)
         # In float32: the difference of two near-equal estimates is about to be multiplied.
         cond, null = jnp.split(both.astype(jnp.float32), 2)

@@ -97,5 +97,5 @@ _PATHS: dict[str, Callable[[Any, Any], tuple[Any, Any, Any, Any]]] = {"linear": 
 
 
 def shift_times(t: Any, shift: float) -> Any:
-    """t' = shift t / (1 + (shift - 1) t): more of the time at high noise for shift > 1 (SD3, arXiv 2403.03206, eq. 23)."""
+    """shift t / (1 + (shift - 1) t), SD3's eq. 23 (arXiv 2403.03206): above 1, more of the time at high noise."""
     return shift * t / (1.0 + (shift - 1.0) * t)

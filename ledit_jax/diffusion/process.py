@@ -18,8 +18,9 @@ from ledit_jax.config import SampleConfig
 
 Images = Float[Array, "B H W C"]
 
-Denoiser = Callable[[Images, Num[Array, " B"]], Float[Array, "B H W out"]]
-"""denoise(x, times) -> what the process predicts, in `Process.out_channels` channels."""
+Denoiser = Callable[[Images, Num[Array, "B ..."]], Float[Array, "B H W out"]]
+"""denoise(x, times) -> what the process predicts, in `Process.out_channels` channels. One time for each sample, or the
+two numbers by which MeanFlow tells a jump."""
 
 Step = Int[Array, ""] | int
 """Number of network calls made so far: 0 .. num_steps - 1 in visiting order. May be traced."""

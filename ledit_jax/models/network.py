@@ -71,8 +71,11 @@ class LEDiTNetwork(Network):
 def make_network(config: Config, process: HasOutputs) -> LEDiTNetwork:
     """The network of an experiment, for a process. Raises ConfigError for sizes that its positions cannot work with."""
     grid = config.token_grid()
+    model = config.model
+    if model.span_embed and model.attention == "auto":  # trained by a derivative that fused kernels do not have
+        model = dataclasses.replace(model, attention="xla")
     return LEDiTNetwork(
-        config.model,
+        model,
         config.in_channels,
         process.out_channels(config.in_channels),
         grid,

@@ -54,12 +54,20 @@ def test_the_loss_and_its_gradient_in_float64():
 
     params = jnp.array([0.3, -0.7])
     for path in PATHS:
-        alpha, sigma, d_alpha, d_sigma = (a.reshape(-1, 1, 1, 1) for a in Interpolant(path).coefficients(np.asarray(TIMES, np.float64)))
-        x, target, t = alpha * X0 + sigma * NOISE, d_alpha * X0 + d_sigma * NOISE, np.asarray(TIMES).reshape(-1, 1, 1, 1)
+        alpha, sigma, d_alpha, d_sigma = (
+            a.reshape(-1, 1, 1, 1) for a in Interpolant(path).coefficients(np.asarray(TIMES, np.float64))
+        )
+        x, target, t = (
+            alpha * X0 + sigma * NOISE,
+            d_alpha * X0 + d_sigma * NOISE,
+            np.asarray(TIMES).reshape(-1, 1, 1, 1),
+        )
         off = 0.3 * x - 0.7 * t - target
         value, gradient = jax.value_and_grad(loss)(params, FlowProcess(path), TIMES)
         np.testing.assert_allclose(value, np.mean(off**2), rtol=1e-5)
-        np.testing.assert_allclose(gradient, [np.mean(2 * off * x), np.mean(2 * off * np.broadcast_to(t, x.shape))], rtol=1e-4)
+        np.testing.assert_allclose(
+            gradient, [np.mean(2 * off * x), np.mean(2 * off * np.broadcast_to(t, x.shape))], rtol=1e-4
+        )
 
 
 def test_times_are_drawn_as_they_are_named():
@@ -114,7 +122,7 @@ def flow_config(model=(), flow=(), train=(), sample=()) -> Config:
 
 
 MEAN = dict(
-    model=dict(span_embed=True, attention="xla"),
+    model=dict(span_embed=True),
     flow=dict(mean_flow_share=0.5, times="logit_normal"),
     sample=dict(sampler="meanflow", num_steps=2),
 )
@@ -170,14 +178,20 @@ def test_a_run_resumes_bit_for_bit_and_samples(case, tmp_path):
 @pytest.mark.parametrize(
     "values, words",
     [
-        (dict(sample=dict(sampler="ddim")), "sample.sampler=ddim does not fit a flow: use euler, heun, ab2, dpmpp, sde"),
+        (
+            dict(sample=dict(sampler="ddim")),
+            "sample.sampler=ddim does not fit a flow: use euler, heun, ab2, dpmpp, sde",
+        ),
         (dict(sample=dict(sampler="meanflow")), "sample.sampler=meanflow does not fit a flow"),
         (dict(sample=dict(time_shift="0")), "sample.time_shift='0' must be none, auto or a number greater than 0"),
         (dict(flow=dict(time_shift="much")), "flow.time_shift='much' must be"),
         (dict(flow=dict(path="round")), "flow.path='round' is unknown"),
         (dict(flow=dict(times="beta")), "flow.times='beta' is unknown"),
         (dict(flow=dict(mean_flow_share=0.5)), "average velocities need the embedding of a span"),
-        (dict(flow=dict(mean_flow_share=0.5), model=dict(span_embed=True)), "fused kernels do not have: use xla"),
+        (
+            dict(flow=dict(mean_flow_share=0.5), model=dict(span_embed=True, attention="splash")),
+            "fused kernels do not have: use auto or xla",
+        ),
         (dict(model=dict(causal_from_timestep=500)), "model.causal_from_timestep=500 is not between 0 and 1"),
     ],
 )
