@@ -2,14 +2,15 @@
 
   python convert_torch_weights.py --input=DiT-XL-2-256x256.pt --output=checkpoints/dit-xl-2
   python convert_torch_weights.py --input=DiT-XL-2-256 --output=checkpoints/dit-xl-2     (diffusers' folder)
+  python convert_torch_weights.py --input=SiT-XL-2-256.pt --model=SiT-XL/2 --output=checkpoints/sit-xl-2
   python convert_torch_weights.py --input=sd-vae-ft-ema --output=checkpoints/vae         (its autoencoder)
   python convert_torch_weights.py --input=pt_inception-2015-12-05-6726825d.pth --output=inception.npz
   python convert_torch_weights.py --to=torch --input=runs/ft --output=ledit-xl-2.safetensors
 
-Read: DiT's and LEDiT's state dicts and training files as .pt or .safetensors, diffusers' DiT (a transformer folder or
-a whole pipeline's), and the Stable Diffusion autoencoder as diffusers or CompVis wrote it. The result is what train.py
-writes: for sample.py, train.py --init_from and load_model, none of which needs PyTorch. The Inception network of
-evaluate.py, in PyTorch's port or TensorFlow's graph, becomes one .npz. Code in a pickle is refused.
+Read: state dicts and training files of DiT, SiT, REPA and LEDiT as .pt or .safetensors, diffusers' DiT (a transformer
+folder or a whole pipeline's), and the Stable Diffusion autoencoder as diffusers or CompVis wrote it. The result is what
+train.py writes: for sample.py, train.py --init_from and load_model, none of which needs PyTorch. The Inception network
+of evaluate.py, in PyTorch's port or TensorFlow's graph, becomes one .npz. Code in a pickle is refused.
 Exit code 2 means that nothing was written, and the message says why. More in docs/porting.md.
 """
 
@@ -24,7 +25,9 @@ from ledit_jax.convert.write import convert_to_torch
 INPUT = flags.DEFINE_string("input", None, "A file or folder of PyTorch weights; with --to=torch a checkpoint of ours.")
 OUTPUT = flags.DEFINE_string("output", None, "Folder to write; with --to=torch a name ending in .pt or .safetensors.")
 TO = flags.DEFINE_enum("to", "jax", ["jax", "torch"], "Direction.")
-MODEL = flags.DEFINE_string("model", None, "What the input has to be, for example DiT-XL/2. Default: what it is.")
+MODEL = flags.DEFINE_string(
+    "model", None, "What the input has to be: DiT-XL/2, SiT-XL/2, REPA-XL/2, ... Default: what it is."
+)
 NUM_HEADS = flags.DEFINE_integer("num_heads", None, "Attention heads, where no preset has the width.", lower_bound=1)
 SHIFT = flags.DEFINE_enum(
     "timestep_frequency_shift",
@@ -32,6 +35,13 @@ SHIFT = flags.DEFINE_enum(
     ["0", "1"],
     "Of a DiT's timestep frequencies: 0 as DiT's weights were trained, 1 as diffusers computes. Default: as the "
     "input's own code, so 1 for diffusers' folders.",
+)
+OBJECTIVE = flags.DEFINE_enum(
+    "objective",
+    None,
+    ["noise", "flow"],
+    "What a network of DiT's shapes learned, which no tensor tells: noise (DiT) or a flow's velocity (SiT, REPA). "
+    "Default: as --model or the file's name says.",
 )
 WEIGHTS = flags.DEFINE_enum("weights", "ema", ["ema", "model"], "Of a training run: averaged weights, or raw ones.")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace what --output names.")
@@ -51,6 +61,7 @@ def main() -> None:
             model=MODEL.value,
             num_heads=NUM_HEADS.value,
             weights=WEIGHTS.value,
+            objective=OBJECTIVE.value,
             frequency_shift=None if SHIFT.value is None else float(SHIFT.value),
             overwrite=OVERWRITE.value,
         )

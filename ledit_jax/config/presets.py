@@ -15,6 +15,9 @@ _FAMILIES: dict[str, dict[str, Any]] = {
     # setting of training (configs/imagenet256_refined.py).
     "LEDiT*": {"block_order": "single_ca", "post_norm": True},
     "DiT": {"position": "sincos"} | _PLAIN,
+    # The same network; what it is trained for is a setting of the process (configs/imagenet256_flow.py).
+    "SiT": {"position": "sincos"} | _PLAIN,
+    "REPA": {"position": "sincos"} | _PLAIN,
     "NoPE": {"position": "none"} | _PLAIN,
     "Learnable": {"position": "learnable"} | _PLAIN,
     "RoPE": {"position": "rope"} | _PLAIN,

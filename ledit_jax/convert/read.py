@@ -13,16 +13,17 @@ from tqdm import tqdm
 
 from ledit_jax.config import Config
 from ledit_jax.convert.dit import (
-    check_model,
     check_positions,
-    dit_config,
     dit_layout,
     dit_table,
     embedder_copies,
+    output_features,
     position_shapes,
     position_table,
 )
+from ledit_jax.convert.dit_config import check_model, dit_config
 from ledit_jax.convert.files import StoredTensors, check_output, open_tensors
+from ledit_jax.convert.objective import read_objective, without_projectors
 from ledit_jax.convert.tables import Table, check_table, flatten_params, param_shapes, unflatten_params
 from ledit_jax.convert.vae import vae_config_from_shapes, vae_params_from_torch
 from ledit_jax.diffusion import make_process
@@ -46,14 +47,17 @@ def convert_to_checkpoint(
     num_heads: int | None = None,
     weights: str = "ema",
     frequency_shift: float | None = None,
+    objective: str | None = None,
     overwrite: bool = False,
 ) -> None:
     """Writes what a PyTorch file or a folder of diffusers' holds, DiT, LEDiT or autoencoder, as a checkpoint of ours.
 
-    model: a preset that the file has to be, such as "DiT-XL/2". num_heads: where no preset has the file's width.
-    weights: "ema" or "model", of a training file. frequency_shift: `model.timestep_frequency_shift` of a DiT, by
-    default 0 for DiT's own files and 1 for diffusers', as the code that goes with them computes. Logs what it
-    recognised. Raises ConfigError, with `output` untouched, for whatever is not exactly one of these networks.
+    model: a preset that the file has to be, such as "DiT-XL/2" or "SiT-XL/2". objective: "noise" or "flow", which no
+    tensor tells; by default as the model's or the file's name says, see `read_objective`. num_heads: where no preset
+    has the file's width. weights: "ema" or "model", of a training file. frequency_shift:
+    `model.timestep_frequency_shift` of a DiT, by default 0 for DiT's own files and 1 for diffusers', as the code that
+    goes with them computes. Logs what it recognised. Raises ConfigError, with `output` untouched, for whatever is not
+    exactly one of these networks.
     """
     output = Path(output)
     check_output(output, overwrite)
@@ -61,12 +65,13 @@ def convert_to_checkpoint(
     if any(name.startswith("state_dict.") for name in stored.shapes):  # Lightning's wrapping
         stored = stored.under("state_dict.")
     if not any(name.removeprefix(_IN_SD).startswith("encoder.down") for name in stored.shapes):
-        params, config, step = _read_dit(stored, model, num_heads, weights, frequency_shift)
+        params, config, step = _read_dit(stored, model, num_heads, weights, frequency_shift, objective)
         with written_aside(output) as aside:
             export_weights(aside, params, config, step)
-    elif model or num_heads or frequency_shift is not None:
+    elif model or num_heads or objective or frequency_shift is not None:
         raise ConfigError(
-            f"input={source} is an autoencoder, and model, num_heads and timestep_frequency_shift are for a DiT"
+            f"input={source} is an autoencoder, and model, num_heads, objective and timestep_frequency_shift are for a "
+            "DiT"
         )
     else:
         vae_params, vae_config = _read_vae(stored)
@@ -109,9 +114,15 @@ def _setting(stored: StoredTensors, name: str, kind: type, default: Any) -> Any:
 
 
 def _read_dit(
-    stored: StoredTensors, model: str | None, num_heads: int | None, weights: str, frequency_shift: float | None
+    stored: StoredTensors,
+    model: str | None,
+    num_heads: int | None,
+    weights: str,
+    frequency_shift: float | None,
+    objective: str | None,
 ) -> tuple[Params, Config, int]:
-    stored, origin = _select(stored, weights)
+    whole, origin = _select(stored, weights)
+    stored = without_projectors(whole)
     layout = dit_layout(stored.shapes)
     if layout is None:
         raise CheckpointError(
@@ -130,18 +141,19 @@ def _read_dit(
             config = config.replaced("model", timestep_frequency_shift=frequency_shift)
     else:
         config = dit_config(own.shapes, layout, stored.settings, model, num_heads, frequency_shift)
+        config = read_objective(whole, config, output_features(own.shapes, layout), model, objective)
     if model:
         check_model(model, config)
     like = abstract_params(make_network(config, make_process(config)))
     shapes = param_shapes(flatten_params(like))
-    table = dit_table(shapes, layout, config.model.patch_size)
+    table = dit_table(shapes, layout, config.model.patch_size, config.flow.convention)
     constants = position_shapes(config, own.shapes, layout)
     check_table(table, own.shapes, shapes, constants)
     _check_copies(stored, copies)
     for position in own.read(constants).values():
         check_positions(position, config)
     _log.info("%s is a %s", stored.path, _describe(config, layout, origin))
-    _log_doubts(config, layout, "config" in description)
+    _log_frequencies(config, layout)
     return _convert_rows(own, table, like), config, step
 
 
@@ -166,15 +178,12 @@ def _describe(config: Config, layout: str, origin: str) -> str:
     )
 
 
-def _log_doubts(config: Config, layout: str, is_described: bool) -> None:
-    """What names and shapes cannot tell, and what was taken."""
+def _log_frequencies(config: Config, layout: str) -> None:
     if layout == "diffusers":
         _log.info(
             "timestep_frequency_shift=%g: 1 is what diffusers computes, 0 what DiT's weights were trained with",
             config.model.timestep_frequency_shift,
         )
-    elif not is_described:
-        _log.info("a SiT has the same names and shapes, and predicts a velocity: if this is one, do not use the result")
 
 
 def _check_copies(stored: StoredTensors, copies: Mapping[str, str]) -> None:

@@ -50,7 +50,7 @@ def dit_state(params: Params, config: Config) -> dict[str, np.ndarray]:
     """A network's parameters under DiT's names, with the sin/cos table where the model has one."""
     flat = flatten_params(params)
     state = {name: position_table(config) for name in position_shapes(config, {}, "dit")}
-    for row in dit_table(param_shapes(flat), "dit", config.model.patch_size):
+    for row in dit_table(param_shapes(flat), "dit", config.model.patch_size, config.flow.convention):
         tensors = row.split(np.asarray(flat[row.path]))
         state.update((name, np.ascontiguousarray(tensor)) for name, tensor in tensors.items())
     return state

@@ -82,7 +82,7 @@ class FlowProcess(Process):
     def training_losses(
         self, denoise: Denoiser, x0: Images, times: Times, noise: Images
     ) -> dict[str, Float[Array, " B"]]:
-        """Loss: the mean squared error of the velocity. For MeanFlow see `_mean_flow_target`; its "mse" is unweighted."""
+        """The velocity's mean squared error. For MeanFlow see `_mean_flow_target`; its "mse" is unweighted."""
         t = _starts(times)
         x, velocity = self._path.add_noise(x0, t, noise), self._path.velocity(x0, t, noise)
         if times.ndim == 1:

@@ -35,8 +35,10 @@ Arrays = dict[str, Any]
 """Arrays, their shapes or their shardings by name: "blocks/attn/qkv/kernel"."""
 
 _LABELS = "label_embed/embedding"
-# Settings that give the weights their meaning and that no shape tells.
+_OUTPUT = "final_layer/linear/"
+# Settings that give the weights their meaning and that no shape tells; the second of them if both learn a flow.
 _MEANING = ("num_heads", "timestep_max_period", "timestep_frequency_shift")
+_FLOW_MEANING = ("path", "convention", "time_scale")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +67,7 @@ def init_from_checkpoint(
     table is resized to this config's grid; over a checkpoint with a fixed one, it starts as that. mesh and network as
     for `load_weights`: each device reads its own part, and what is dropped is not read. Raises CheckpointError naming
     every array whose shape differs, and for a number of heads or timestep frequencies that are not the checkpoint's.
+    From a diffusion to a flow, or back, the last layer starts anew: it predicted something else.
     """
     folder, source, step = open_weights(path)
     _check_meaning(path, source, config)
@@ -111,6 +114,9 @@ def _compare(
     if source.model.num_classes != config.model.num_classes and _LABELS in old:
         # Other classes: their rows mean nothing here.
         notes.append(f"dropped: {_LABELS} {old.pop(_LABELS).shape} (num_classes differs)")
+    if source.diffusion.objective != config.diffusion.objective:
+        for name in [name for name in old if name.startswith(_OUTPUT)]:
+            notes.append(f"dropped: {name} {old.pop(name).shape} (it predicted for {source.diffusion.objective})")
     shapes = {name: old[name].shape for name in sorted(old.keys() & new.keys())}
     if TABLE in shapes and shapes[TABLE][:2] != new[TABLE].shape[:2]:
         notes.append(f"resized: {TABLE} {shapes[TABLE]} -> {new[TABLE].shape}")
@@ -143,12 +149,15 @@ def _resized(table: Any, wanted: jax.ShapeDtypeStruct) -> Any:
 
 
 def _check_meaning(path: str | Path, saved: Config, config: Config) -> None:
-    for name in _MEANING:
-        old, new = getattr(saved.model, name), getattr(config.model, name)
-        if old != new:
-            raise CheckpointError(
-                f"init_from={path} was trained with model.{name}={old}, and this config has {new}: set it to {old}"
-            )
+    both_flow = saved.diffusion.objective == config.diffusion.objective == "flow"
+    for section, names in (("model", _MEANING), ("flow", _FLOW_MEANING if both_flow else ())):
+        for name in names:
+            old, new = (getattr(getattr(one, section), name) for one in (saved, config))
+            if old != new:
+                raise CheckpointError(
+                    f"init_from={path} was trained with {section}.{name}={old}, and this config has {new}: "
+                    f"set it to {old}"
+                )
 
 
 def _read(folder: Path, stored: Arrays, wanted: Arrays, where: Arrays) -> Arrays:

@@ -9,7 +9,8 @@ from oracles import ledit_params, torch_dit
 from tiny import network_of
 
 from ledit_jax.config import model_preset
-from ledit_jax.convert.dit import dit_config, dit_layout, dit_table, position_shapes
+from ledit_jax.convert.dit import dit_layout, dit_table, position_shapes
+from ledit_jax.convert.dit_config import dit_config
 from ledit_jax.convert.tables import check_table, flatten_params, param_shapes
 from ledit_jax.models.functional import abstract_params
 
