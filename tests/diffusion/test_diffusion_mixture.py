@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from oracles.mixture import BATCH, NOISE, SHAPE, D, exact
 
 from ledit_jax.diffusion import GaussianProcess
 from ledit_jax.diffusion.gaussian import create_diffusion
@@ -17,27 +18,14 @@ from ledit_jax.diffusion.process import sample_keys, sample_loop, sample_noise
 from ledit_jax.diffusion.samplers import DDIM, DPMSolverPP, even_timesteps
 from ledit_jax.diffusion.schedule import linear_alphas_cumprod, respace
 
-SHAPE, D, K, BATCH = (4, 4, 2), 32, 12, 48
 ALPHA_BAR = linear_alphas_cumprod(1000, 1e-4, 0.02)
 LOG_SNR = 0.5 * np.log(ALPHA_BAR / (1 - ALPHA_BAR))
-
-rng = np.random.default_rng(0)
-SPECTRUM = 1 / np.arange(1, D + 1)
-SPECTRUM /= np.sqrt(np.mean(SPECTRUM**2))
-MEANS = 0.8 * SPECTRUM * rng.normal(size=(K, D))
-VARIANCES = (0.6 * SPECTRUM * rng.uniform(0.3, 1.0, size=(K, D))) ** 2
-NOISE = rng.normal(size=(BATCH, D)).astype(np.float32)
 
 
 def exact_xstart(x, log_snr, lib):
     """E[x0 | x] for x [B, D] at one log(alpha / sigma)."""
     alpha, sigma = 1 / lib.sqrt(1 + lib.exp(-2 * log_snr)), 1 / lib.sqrt(1 + lib.exp(2 * log_snr))
-    total = alpha**2 * VARIANCES + sigma**2
-    residual = x[:, None] - alpha * MEANS
-    log_weight = -0.5 * (residual**2 / total + lib.log(total)).sum(-1)
-    weight = lib.exp(log_weight - log_weight.max(1, keepdims=True))
-    weight = weight / weight.sum(1, keepdims=True)
-    return (weight[..., None] * (MEANS + alpha * VARIANCES / total * residual)).sum(1)
+    return exact(x, alpha, sigma, lib)[0]
 
 
 def denoise(x, timesteps):

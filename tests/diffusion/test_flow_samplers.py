@@ -1,15 +1,13 @@
 """A flow's samplers on data whose velocity is known exactly, and against diffusers' schedulers."""
 
-import functools
-import itertools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteScheduler
-from oracles.mixture import BATCH, NOISE, SHAPE, D, exact
+from oracles.exact_flow import denoiser, distance, exact_velocity
+from oracles.mixture import BATCH, NOISE, SHAPE, D
 
 from ledit_jax.diffusion import FlowProcess
 from ledit_jax.diffusion.flow_samplers import FlowSampler
@@ -19,51 +17,17 @@ from ledit_jax.diffusion.samplers import multistep_table
 from ledit_jax.errors import ConfigError
 
 
-def exact_velocity(path, x, t, lib):
-    alpha, sigma, d_alpha, d_sigma = Interpolant(path).coefficients(t, lib)
-    clean, noise = exact(x, alpha, sigma, lib)
-    return d_alpha * clean + d_sigma * noise
-
-
-def denoiser(path):
-    def denoise(x, times):
-        return exact_velocity(path, x.reshape(len(x), D), times[0], jnp).reshape(x.shape)
-
-    return denoise
-
-
-@functools.cache
-def ode_solution(path):
-    """Runge-Kutta in float64 from noise to data."""
-    x = NOISE.astype(np.float64)
-    slope = functools.partial(exact_velocity, path, lib=np)
-    for high, low in itertools.pairwise(np.linspace(1, 0, 401) ** 1.5):
-        h = low - high
-        k1 = slope(x, t=high)
-        k2 = slope(x + h / 2 * k1, t=high + h / 2)
-        k3 = slope(x + h / 2 * k2, t=high + h / 2)
-        k4 = slope(x + h * k3, t=low)
-        x = x + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
-    return x
-
-
-@functools.cache
-def error(name, num_steps, path="linear"):
-    """Distance of the median sample from the solution, root mean square over its dimensions."""
-    sampler, noise = FlowProcess(path).make_sampler(name, num_steps), jnp.asarray(NOISE).reshape(BATCH, *SHAPE)
-    x = jax.jit(lambda noise: sample_loop(sampler, denoiser(path), noise, None))(noise)
-    return np.median(np.sqrt(np.mean((np.asarray(x).reshape(BATCH, D) - ode_solution(path)) ** 2, axis=1)))
-
-
 @pytest.mark.parametrize("path", ["linear", "gvp"])
 @pytest.mark.parametrize("name, order", [("euler", 1), ("heun", 2), ("ab2", 2), ("dpmpp", 2)])
 def test_order_of_convergence(name, order, path):
-    coarse, fine = error(name, 24, path), error(name, 96, path)
+    coarse, fine = (distance(FlowProcess(path).make_sampler(name, n), path) for n in (24, 96))
     assert abs(np.log(coarse / fine) / np.log(4) - order) < 0.35, (coarse, fine)
 
 
 def test_second_order_is_better_at_25_calls():
-    euler, heun, ab2, dpmpp = (error(name, 25) for name in ("euler", "heun", "ab2", "dpmpp"))
+    euler, heun, ab2, dpmpp = (
+        distance(FlowProcess().make_sampler(name, 25), "linear") for name in ("euler", "heun", "ab2", "dpmpp")
+    )
     assert 1.5 * ab2 < dpmpp < 0.6 * heun < euler
 
 

@@ -8,6 +8,8 @@ from configs import (
     digits,
     imagenet256,
     imagenet256_finetune,
+    imagenet256_flow,
+    imagenet256_flow_finetune,
     imagenet256_refined,
     imagenet512,
     imagenet512_finetune,
@@ -29,7 +31,10 @@ def test_the_shipped_checkpoint_is_the_recipes():
     assert params["conv"]["kernel"].shape == (3, 3, config.model.width, config.model.width)
 
 
-@pytest.mark.parametrize("module", [imagenet256, imagenet256_finetune, imagenet512, imagenet512_finetune])
+@pytest.mark.parametrize(
+    "module",
+    [imagenet256, imagenet256_finetune, imagenet256_flow, imagenet256_flow_finetune, imagenet512, imagenet512_finetune],
+)
 @pytest.mark.parametrize("name", ["LEDiT-XL/2", "LEDiT*-XL/2", "DiT-S/8", "NoPE-B/4"])
 def test_imagenet_configs_are_valid_and_the_papers(module, name):
     config = Config.from_dict(module.get_config(name).to_dict())
