@@ -45,9 +45,8 @@ class TimestepEmbedding(nnx.Module):
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
         self.max_period, self.frequency_shift = config.timestep_max_period, config.timestep_frequency_shift
-        dtype = jnp.dtype(config.dtype)
-        self.fc1 = Linear(_FREQUENCY_EMBEDDING_SIZE, config.width, kernel_init=_normal_002, dtype=dtype, rngs=rngs)
-        self.fc2 = Linear(config.width, config.width, kernel_init=_normal_002, dtype=dtype, rngs=rngs)
+        self.fc1 = Linear(config, _FREQUENCY_EMBEDDING_SIZE, config.width, kernel_init=_normal_002, rngs=rngs)
+        self.fc2 = Linear(config, config.width, config.width, kernel_init=_normal_002, rngs=rngs)
 
     def __call__(self, timesteps: Num[Array, " B"]) -> Float[Array, "B D"]:
         """Timesteps are those of the full chain, 0 .. num_timesteps - 1."""
