@@ -5,8 +5,8 @@
 The paper's theorem 3.1 takes scores and values as independent, and its appendix B looks at how far that holds. For each
 block and timestep: Pearson's correlation of a weight, times the number of tokens that its query sees, with a value's
 channel, over images, queries and the keys that they see. It has a sign and a size for each channel; the mean size is
-reported, beside that of the same weights with the values of another image, which is chance. Writes correlation.png
-and correlation.json. What the paper's figure 10 averages over is our reading.
+reported, beside that of the same weights with the values of another image: what chance and the places of the tokens
+make by themselves. Writes correlation.png and correlation.json. What to average over is our reading of the paper.
 """
 
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ class LayerCorrelation:
     mean: float
     """Mean size of the correlation, 0 to 1."""
     largest: float
-    chance: float
+    other_image: float
     """The mean size with the values of another image in the place of the weights' own."""
 
 
@@ -107,7 +107,7 @@ def measure_correlation(
 
 
 def correlation_figure(results: Sequence[LayerCorrelation], path: Path) -> None:
-    """Mean size against the block, a line per timestep; chance is dashed, causal blocks are filled."""
+    """Mean size against the block, a line per timestep, dashed for another image's values; causal blocks filled."""
     from matplotlib.figure import Figure  # not pyplot: no global state, and no window whatever the backend
 
     figure = Figure(figsize=(7, 4.2), dpi=120, layout="constrained")
@@ -116,7 +116,7 @@ def correlation_figure(results: Sequence[LayerCorrelation], path: Path) -> None:
         layers = [r for r in results if r.timestep == timestep]
         blocks = [r.layer + 1 for r in layers]
         axes.plot(blocks, [r.mean for r in layers], "-", color=f"C{index}", label=f"timestep {timestep}")
-        axes.plot(blocks, [r.chance for r in layers], "--", color=f"C{index}", linewidth=1)
+        axes.plot(blocks, [r.other_image for r in layers], "--", color=f"C{index}", linewidth=1)
         for r in layers:
             face = f"C{index}" if r.kind == "ca" else "white"
             axes.plot(r.layer + 1, r.mean, "o", color=f"C{index}", markerfacecolor=face)
@@ -139,7 +139,7 @@ def main() -> None:
     for r in results:
         print(
             f"timestep {r.timestep:4}  block {r.layer + 1:2} {r.kind}  mean {r.mean:.3f}  largest {r.largest:.3f}  "
-            f"chance {r.chance:.3f}"
+            f"other image {r.other_image:.3f}"
         )
     print(f"wrote correlation.png and correlation.json to {out}")
 

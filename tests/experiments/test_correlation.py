@@ -1,5 +1,8 @@
 """The correlation of attention's weights with values: the network's own weights, and figures that are known."""
 
+import json
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +12,7 @@ from tiny import noisy_params, tiny_config
 from experiments.theory.block_outputs import block_outputs, enter, noisy_images
 from experiments.theory.correlation import correlation_figure, correlations, measure_correlation, weights_and_values
 
+DOCS = Path(__file__).parents[2] / "docs"
 FAMILIES = {
     "LEDiT": tiny_config("LEDiT", model=dict(scan="d")),
     "LookHere": tiny_config("LookHere", model=dict(width=32, num_heads=4)),
@@ -62,6 +66,18 @@ def test_every_block_at_every_timestep(tmp_path):
         *((0, "sa", 999), (1, "ca", 999)),
         *((0, "sa", 100), (1, "ca", 100)),
     ]
-    assert all(0 < r.mean <= r.largest <= 1 and 0 < r.chance < 1 for r in results)
+    assert all(0 < r.mean <= r.largest <= 1 and 0 < r.other_image < 1 for r in results)
     correlation_figure(results, tmp_path / "c.png")
     assert (tmp_path / "c.png").stat().st_size > 5_000
+
+
+def test_the_tables_in_docs_are_those_of_the_results_beside_them():
+    page, folder = (DOCS / "extrapolation.md").read_text(), DOCS / "extrapolation"
+    layers = json.loads((folder / "correlation.json").read_text())["layers"]
+    for timestep in (999, 500, 100):
+        cells = [f"{r['mean']:.2f} ({r['other_image']:.2f})" for r in layers if r["timestep"] == timestep]
+        assert f"| timestep {timestep} | {' | '.join(cells)} |" in page
+    probes = json.loads((folder / "position-probe-steps.json").read_text())
+    for place in ("cell", "index"):
+        for timestep, errors in probes[place]["errors"].items():
+            assert f"| {timestep} | {' | '.join(f'{error:.2f}' for error in errors)} |" in page
