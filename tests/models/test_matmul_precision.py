@@ -1,6 +1,7 @@
 """`model.matmul_precision` is on every product of the network and of its gradient; the default puts nothing there."""
 
 import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,8 @@ from ledit_jax.config import Config
 from ledit_jax.errors import ConfigError
 from ledit_jax.models import abstract_params, make_apply
 from ledit_jax.ops.attention import attention, check_backend, choose_backend
+from ledit_jax.sampling import pipeline
+from ledit_jax.sampling.pipeline import LEDiTPipeline, load_model
 
 MODELS = {
     "LEDiT": tiny_config("LEDiT", model=dict(scan_layers=True, post_norm=True, remat="dots")),
@@ -36,6 +39,11 @@ def products(config, size=(8, 8)):
     return found
 
 
+def abstract_arrays(config):
+    """Zeros in the place of its parameters."""
+    return jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), abstract_params(network_of(config)))
+
+
 def with_precision(config, precision):
     return config.replaced("model", matmul_precision=precision)
 
@@ -49,9 +57,9 @@ def test_highest_is_on_every_product(name):
 def test_high_is_another_one_and_the_default_none():
     assert all(
         line.count("HIGH,") + line.count("HIGH]") + line.count("HIGH>") == 2
-        for line in products(with_precision(MODELS["LEDiT"], "high"))
+        for line in products(with_precision(MODELS["DiT"], "high"))
     )
-    assert not [line for line in products(MODELS["LEDiT"]) if "HIGH" in line]
+    assert not [line for line in products(MODELS["DiT"]) if "HIGH" in line]
 
 
 def test_the_default_follows_the_context():
@@ -72,6 +80,29 @@ def test_fused_kernels_are_passed_over():
     q = jnp.zeros((1, 4, 2, 8))
     text = jax.jit(lambda q: attention(q, q, q, grid=(2, 2), precision="highest")).lower(q).as_text()
     assert text.count("HIGHEST") == 4
+
+
+def test_loading_a_model_to_check_a_port():
+    model, config = load_model(Path(__file__).parents[2] / "assets/digits", matmul_precision="highest")
+    assert config.model.matmul_precision == "highest"
+    text = model.func.lower(*model.args, jnp.zeros((1, 16, 16, 1)), jnp.zeros(1), jnp.zeros(1, jnp.int32)).as_text()
+    assert text.count("HIGHEST") == 2 * len(re.findall(r"stablehlo\.(?:dot_general|convolution)", text)) > 40
+
+
+@pytest.mark.parametrize("precision", ["default", "highest"])
+def test_the_vae_decodes_as_precisely(monkeypatch, precision):
+    found = []
+
+    def decode(graphdef, state, latents):
+        found.append(jax.config.jax_default_matmul_precision)
+        return latents
+
+    monkeypatch.setattr(pipeline, "_decode_latents", decode)
+    config = with_precision(MODELS["LEDiT"], precision)
+    pipe = LEDiTPipeline(config, abstract_arrays(config))
+    pipe.vae = None, None
+    pipe.decode(jnp.zeros((1, 8, 8, 1)))
+    assert found == [None if precision == "default" else "highest"]
 
 
 def test_a_checkpoint_without_the_field_is_the_default():
