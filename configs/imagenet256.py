@@ -12,7 +12,7 @@ on 10% of the steps; samples by 250 steps of DDPM with guidance 1.5. Expected th
 Devices: parameters split over 16 (fsdp), what is left of the devices shares out the batch (data); for fewer than 16,
 --config.mesh.fsdp=8 or 1. bfloat16 products over float32 parameters, in a float32 residual stream. LEDiT-XL/2 at batch
 256 takes 13.9 of the 15.75 GiB of a v5e chip on v5e:4x4 with nothing recomputed, the least work. Where less memory is
-free, --config.model.remat=dots (DOTS GiB) or full (FULL GiB). docs/compile_only.md has more, --compile_only=SLICE any
+free, --config.model.remat=dots (4.8 GiB) or full (2.5 GiB). docs/compile_only.md has more, --compile_only=SLICE any
 setting.
 """
 
