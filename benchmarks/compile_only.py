@@ -9,8 +9,6 @@ how to read them.
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from tqdm import tqdm
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.compile_configs import compile_step  # noqa: E402
 from ledit_jax.compile_only.counts import KINDS  # noqa: E402
 from ledit_jax.evaluation.tables import markdown  # noqa: E402
 
@@ -39,14 +38,9 @@ def cases() -> list[tuple[str, int, str, int]]:
 
 
 def compile_case(name: str, size: int, remat: str, batch: int) -> dict:
-    """The report of one program. Raises RuntimeError with the last line of its errors if there is none."""
-    command = [sys.executable, "train.py", f"--config=configs/imagenet{size}.py:LEDiT-XL/2", f"--compile_only={name}"]
-    command += [f"--config.train.batch_size={batch}"] + ([f"--config.model.remat={remat}"] if remat else [])
-    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    if result.returncode not in (0, 1) or not result.stdout:
-        raise RuntimeError(f"{' '.join(command)}: {result.stderr.strip().splitlines()[-1]}")
-    return json.loads(result.stdout.splitlines()[-1])
+    """The report of one program; errors as `compile_step`."""
+    overrides = [f"train.batch_size={batch}"] + ([f"model.remat={remat}"] if remat else [])
+    return compile_step(f"imagenet{size}.py:LEDiT-XL/2", name, *overrides)
 
 
 def print_tables(rows: dict[tuple, dict]) -> None:

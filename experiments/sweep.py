@@ -3,6 +3,10 @@
   python -m experiments.sweep --checkpoint=runs/xl2 --vae=VAE --inception=INCEPTION --workdir=runs/xl2-sweep \\
       --sizes=384x384,448x448,512x512,512x384,384x512 --cfg_scales=1.5 --reference=VIRTUAL_imagenet256_labeled.npz
 
+With --steps=all, or --steps=10000,50000, the same for the checkpoints that a run has kept, and FID over training steps
+in steps.md, steps.json and steps.png; each step has a folder in WORKDIR. configs/imagenet256_finetune.py keeps every
+10,000th.
+
 Sizes are height x width. --reference may hold {size}, as in refs/{size}.npz, for a reference of each size. What is
 finished is not done again: the same command goes on after a kill, and one with more sizes or scales adds those. WORKDIR
 keeps the samples as npz, each with its recipe and its figures, and the tables in sweep.md and sweep.json.
@@ -19,6 +23,7 @@ from absl import flags
 
 from experiments.paper import paper_rows
 from experiments.sizes import Size, parse_size, size_name
+from experiments.steps import Case, case_name, find_steps, steps_figure, steps_table
 from ledit_jax import cli
 from ledit_jax.convert.inception import load_inception
 from ledit_jax.errors import ConfigError
@@ -31,14 +36,6 @@ from ledit_jax.files import PieceFolder, write_json, write_whole
 from ledit_jax.files.readers import read_json
 from ledit_jax.sampling.pipeline import LEDiTPipeline
 from ledit_jax.sampling.run import Recipe, make_recipe, write_samples
-
-Case = tuple[Size, float]
-"""A size and a guidance scale."""
-
-
-def case_name(case: Case) -> str:
-    """The stem of a case's files."""
-    return f"{size_name(case[0])}-cfg{case[1]:g}"
 
 
 def fid_table(name: str, results: Mapping[Case, Metrics], trained_side: int, num_samples: int) -> str:
@@ -66,12 +63,12 @@ def make_page(name: str, results: Mapping[Case, Metrics], trained_side: int, num
     )
 
 
-def recipe_of(values: flags.FlagValues, pipeline: LEDiTPipeline, case: Case) -> Recipe:
+def recipe_of(values: flags.FlagValues, checkpoint: str, pipeline: LEDiTPipeline, case: Case) -> Recipe:
     """How the samples of a case are made."""
     (height, width), cfg_scale = case
     return make_recipe(
         pipeline,
-        checkpoint=values.checkpoint,
+        checkpoint=checkpoint,
         weights=values.weights,
         vae=values.vae,
         labels=values.labels,
@@ -114,27 +111,27 @@ def measure_case(
     return metrics
 
 
-def main() -> None:
-    values = flags.FLAGS
+def sweep(
+    values: flags.FlagValues,
+    checkpoint: str,
+    workdir: Path,
+    extractor: Callable[[], FeatureExtractor],
+    reference: Callable[[Size], SetStatistics],
+) -> dict[Case, Metrics]:
+    """The figures of one checkpoint, its tables written to `workdir`."""
     cases = [(parse_size(size), _number(scale)) for size in values.sizes for scale in values.cfg_scales]
     devices = jax.local_devices()
-    pipeline = LEDiTPipeline.from_checkpoint(values.checkpoint, values.weights, values.vae, devices=devices)
-    extractor = functools.cache(lambda: FeatureExtractor(load_inception(values.inception), values.batch_size))
-
-    @functools.cache
-    def reference(size: Size) -> SetStatistics:
-        return measure_set(values.reference.replace("{size}", size_name(size)), extractor, is_reference=True)
+    pipeline = LEDiTPipeline.from_checkpoint(checkpoint, values.weights, values.vae, devices=devices)
 
     def draw(case: Case, out: Path) -> Recipe:
-        recipe = recipe_of(values, pipeline, case)
+        recipe = recipe_of(values, checkpoint, pipeline, case)
         if not out.is_file():
             write_samples(out, pipeline, recipe, batch_size=values.batch_size)
         return recipe
 
     for size, _ in cases:
         pipeline.check([0], *size)
-    settings = shared_settings(recipe_of(values, pipeline, cases[0]))
-    workdir = Path(values.workdir)
+    settings = shared_settings(recipe_of(values, checkpoint, pipeline, cases[0]))
     pieces = PieceFolder.open(workdir, "settings.json", settings, pieces="*.npz", overwrite=values.overwrite)
     for size, _ in cases:  # before anything is drawn
         reference(size)
@@ -142,10 +139,44 @@ def main() -> None:
     for case in cases:
         print(case_name(case), flush=True)
         results[case] = measure_case(case, pieces, draw, extractor, reference(case[0]))
-    page = make_page(Path(values.checkpoint).name, results, pipeline.config.data.image_height, values.num_samples)
+    page = make_page(Path(checkpoint).name, results, pipeline.config.data.image_height, values.num_samples)
     write_whole(pieces.path("sweep.md"), page)
-    write_json(pieces.path("sweep.json"), {case_name(c): dataclasses.asdict(m) for c, m in results.items()})
+    write_json(pieces.path("sweep.json"), _named(results))
     print(f"{page}\nwrote sweep.md and sweep.json to {workdir}")
+    return results
+
+
+def sweep_steps(folders: Mapping[int, Path], workdir: Path, one: Callable[[str, Path], dict[Case, Metrics]]) -> None:
+    """FID over the training steps of a run; one(checkpoint, workdir) sweeps one of its checkpoints."""
+    results = {}
+    for step, folder in folders.items():
+        results[step] = one(str(folder), workdir / f"step-{step}")
+        # As soon as each is there: a step takes hours.
+        write_whole(workdir / "steps.md", f"# FID over training steps\n\n{steps_table(results)}\n")
+        write_json(workdir / "steps.json", {str(step): _named(found) for step, found in results.items()})
+        steps_figure(results, workdir / "steps.png")
+    print(f"{steps_table(results)}\nwrote steps.md, steps.json and steps.png to {workdir}")
+
+
+def main() -> None:
+    values = flags.FLAGS
+    extractor = functools.cache(lambda: FeatureExtractor(load_inception(values.inception), values.batch_size))
+
+    @functools.cache
+    def reference(size: Size) -> SetStatistics:
+        return measure_set(values.reference.replace("{size}", size_name(size)), extractor, is_reference=True)
+
+    def one(checkpoint: str, workdir: Path) -> dict[Case, Metrics]:
+        return sweep(values, checkpoint, workdir, extractor, reference)
+
+    if values.steps:
+        sweep_steps(find_steps(values.checkpoint, values.steps), Path(values.workdir), one)
+    else:
+        one(values.checkpoint, Path(values.workdir))
+
+
+def _named(results: Mapping[Case, Metrics]) -> dict[str, dict[str, Any]]:
+    return {case_name(case): dataclasses.asdict(metrics) for case, metrics in results.items()}
 
 
 def _number(text: str) -> float:
@@ -162,6 +193,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("inception", None, "Weights of the Inception network, as evaluate.py takes them.")
     flags.DEFINE_string("reference", None, "As evaluate.py takes it; {size} stands for each size.")
     flags.DEFINE_string("workdir", None, "Where samples, figures and tables go; gone on with if it has any.")
+    flags.DEFINE_list("steps", None, "Training steps of a run's checkpoints, or all that it has kept.")
     flags.DEFINE_list("sizes", None, "Height x width in pixels, as in 384x384,512x384.")
     flags.DEFINE_list("cfg_scales", "1.5", "Guidance scales; 1 is none.")
     flags.DEFINE_integer("num_samples", 50_000, "Images for each case.", lower_bound=2)

@@ -1,6 +1,7 @@
 """What goes on inside a trained network: the output of each block, and of its attention before the projection."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax.numpy as jnp
@@ -9,12 +10,14 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from experiments.study.images import real_images
-from ledit_jax.config import Config
+from ledit_jax.config import Config, ModelConfig, attention_kinds
 from ledit_jax.data.transforms import to_float
 from ledit_jax.diffusion import make_process
 from ledit_jax.errors import ConfigError
 from ledit_jax.models import Params, make_network
+from ledit_jax.models.attention import AttentionContext
 from ledit_jax.models.functional import make_graphdef
+from ledit_jax.models.ledit import LEDiT
 
 
 @dataclass(frozen=True)
@@ -25,18 +28,42 @@ class BlockOutput:
     output: Float[Array, "B T D"]
 
 
-def block_outputs(
+@dataclass(frozen=True)
+class Entrance:
+    """A network before its first block."""
+
+    model: LEDiT
+    tokens: Float[Array, "B T D"]
+    condition: Float[Array, "B D"]
+    context: AttentionContext
+
+
+def enter(
     params: Params, config: Config, x: Float[Array, "B H W C"], timesteps: Int[Array, " B"], labels: Int[Array, " B"]
-) -> list[BlockOutput]:
-    """Every block's outputs, in order, as sampling computes them (with attention scaling beyond the trained size)."""
+) -> Entrance:
+    """The network as sampling has it, with attention scaling beyond the trained size, and what its blocks get."""
     scaled = dataclasses.replace(config.sample, attention_scaling="on")
     network = make_network(config, make_process(config)).for_sampling(scaled)
     model = nnx.merge(make_graphdef(network), params)
     tokens = model.embed(x)
     B, h, w, D = tokens.shape
     condition, context = model.embed_condition(timesteps, labels), model.context((h, w), timesteps)
-    _, (mixed, outputs) = model.run_blocks(tokens.reshape(B, h * w, D), condition, context, keep=True)
+    return Entrance(model, tokens.reshape(B, h * w, D), condition, context)
+
+
+def block_outputs(
+    params: Params, config: Config, x: Float[Array, "B H W C"], timesteps: Int[Array, " B"], labels: Int[Array, " B"]
+) -> list[BlockOutput]:
+    """Every block's outputs, in order, as sampling computes them."""
+    start = enter(params, config, x, timesteps, labels)
+    _, (mixed, outputs) = start.model.run_blocks(start.tokens, start.condition, start.context, keep=True)
     return [BlockOutput(*layer) for layer in zip(mixed, outputs, strict=True)]
+
+
+def block_kinds(config: ModelConfig) -> list[str]:
+    """ "sa" or "ca" of each block."""
+    units = attention_kinds(config.block_order, config.depth)
+    return [kind for unit, repeats in units for kind in unit * repeats]
 
 
 def noisy_images(
@@ -56,3 +83,10 @@ def noisy_images(
     timesteps = jnp.full(len(labels), timestep)
     x = make_process(config).add_noise(jnp.asarray(x0), timesteps, jnp.asarray(noise))
     return x, timesteps, jnp.asarray(labels)
+
+
+def parse_timesteps(items: Sequence[str]) -> list[int]:
+    """["999", "500"] -> [999, 500]. Raises ConfigError for what is no whole number."""
+    if not items or not all(item.strip().isdecimal() for item in items):
+        raise ConfigError(f"--timesteps={','.join(items)}: write whole numbers, as in 999,500")
+    return [int(item) for item in items]

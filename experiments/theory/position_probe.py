@@ -1,15 +1,17 @@
-"""Does a network know where its tokens are? A small regression of (row, column) from the output of each block.
+"""Does a network know where its tokens are? A small regression of their place from the output of each block.
 
   python -m experiments.theory.position_probe --checkpoints=NoPE=runs/study/weights/nope/seed-0,LEDiT=assets/digits \\
       --out=runs/probe
 
-The images are real ones at --timestep; the default, 999, is noise alone, so that nothing shown tells the place. The
-error is the mean square of row and column, in tokens; who always answers the centre has (h^2 + w^2 - 2) / 24.
-Writes position_probe.png and position_probe.json.
+The images are real ones, at each of --timesteps; the default, 999, is noise alone, so that nothing shown tells the
+place. --timesteps=999,750,500,250,0 goes along the denoising (Table 5 of the paper). The error is the mean square of
+row and column, in tokens; who always answers the centre has (h^2 + w^2 - 2) / 24. With --place=index it is that of the
+index in reading order, in one dimension, and the centre has (T^2 - 1) / 12 for T tokens. Writes position_probe.png,
+with a panel for each timestep, and position_probe.json.
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -21,7 +23,7 @@ from sklearn.neural_network import MLPRegressor
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from experiments.theory.block_outputs import block_outputs, noisy_images
+from experiments.theory.block_outputs import block_outputs, noisy_images, parse_timesteps
 from ledit_jax import cli
 from ledit_jax.config import Config
 from ledit_jax.errors import ConfigError
@@ -33,19 +35,24 @@ from ledit_jax.weights import load_weights
 _HIDDEN = 64
 _PASSES = 30
 
-
-def token_places(height: int, width: int) -> Float[np.ndarray, "T 2"]:
-    """(row, column) of each token of a grid, row-major."""
-    return np.stack(np.divmod(np.arange(height * width), width), axis=-1).astype(np.float64)
+Errors = dict[str, dict[int, list[float]]]
+"""Name of the model -> timestep -> the error after each block."""
 
 
-def chance_error(height: int, width: int) -> float:
-    """Error of always answering the centre of a height x width grid: (height^2 + width^2 - 2) / 24."""
-    return (height**2 + width**2 - 2) / 24
+def token_places(height: int, width: int, place: str = "cell") -> Float[np.ndarray, "T axes"]:
+    """(row, column) of each token of a grid, row-major; for place="index" how many come before it, one number."""
+    index = np.arange(height * width)
+    axes = np.divmod(index, width) if place == "cell" else (index,)
+    return np.stack(axes, axis=-1).astype(np.float64)
 
 
-def probe(outputs: Float[np.ndarray, "B T D"], grid: tuple[int, int], seed: int) -> float:
-    """Mean square error, in tokens, of (row, column) read from each token's vector, on images kept from training.
+def chance_error(height: int, width: int, place: str = "cell") -> float:
+    """Error of always answering the centre of a grid: (height^2 + width^2 - 2) / 24, for the index (T^2 - 1) / 12."""
+    return float(token_places(height, width, place).var(axis=0).mean())
+
+
+def probe(outputs: Float[np.ndarray, "B T D"], grid: tuple[int, int], seed: int, place: str = "cell") -> float:
+    """Mean square error, in tokens, of a token's place read from its vector, on images kept from training.
 
     A perceptron of one hidden layer (scikit-learn) over standardised channels; the last quarter of the images
     tests it. Raises ConfigError for fewer than four images.
@@ -54,9 +61,11 @@ def probe(outputs: Float[np.ndarray, "B T D"], grid: tuple[int, int], seed: int)
     if count < 4:
         raise ConfigError(f"images={count} are too few for a probe: use 4 or more")
     split = count - count // 4
-    places = np.tile(token_places(*grid), (count, 1, 1))
+    # The index of a large grid runs far: in rows, so few passes reach it.
+    unit = grid[1] if place == "index" else 1
+    places = np.tile(token_places(*grid, place) / unit, (count, 1, 1))
     (x, y), (test_x, test_y) = (
-        (outputs[part].reshape(-1, outputs.shape[-1]), places[part].reshape(-1, 2))
+        (outputs[part].reshape(-1, outputs.shape[-1]), places[part].reshape(-1, places.shape[-1]))
         for part in (slice(split), slice(split, None))
     )
     scaler = StandardScaler().fit(x)
@@ -64,38 +73,50 @@ def probe(outputs: Float[np.ndarray, "B T D"], grid: tuple[int, int], seed: int)
     # One thread, as for the classifier: faster at this size, and the same on any machine.
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the number of passes is fixed on purpose
-        network.fit(scaler.transform(x), y)
-        return float(np.mean((network.predict(scaler.transform(test_x)) - test_y) ** 2))
+        network.fit(scaler.transform(x), y.squeeze())
+        found = network.predict(scaler.transform(test_x)).reshape(test_y.shape)
+    return float(np.mean((found - test_y) ** 2)) * unit**2
 
 
 def probe_blocks(
-    name: str, params: Params, config: Config, height: int, width: int, timestep: int, count: int, seed: int
-) -> list[float]:
-    """The error after every block of a model, at a size in pixels."""
+    name: str,
+    params: Params,
+    config: Config,
+    height: int,
+    width: int,
+    timesteps: Sequence[int],
+    place: str,
+    count: int,
+    seed: int,
+) -> dict[int, list[float]]:
+    """The errors after every block of a model at each timestep, at a size in pixels."""
     grid = height // config.granularity, width // config.granularity
-    inputs = noisy_images(config, height, width, count, timestep, seed)
     run = jax.jit(lambda x, t, y: [block.output for block in block_outputs(params, config, x, t, y)])
-    outputs = [np.asarray(output, np.float64) for output in run(*inputs)]
-    errors = []
-    with progress_bar(f"probe {name}", len(outputs), "block") as bar:
-        for output in outputs:
-            errors.append(probe(output, grid, seed))
-            bar.update()
+    errors = {timestep: [] for timestep in timesteps}
+    with progress_bar(f"probe {name}", len(errors) * config.model.depth, "block") as bar:
+        for timestep in errors:
+            for output in run(*noisy_images(config, height, width, count, timestep, seed)):
+                errors[timestep].append(probe(np.asarray(output, np.float64), grid, seed, place))
+                bar.update()
     return errors
 
 
-def probe_figure(errors: Mapping[str, Sequence[float]], chance: float, path: Path) -> None:
-    """Error against the block, a line per model; chance is dashed."""
+def probe_figure(errors: Errors, chance: float, place: str, path: Path) -> None:
+    """Error against the block: a panel per timestep, a line per model; chance is dashed."""
     from matplotlib.figure import Figure  # not pyplot: no global state, and no window whatever the backend
 
-    figure = Figure(figsize=(7, 4.2), dpi=120, layout="constrained")
-    axes = figure.add_subplot()
-    for name, values in errors.items():
-        axes.plot(np.arange(len(values)) + 1, values, "o-", label=name)
-    axes.axhline(chance, color="black", linestyle=(0, (1, 2)), label="always the centre")
-    axes.set(xlabel="block", ylabel="mean square error of (row, column), in tokens", ylim=(0, None))
-    axes.grid(axis="y", color="#e4e4e4", linewidth=0.6)
-    axes.legend(frameon=False)
+    timesteps = list(next(iter(errors.values())))
+    figure = Figure(figsize=(7 if len(timesteps) == 1 else 3.4 * len(timesteps), 4.2), dpi=120, layout="constrained")
+    panels = figure.subplots(1, len(timesteps), sharey=True, squeeze=False)[0]
+    for axes, timestep in zip(panels, timesteps, strict=True):
+        for name, values in errors.items():
+            axes.plot(np.arange(len(values[timestep])) + 1, values[timestep], "o-", label=name)
+        axes.axhline(chance, color="black", linestyle=(0, (1, 2)), label="always the centre")
+        axes.set(title=f"timestep {timestep}", xlabel="block", ylim=(0, None))
+        axes.grid(axis="y", color="#e4e4e4", linewidth=0.6)
+    what = "(row, column)" if place == "cell" else "the index"
+    panels[0].set_ylabel(f"mean square error of {what}, in tokens")
+    panels[-1].legend(frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format="png")
 
@@ -104,19 +125,21 @@ def main() -> None:
     models = {name: load_weights(path)[:2] for name, path in _named(_CHECKPOINTS.value).items()}
     first = next(iter(models.values()))[1]
     height, width = _HEIGHT.value or first.data.image_height, _WIDTH.value or first.data.image_width
-    settings = height, width, _TIMESTEP.value, _IMAGES.value, _SEED.value
+    timesteps, place = parse_timesteps(_TIMESTEPS.value), _PLACE.value
+    settings = height, width, timesteps, place, _IMAGES.value, _SEED.value
     for _, config in models.values():
         config.latent_shape(height, width)
         if config.granularity != first.granularity:
             raise ConfigError("--checkpoints differ in their patch size: probe them apart")
     errors = {name: probe_blocks(name, params, config, *settings) for name, (params, config) in models.items()}
-    chance = chance_error(height // first.granularity, width // first.granularity)
+    chance = chance_error(height // first.granularity, width // first.granularity, place)
     out = Path(_OUT.value)
-    probe_figure(errors, chance, out / "position_probe.png")
-    record = {"checkpoints": _CHECKPOINTS.value, "height": height, "width": width, "timestep": _TIMESTEP.value}
+    probe_figure(errors, chance, place, out / "position_probe.png")
+    record = {"checkpoints": _CHECKPOINTS.value, "height": height, "width": width, "place": place}
     write_json(out / "position_probe.json", record | {"chance": chance, "errors": errors})
-    for name, values in errors.items():
-        print(f"{name}: " + "  ".join(f"{value:.3f}" for value in values))
+    for name, found in errors.items():
+        for timestep, values in found.items():
+            print(f"{name}, timestep {timestep}: " + "  ".join(f"{value:.3f}" for value in values))
     print(f"always the centre: {chance:.3f}; wrote position_probe.png and position_probe.json to {out}")
 
 
@@ -132,7 +155,10 @@ if __name__ == "__main__":
     _OUT = flags.DEFINE_string("out", None, "Folder for the figure and the numbers.")
     _HEIGHT = flags.DEFINE_integer("height", None, "Pixels. Default: as the first was trained.")
     _WIDTH = flags.DEFINE_integer("width", None, "Like --height.")
-    _TIMESTEP = flags.DEFINE_integer("timestep", 999, "Noise level, 0 (none) to 999 (noise alone).")
+    _TIMESTEPS = flags.DEFINE_list("timesteps", "999", "Noise levels, 0 (none) to 999 (noise alone).")
+    _PLACE = flags.DEFINE_enum(
+        "place", "cell", ["cell", "index"], "What is read: (row, column), or the index in reading order."
+    )
     _IMAGES = flags.DEFINE_integer("images", 512, "Real images; a quarter of them tests.", lower_bound=4)
     _SEED = flags.DEFINE_integer("seed", 0, "Of the noise and the probe.")
     flags.mark_flags_as_required(["checkpoints", "out"])

@@ -16,9 +16,9 @@ import numpy as np
 from absl import flags
 from jaxtyping import Float, Integer
 
-from experiments.theory.block_outputs import block_outputs, noisy_images
+from experiments.theory.block_outputs import block_kinds, block_outputs, noisy_images, parse_timesteps
 from ledit_jax import cli
-from ledit_jax.config import Config, attention_kinds
+from ledit_jax.config import Config
 from ledit_jax.errors import ConfigError
 from ledit_jax.files import write_json
 from ledit_jax.models import Params
@@ -79,12 +79,10 @@ def measure_variance(
             "many as every other; give a checkpoint with causal attention"
         )
     run = jax.jit(lambda x, t, y: [block.mixed for block in block_outputs(params, config, x, t, y)])
-    units = attention_kinds(config.model.block_order, config.model.depth)
-    kinds = [kind for unit, repeats in units for kind in unit * repeats]
     results = []
     for timestep in timesteps:
         mixed = run(*noisy_images(config, height, width, count, timestep, seed))
-        for layer, kind in enumerate(kinds):
+        for layer, kind in enumerate(block_kinds(config.model)):
             if kind == "ca":
                 variance = np.asarray(mixed[layer], np.float64).var(axis=-1).mean(axis=0)
                 results.append(LayerVariance(layer, timestep, variance.tolist(), *fit_law(variance, counts)))
@@ -112,16 +110,10 @@ def variance_figure(results: Sequence[LayerVariance], counts: Integer[np.ndarray
     figure.savefig(path, format="png")
 
 
-def _whole_numbers(items: Sequence[str]) -> list[int]:
-    if not items or not all(item.strip().isdecimal() for item in items):
-        raise ConfigError(f"--timesteps={','.join(items)}: write whole numbers, as in 999,500")
-    return [int(item) for item in items]
-
-
 def main() -> None:
     params, config, step = load_weights(_CHECKPOINT.value)
     height, width = _HEIGHT.value or config.data.image_height, _WIDTH.value or config.data.image_width
-    timesteps = _whole_numbers(_TIMESTEPS.value)
+    timesteps = parse_timesteps(_TIMESTEPS.value)
     results = measure_variance(params, config, height, width, timesteps, _IMAGES.value, _SEED.value)
     counts = attended(config.model.scan, height // config.granularity, width // config.granularity)
     out = Path(_OUT.value)

@@ -73,6 +73,11 @@ def _check_model(config: "Config") -> None:
             f"model.depth={model.depth} is odd, and model.block_order={model.block_order} needs pairs of blocks: "
             f"use depth {model.depth - 1 or 2} or {model.depth + 1}, or block_order sa, ca or single_ca"
         )
+    if model.precision and model.dtype != "float32":
+        raise ConfigError(
+            f"model.matmul_precision={model.matmul_precision} is about float32 products, and model.dtype="
+            f"{model.dtype}: use model.dtype=float32, or matmul_precision=default"
+        )
     is_flow = config.diffusion.objective == "flow"
     end, what = (
         (1, "1, the end of a flow's time")

@@ -43,12 +43,26 @@ class ModelConfig:
     """Frequencies are max_period ** (-i / (128 - shift)): 0 is DiT's own, 1 is diffusers' port of it."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """What matrix products compute in; parameters, norms, softmax and timesteps stay float32."""
+    residual_dtype: Literal["same", "float32"] = "same"
+    """Of the sum that blocks add to: `dtype`, or float32 as PyTorch's autocast keeps it."""
+    matmul_precision: Literal["default", "high", "highest"] = "default"
+    """Of float32 products: JAX's default is TF32 on GPUs and bfloat16 on TPUs, highest is float32 (docs/porting.md)."""
     scan_layers: bool = True
     """Compile one repeating unit and scan over it; unrolled (false) compiles longer and runs faster on CPU."""
     remat: Literal["none", "dots", "full"] = "none"
     """What the backward pass recomputes: nothing, all but matrix products, or every block."""
     attention: Literal["auto", "reference", "xla", "cudnn", "splash"] = "auto"
     """Backend: `cudnn` on NVIDIA GPUs, `splash` on TPUs, `xla` anywhere; auto picks one. See docs/attention.md."""
+
+    @property
+    def precision(self) -> str | None:
+        """`matmul_precision` as jax takes it; None leaves it to `jax.default_matmul_precision`."""
+        return None if self.matmul_precision == "default" else self.matmul_precision
+
+    @property
+    def residual(self) -> str:
+        """The dtype of the residual stream."""
+        return self.dtype if self.residual_dtype == "same" else self.residual_dtype
 
 
 @dataclass(frozen=True)

@@ -36,16 +36,15 @@ class Attention(nnx.Module):
     """Self-attention over a token grid; which keys a query sees is an argument, not a property of the weights."""
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
-        self.num_heads, self.backend = config.num_heads, config.attention
+        self.num_heads, self.backend, self.precision = config.num_heads, config.attention, config.precision
         self.normalise = config.block == "fit"
-        D, dtype = config.width, jnp.dtype(config.dtype)
-        xavier = nnx.initializers.xavier_uniform()
-        self.qkv = Linear(D, 3 * D, kernel_init=xavier, dtype=dtype, rngs=rngs)
-        self.proj = Linear(D, D, kernel_init=xavier, dtype=dtype, rngs=rngs)
-        if config.qk_norm == "rms":
+        D, xavier = config.width, nnx.initializers.xavier_uniform()
+        self.qkv = Linear(config, D, 3 * D, kernel_init=xavier, rngs=rngs)
+        self.proj = Linear(config, D, D, kernel_init=xavier, rngs=rngs)
+        self.has_qk_norm = config.qk_norm == "rms"
+        if self.has_qk_norm:
             K = D // config.num_heads
             self.q_norm, self.k_norm = (nnx.RMSNorm(K, epsilon=_QK_EPS, dtype=jnp.float32, rngs=rngs) for _ in "qk")
-        self.has_qk_norm = config.qk_norm == "rms"
 
     def __call__(
         self, x: Float[Array, "B T D"], context: AttentionContext, scan: str, bias_scale: Float[Array, ""] | None = None
@@ -54,15 +53,7 @@ class Attention(nnx.Module):
 
         scan: see `ledit_jax.ops.scan_masks`. bias_scale: factor of the context's bias in this block.
         """
-        B, T, D = x.shape
-        # Split before the heads are separated: the gradient is then one concatenation.
-        q, k, v = (a.reshape(B, T, self.num_heads, -1) for a in jnp.split(self.qkv(x), 3, axis=-1))
-        if self.normalise:
-            q, k = (layer_norm(a, _QK_EPS).astype(a.dtype) for a in (q, k))
-        if self.has_qk_norm:
-            q, k = self.q_norm(q).astype(q.dtype), self.k_norm(k).astype(k.dtype)
-        if context.rotary is not None:
-            q, k = rotate(q, *context.rotary), rotate(k, *context.rotary)
+        q, k, v = self.heads(x, context)
         mixed = attention(
             q,
             k,
@@ -73,5 +64,18 @@ class Attention(nnx.Module):
             logit_scale=context.logit_scale,
             bias=None if context.bias is None else context.bias * bias_scale,
             backend=self.backend,
-        ).reshape(B, T, D)
+            precision=self.precision,
+        ).reshape(x.shape)
         return self.proj(mixed), mixed
+
+    def heads(self, x: Float[Array, "B T D"], context: AttentionContext) -> tuple[Float[Array, "B T N K"], ...]:
+        """(q, k, v) as attention takes them."""
+        # Split before the heads are separated: the gradient is then one concatenation.
+        q, k, v = (a.reshape(*a.shape[:2], self.num_heads, -1) for a in jnp.split(self.qkv(x), 3, axis=-1))
+        if self.normalise:
+            q, k = (layer_norm(a, _QK_EPS).astype(a.dtype) for a in (q, k))
+        if self.has_qk_norm:
+            q, k = self.q_norm(q).astype(q.dtype), self.k_norm(k).astype(k.dtype)
+        if context.rotary is not None:
+            q, k = rotate(q, *context.rotary), rotate(k, *context.rotary)
+        return q, k, v

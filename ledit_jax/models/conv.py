@@ -22,7 +22,7 @@ class MultiDilationConv(nnx.Module):
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
         D, depthwise = config.width, config.conv == "depthwise"
         self.groups = D if depthwise else 1
-        self.dtype = jnp.dtype(config.dtype)
+        self.dtype, self.precision = jnp.dtype(config.dtype), config.precision
         # A depthwise kernel has shape [3, 3, 1, D], whose fan-out Xavier's rule would count as 9 D; each channel has 9
         # inputs and 9 outputs, for which Xavier's variance is that of the fan-in alone.
         xavier = _by_fan_in if depthwise else nnx.initializers.xavier_uniform()
@@ -40,6 +40,7 @@ class MultiDilationConv(nnx.Module):
             rhs_dilation=(dilation, dilation),
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
             feature_group_count=self.groups,
+            precision=self.precision,
         )
         return y + self.bias[...].astype(self.dtype)
 

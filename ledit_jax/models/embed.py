@@ -47,9 +47,8 @@ class TimestepEmbedding(nnx.Module):
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs, last_init: nnx.Initializer = _normal_002):
         self.max_period, self.frequency_shift = config.timestep_max_period, config.timestep_frequency_shift
-        dtype = jnp.dtype(config.dtype)
-        self.fc1 = Linear(_FREQUENCY_EMBEDDING_SIZE, config.width, kernel_init=_normal_002, dtype=dtype, rngs=rngs)
-        self.fc2 = Linear(config.width, config.width, kernel_init=last_init, dtype=dtype, rngs=rngs)
+        self.fc1 = Linear(config, _FREQUENCY_EMBEDDING_SIZE, config.width, kernel_init=_normal_002, rngs=rngs)
+        self.fc2 = Linear(config, config.width, config.width, kernel_init=last_init, rngs=rngs)
 
     def __call__(self, timesteps: Num[Array, " B"]) -> Float[Array, "B D"]:
         """Times are as the process feeds them: of DiT's full chain, 0 .. num_timesteps - 1."""
@@ -81,15 +80,14 @@ class FinalLayer(nnx.Module):
     """adaLN, then a Linear to the pixels of each patch."""
 
     def __init__(self, config: ModelConfig, out_channels: int, rngs: nnx.Rngs):
-        D, dtype = config.width, jnp.dtype(config.dtype)
-        self.eps = config.norm_eps
-        self.adaln = Linear(D, 2 * D, kernel_init=_zeros, dtype=dtype, rngs=rngs)
+        D, self.eps = config.width, config.norm_eps
+        self.adaln = Linear(config, D, 2 * D, kernel_init=_zeros, rngs=rngs)
         # The sum is kept in float32 whatever the factors are: guidance multiplies the difference of two outputs.
         self.linear = Linear(
+            config,
             D,
             config.patch_size**2 * out_channels,
             kernel_init=_zeros,
-            dtype=dtype,
             preferred_element_type=jnp.float32,
             rngs=rngs,
         )

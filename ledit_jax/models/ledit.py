@@ -39,9 +39,9 @@ class MLP(nnx.Module):
     """Linear, GELU (tanh form), Linear."""
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
-        D, F, dtype = config.width, int(config.width * config.mlp_ratio), jnp.dtype(config.dtype)
-        self.fc1 = Linear(D, F, kernel_init=_xavier, dtype=dtype, rngs=rngs)
-        self.fc2 = Linear(F, D, kernel_init=_xavier, dtype=dtype, rngs=rngs)
+        D, F = config.width, int(config.width * config.mlp_ratio)
+        self.fc1 = Linear(config, D, F, kernel_init=_xavier, rngs=rngs)
+        self.fc2 = Linear(config, F, D, kernel_init=_xavier, rngs=rngs)
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         return self.fc2(jax.nn.gelu(self.fc1(x), approximate=True))
@@ -51,14 +51,13 @@ class Block(nnx.Module):
     """A DiT block with adaLN-Zero. Self-attention (SA) and causal attention (CA) differ in the scan alone."""
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
-        dtype = jnp.dtype(config.dtype)
-        self.eps = config.norm_eps
+        self.eps, self.dtype = config.norm_eps, jnp.dtype(config.dtype)
         self.attn = Attention(config, rngs)
         if config.block == "fit":
             self.mlp, self.adaln = SwiGLU(config, rngs), LowRankModulation(config, rngs)
         else:
             self.mlp = MLP(config, rngs)
-            self.adaln = Linear(config.width, 6 * config.width, kernel_init=_zeros, dtype=dtype, rngs=rngs)
+            self.adaln = Linear(config, config.width, 6 * config.width, kernel_init=_zeros, rngs=rngs)
 
     def __call__(
         self,
@@ -70,15 +69,19 @@ class Block(nnx.Module):
         shared: Float[Array, "B 6*D"] | None = None,
     ) -> tuple[Float[Array, "B T D"], Float[Array, "B T D"]]:
         """(output, what attention mixed). `condition` has been through SiLU; `shared` is added to adaLN (FiTv2)."""
-        modulation = self.adaln(condition)
-        if shared is not None:
-            modulation = modulation + shared
-        shift1, scale1, gate1, shift2, scale2, gate2 = jnp.split(modulation, 6, axis=-1)
-        h = modulate(layer_norm(x, self.eps), shift1, scale1).astype(x.dtype)
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(condition, shared)
+        h = modulate(layer_norm(x, self.eps), shift1, scale1).astype(self.dtype)
         attended, mixed = self.attn(h, context, scan, bias_scale)
         x = x + gate1[:, None] * attended
-        h = modulate(layer_norm(x, self.eps), shift2, scale2).astype(x.dtype)
+        h = modulate(layer_norm(x, self.eps), shift2, scale2).astype(self.dtype)
         return x + gate2[:, None] * self.mlp(h), mixed
+
+    def modulation(
+        self, condition: Float[Array, "B D"], shared: Float[Array, "B 6*D"] | None
+    ) -> list[Float[Array, "B D"]]:
+        """Shift, scale and gate of attention, then of the MLP."""
+        modulation = self.adaln(condition)
+        return jnp.split(modulation if shared is None else modulation + shared, 6, axis=-1)
 
 
 class LEDiT(nnx.Module):
@@ -100,10 +103,10 @@ class LEDiT(nnx.Module):
     ):
         """causal_times: the closed interval of times in which scans apply, None is all of them. trained_tokens: scales
         attention beyond so many tokens (`attention_scale`); None never does."""
-        D, dtype = config.width, jnp.dtype(config.dtype)
+        D, self.residual = config.width, jnp.dtype(config.residual)
         self.config, self.position = config, position
         self.causal_times, self.trained_tokens = causal_times, trained_tokens
-        self.patch_embed = Linear(config.patch_size**2 * in_channels, D, kernel_init=_xavier, dtype=dtype, rngs=rngs)
+        self.patch_embed = Linear(config, config.patch_size**2 * in_channels, D, kernel_init=_xavier, rngs=rngs)
         self.timestep_embed = TimestepEmbedding(config, rngs)
         self.label_embed = LabelEmbedding(config, rngs)
         if config.span_embed:
@@ -114,7 +117,7 @@ class LEDiT(nnx.Module):
         if config.post_norm:
             self.conv_norm = nnx.LayerNorm(D, epsilon=config.norm_eps, dtype=jnp.float32, rngs=rngs)
         if config.block == "fit":
-            self.shared_adaln = Linear(D, 6 * D, kernel_init=_zeros, dtype=dtype, rngs=rngs)
+            self.shared_adaln = Linear(config, D, 6 * D, kernel_init=_zeros, rngs=rngs)
         self.blocks = stack_blocks(config, rngs)
         self.final_layer = FinalLayer(config, out_channels, rngs)
 
@@ -132,10 +135,10 @@ class LEDiT(nnx.Module):
 
     def embed(self, x: Float[Array, "B H W C"], dilation: int = 1) -> Float[Array, "B h w D"]:
         """The tokens that the blocks get: patches, positions where there are any, and the convolution."""
-        x = split_batch(self.patch_embed(patchify(x, self.config.patch_size)))
+        x = split_batch(self.patch_embed(patchify(x, self.config.patch_size)).astype(self.residual))
         x = self.position.add(x, self.position_table)
         if self.config.conv != "none":
-            x = split_batch(self.conv(x, dilation))
+            x = split_batch(self.conv(x, dilation).astype(self.residual))
         if self.config.post_norm:
             x = self.conv_norm(x).astype(x.dtype)
         return x

@@ -1,15 +1,39 @@
 """The linear layer of every module."""
 
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from ledit_jax.config import ModelConfig
+
 
 class Linear(nnx.Linear):
-    """nnx.Linear over flattened leading axes.
+    """nnx.Linear over flattened leading axes, in the dtype and precision of a model's config.
 
     A matrix product of two axes and its gradients are what every backend does best: on CPU, XLA takes four times
     as long for the gradients of the same product over [B, T, D].
     """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        in_features: int,
+        out_features: int,
+        *,
+        kernel_init: nnx.Initializer,
+        rngs: nnx.Rngs,
+        preferred_element_type: type | None = None,
+    ):
+        """preferred_element_type: of the sum, by default the dtype of the factors."""
+        super().__init__(
+            in_features,
+            out_features,
+            kernel_init=kernel_init,
+            dtype=jnp.dtype(config.dtype),
+            precision=config.precision,
+            preferred_element_type=preferred_element_type,
+            rngs=rngs,
+        )
 
     def __call__(self, x: Float[Array, "*leading D"]) -> Float[Array, "*leading F"]:
         out = super().__call__(x.reshape(-1, x.shape[-1]))

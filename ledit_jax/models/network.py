@@ -65,7 +65,8 @@ class LEDiTNetwork(Network):
     def check_devices(self, mesh: Mesh) -> None:
         config, platform = self.config, mesh.devices.flat[0].platform
         head_dim = config.width // config.num_heads
-        check_backend(config.attention, platform, jnp.dtype(config.dtype), head_dim, self.position.has_bias)
+        dtype, has_bias = jnp.dtype(config.dtype), self.position.has_bias
+        check_backend(config.attention, platform, dtype, head_dim, has_bias, config.precision)
 
 
 def make_network(config: Config, process: HasOutputs) -> LEDiTNetwork:

@@ -29,7 +29,7 @@ def resize_table(table: Float[Array, "th tw D"], grid: tuple[int, int]) -> Float
     """A learned table at another grid, by bicubic interpolation; what PyTorch's `interpolate` does without aligned
     corners (the kernel's a is -0.75), which is how vision transformers are taken to other sizes."""
     rows, columns = (_cubic_weights(*sizes) for sizes in zip(table.shape[:2], grid, strict=True))
-    return jnp.einsum("hi,wj,ijd->hwd", rows, columns, table)
+    return jnp.einsum("hi,wj,ijd->hwd", rows, columns, table, precision="highest")
 
 
 @functools.lru_cache(maxsize=16)

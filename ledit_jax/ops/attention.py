@@ -31,6 +31,7 @@ def attention(
     logit_scale: float | np.float32 | Float[Array, ""] = 1.0,
     bias: Float[Array, "N T T"] | None = None,
     backend: str = "auto",
+    precision: str | None = None,
 ) -> Float[Array, "B T N K"]:
     """softmax(logit_scale * q k^T / sqrt(K), over the keys that `scan` shows) v, in the dtype of q.
 
@@ -42,18 +43,27 @@ def attention(
     products in the inputs' dtype and stores the T x T logits; "cudnn" and "splash" are fused kernels for NVIDIA GPUs
     and TPUs, which do not; "auto" is `choose_backend`. Raises ConfigError for a backend that cannot run here, naming
     one that can. "Here" is the platform of the mesh in context (`jax.set_mesh`), else jax's default one.
+
+    precision: of float32 products, "high" or "highest"; None is JAX's default. The fused kernels take none.
     """
     platform, K, has_bias = _platform(), q.shape[-1], bias is not None
     if backend == "auto":
-        backend = choose_backend(platform, q.shape[1], q.dtype, K, has_bias)
-    check_backend(backend, platform, q.dtype, K, has_bias)
+        backend = choose_backend(platform, q.shape[1], q.dtype, K, has_bias, precision)
+    check_backend(backend, platform, q.dtype, K, has_bias, precision)
     kwargs = dict(grid=grid, scan=scan, causal=causal, scale=logit_scale / math.sqrt(K))
     if backend in _DENSE:
-        return _DENSE[backend](q, k, v, bias=bias, **kwargs)
+        return _DENSE[backend](q, k, v, bias=bias, precision=precision, **kwargs)
     return _FUSED[backend](q, k, v, **kwargs)
 
 
-def check_backend(backend: str, platform: str, dtype: np.dtype, head_dim: int, has_bias: bool = False) -> None:
+def check_backend(
+    backend: str,
+    platform: str,
+    dtype: np.dtype,
+    head_dim: int,
+    has_bias: bool = False,
+    precision: str | None = None,
+) -> None:
     """Raises ConfigError, naming one that can, for a backend that cannot run on the platform (cpu, gpu or tpu)."""
     if backend not in ("auto", *_DENSE, *_FUSED):
         raise ConfigError(f"attention backend {backend!r} is unknown: {nearest(backend, ('auto', *_DENSE, *_FUSED))}")
@@ -61,11 +71,20 @@ def check_backend(backend: str, platform: str, dtype: np.dtype, head_dim: int, h
         raise ConfigError(reason)
     if backend in _FUSED and has_bias:
         raise ConfigError(f"attention backend {backend} takes no bias on the logits, and this model has one: use xla")
+    if backend in _FUSED and precision:
+        raise ConfigError(f"attention backend {backend} takes no model.matmul_precision={precision}: use xla")
 
 
-def choose_backend(platform: str, num_tokens: int, dtype: np.dtype, head_dim: int, has_bias: bool = False) -> str:
+def choose_backend(
+    platform: str,
+    num_tokens: int,
+    dtype: np.dtype,
+    head_dim: int,
+    has_bias: bool = False,
+    precision: str | None = None,
+) -> str:
     """What "auto" is: the platform's fused kernel where it takes the inputs, splash from 256 tokens up; else xla."""
-    if has_bias:
+    if has_bias or precision:
         return "xla"
     if platform == "gpu" and not cudnn_attention.obstacle(platform, dtype, head_dim):
         return "cudnn"

@@ -23,8 +23,9 @@ def dense_mask(
     return mask if causal is None else mask | ~causal[:, None, None, None]
 
 
-def reference_attention(q, k, v, *, grid, scan, causal, scale, bias=None) -> Float[Array, "B T N K"]:
-    """As `ledit_jax.ops.attention.attention`, with `scale` on the logits in all: float32 einsums, highest precision."""
+def reference_attention(q, k, v, *, grid, scan, causal, scale, bias=None, precision=None) -> Float[Array, "B T N K"]:
+    """As `ledit_jax.ops.attention.attention`, with `scale` on the logits in all: float32 einsums, always of the highest
+    precision."""
     mask, f32 = dense_mask(scan, grid, causal), jnp.float32
     logits = jnp.einsum("btnk,bsnk->bnts", q.astype(f32), k.astype(f32), precision="highest") * scale
     if bias is not None:
@@ -35,16 +36,16 @@ def reference_attention(q, k, v, *, grid, scan, causal, scale, bias=None) -> Flo
     return jnp.einsum("bnts,bsnk->btnk", weights, v.astype(f32), precision="highest").astype(q.dtype)
 
 
-def xla_attention(q, k, v, *, grid, scan, causal, scale, bias=None) -> Float[Array, "B T N K"]:
+def xla_attention(q, k, v, *, grid, scan, causal, scale, bias=None, precision=None) -> Float[Array, "B T N K"]:
     """The same with products in the inputs' dtype; the softmax stays float32."""
     mask = dense_mask(scan, grid, causal)
     # Scaling q touches T x K numbers, scaling the logits T x T; batch dimensions lead so that no product transposes.
     q = (q.astype(jnp.float32) * scale).astype(q.dtype).swapaxes(1, 2)
     k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
-    logits = jnp.einsum("bntk,bnsk->bnts", q, k, preferred_element_type=jnp.float32)
+    logits = jnp.einsum("bntk,bnsk->bnts", q, k, precision=precision, preferred_element_type=jnp.float32)
     if bias is not None:
         logits = logits + bias
     if mask is not None:
         logits = jnp.where(mask, logits, _HIDDEN)
     weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
-    return jnp.einsum("bnts,bnsk->bntk", weights, v).swapaxes(1, 2)
+    return jnp.einsum("bnts,bnsk->bntk", weights, v, precision=precision).swapaxes(1, 2)

@@ -1,5 +1,6 @@
 """From a checkpoint to images: what sample.py, the notebook and the sample grids of a run call."""
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
@@ -28,14 +29,20 @@ from ledit_jax.sampling.denoising import make_denoising_step
 from ledit_jax.weights import load_vae, load_weights
 
 
-def load_model(checkpoint: str | Path, weights: str = "ema") -> tuple[Callable[..., jax.Array], Config]:
+def load_model(
+    checkpoint: str | Path, weights: str = "ema", matmul_precision: str | None = None
+) -> tuple[Callable[..., jax.Array], Config]:
     """(model, config) of a checkpoint; weights is "ema" or "params".
+
+    matmul_precision: as `ModelConfig` has it, by default what the config says; "highest" to check a port.
 
     `model(x, t, y)` takes x float [B, H, W, C], times [B] (0 .. 999 for DiT's diffusion) and labels int [B]. It
     returns what the process predicts: for DiT's, [B, H, W, 2C], noise and then the variance's interpolation.
     """
     params, config, _ = load_weights(checkpoint, weights)
     config = config.for_any_device()
+    if matmul_precision is not None:
+        config = config.replaced("model", matmul_precision=matmul_precision)
     network = make_network(config, make_process(config))
     return functools.partial(jax.jit(make_apply(network)), params), config
 
@@ -212,7 +219,10 @@ class LEDiTPipeline:
     def decode(self, latents: Float[Array, "B H W C"]) -> UInt8[np.ndarray, "B height width channels"]:
         """Samples to bytes, trunc(clamp(127.5 x + 128, 0, 255)) as DiT saves them; latents go through the VAE."""
         if self.vae is not None:
-            latents = _decode_latents(*self.vae, latents / self.config.autoencoder.scale)
+            precision = self.config.model.precision
+            # The VAE's own modules know no precision, and decoding has no gradient that a context would not reach.
+            with jax.default_matmul_precision(precision) if precision else contextlib.nullcontext():
+                latents = _decode_latents(*self.vae, latents / self.config.autoencoder.scale)
         return gather(jnp.clip(127.5 * latents + 128.0, 0, 255).astype(jnp.uint8))
 
 

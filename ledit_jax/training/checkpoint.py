@@ -137,7 +137,7 @@ def _optimizer_item(state: TrainState) -> dict[str, Any]:
 
 def _check_same_architecture(saved: Config, current: Config, folder: Path) -> None:
     """What changes the meaning of the weights must be as it was; the schedule, the batch and the mesh may change."""
-    free = {"dtype", "remat", "attention", "conv_init"}
+    free = {"dtype", "matmul_precision", "remat", "attention", "conv_init"}
     for field in dataclasses.fields(saved.model):
         old, new = getattr(saved.model, field.name), getattr(current.model, field.name)
         if field.name not in free and old != new:

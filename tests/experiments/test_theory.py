@@ -7,7 +7,7 @@ import pytest
 from tiny import network_of, noisy_params, tiny_config
 
 from experiments.theory.block_outputs import block_outputs, noisy_images
-from experiments.theory.position_probe import chance_error, probe, probe_figure, token_places
+from experiments.theory.position_probe import chance_error, probe, probe_blocks, probe_figure, token_places
 from experiments.theory.variance import attended, fit_law, measure_variance, theorem_variance
 from ledit_jax.errors import ConfigError
 from ledit_jax.models.functional import init_params, make_apply
@@ -91,8 +91,20 @@ def test_probe_finds_position_where_there_is_some(tmp_path):
     known = noise.copy()
     known[..., :2] = places + 0.1 * noise[..., :2]
     assert probe(known, (4, 4), 0) < 0.2 * chance_error(4, 4) < 0.7 * probe(noise, (4, 4), 0)
-    probe_figure({"known": [0.1, 0.2]}, 1.25, tmp_path / "probe.png")
+    # In one dimension: the index, by the same noise.
+    assert token_places(4, 4, "index")[5].tolist() == [5] and chance_error(4, 4, "index") == (16**2 - 1) / 12
+    assert probe(known, (4, 4), 0, "index") < 0.2 * chance_error(4, 4, "index") < 0.7 * probe(noise, (4, 4), 0, "index")
+    errors = {"known": {999: [0.1, 0.2], 0: [0.2, 0.3]}}
+    probe_figure(errors, 1.25, "cell", tmp_path / "probe.png")
     assert (tmp_path / "probe.png").stat().st_size > 5_000
+
+
+def test_probes_along_the_denoising():
+    config = tiny_config("NoPE")
+    params = init_params(network_of(config), jax.random.key(0))
+    errors = probe_blocks("NoPE", params, config, 8, 8, [999, 0], "index", 4, 0)
+    assert list(errors) == [999, 0] and [len(found) for found in errors.values()] == [2, 2]
+    assert errors[999] != errors[0] and all(np.isfinite(found).all() for found in errors.values())
 
 
 def test_bad_input_is_named():
