@@ -17,6 +17,15 @@ _normal_002 = nnx.initializers.normal(0.02)
 _zeros = nnx.initializers.zeros_init()
 
 
+Times = Num[Array, " B"] | Num[Array, "B 2"]
+"""As the process feeds them; with `span_embed` a time and how far the step from it reaches."""
+
+
+def starts(times: Times) -> Num[Array, " B"]:
+    """The time of each sample, without how far the step from it reaches."""
+    return times if times.ndim == 1 else times[:, 0]
+
+
 def patchify(x: Float[Array, "B H W C"], patch_size: int) -> Float[Array, "B h w patch"]:
     """Cuts images into patches; a patch is laid out (row, column, channel)."""
     B, H, W, C = x.shape

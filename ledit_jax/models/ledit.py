@@ -10,21 +10,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int, Num
+from jaxtyping import Array, Float, Int
 
 from ledit_jax.config import ModelConfig, attention_kinds
 from ledit_jax.models.attention import Attention, AttentionContext
 from ledit_jax.models.conv import MultiDilationConv
-from ledit_jax.models.embed import FinalLayer, LabelEmbedding, SpanEmbedding, TimestepEmbedding, patchify, unpatchify
+from ledit_jax.models.embed import (
+    FinalLayer,
+    LabelEmbedding,
+    SpanEmbedding,
+    Times,
+    TimestepEmbedding,
+    patchify,
+    starts,
+    unpatchify,
+)
 from ledit_jax.models.fit import LowRankModulation, SwiGLU
 from ledit_jax.models.linear import Linear
 from ledit_jax.models.norm import layer_norm, modulate
 from ledit_jax.models.positions import NoPosition
 from ledit_jax.ops.attention import attention_scale
 from ledit_jax.parallel.placement import split_batch
-
-Times = Num[Array, " B"] | Num[Array, "B 2"]
-"""As the process feeds them; with `span_embed` a time and how far the step from it reaches."""
 
 _xavier = nnx.initializers.xavier_uniform()
 _zeros = nnx.initializers.zeros_init()
@@ -145,7 +151,7 @@ class LEDiT(nnx.Module):
 
     def embed_condition(self, times: Times, labels: Int[Array, " B"]) -> Float[Array, "B D"]:
         """What adaLN is told."""
-        told = self.timestep_embed(_first(times)) + self.label_embed(labels)
+        told = self.timestep_embed(starts(times)) + self.label_embed(labels)
         if self.config.span_embed:
             told = told + self.span_embed(times[:, 1])
         return split_batch(jax.nn.silu(told))
@@ -155,7 +161,7 @@ class LEDiT(nnx.Module):
         causal, T = None, grid[0] * grid[1]
         if self.causal_times is not None:
             low, high = self.causal_times
-            causal = (_first(times) >= low) & (_first(times) <= high)
+            causal = (starts(times) >= low) & (starts(times) <= high)
         # Of an array's type and not Python's, as the same factor is to the bit when it is an argument of the program.
         scale = 1.0 if self.trained_tokens is None else np.float32(attention_scale(T, self.trained_tokens))
         return AttentionContext(grid, causal, scale, self.position.rotary(grid), self.position.bias(grid))
@@ -210,10 +216,6 @@ class LEDiT(nnx.Module):
             stop = start + len(unit) * repeats
             yield unit, repeats, jax.tree.map(lambda p: p[start:stop].reshape(repeats, -1, *p.shape[1:]), layers)  # noqa: B023
             start = stop
-
-
-def _first(times: Times) -> Num[Array, " B"]:
-    return times if times.ndim == 1 else times[:, 0]
 
 
 def _slice(tree, index: int):
