@@ -7,7 +7,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from oracles import torch_dit
+from oracles import ledit_params, torch_dit
 
 from ledit_jax.config import Config
 from ledit_jax.diffusion import make_process, sample_keys
@@ -51,7 +51,7 @@ def _sample(config: Config, inputs: dict[str, jax.Array]) -> Callable[[], float]
 
 def output(config: Config, peer: torch_dit.LEDiT, inputs: dict[str, np.ndarray]) -> np.ndarray:
     """The network's output NHWC with the peer's weights."""
-    model = torch_dit.ledit_peer(peer, config.model, config.in_channels)
+    model = ledit_params.ledit_peer(peer, config.model, config.in_channels)
     x, t, y = (jnp.asarray(inputs[name]) for name in ("x", "t", "y"))
     return np.asarray(jax.jit(lambda x, t, y: model(x, t, y))(x, t, y))
 

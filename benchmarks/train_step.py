@@ -23,7 +23,7 @@ from flax import nnx
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from oracles import torch_dit  # noqa: E402
+from oracles import ledit_params, torch_dit  # noqa: E402
 
 from configs import digits  # noqa: E402
 from ledit_jax.config import Config, ModelConfig, model_preset  # noqa: E402
@@ -55,7 +55,7 @@ def make_inputs(config: ModelConfig, shape: tuple[int, ...]) -> dict[str, np.nda
 
 def jax_side(peer: torch_dit.LEDiT, config: ModelConfig, inputs: dict[str, np.ndarray]) -> dict[str, Callable]:
     """{"forward": () -> output NHWC, "forward+backward": () -> gradients}; both return when the work is done."""
-    graphdef, params = nnx.split(torch_dit.ledit_peer(peer, config, inputs["x"].shape[-1]), nnx.Param)
+    graphdef, params = nnx.split(ledit_params.ledit_peer(peer, config, inputs["x"].shape[-1]), nnx.Param)
     x, target, t, y = (jax.device_put(inputs[name]) for name in ("x", "target", "t", "y"))
 
     @jax.jit
@@ -92,7 +92,7 @@ def torch_side(peer: torch_dit.LEDiT, inputs: dict[str, np.ndarray]) -> dict[str
 def check_agreement(ours: dict[str, Callable], theirs: dict[str, Callable]) -> None:
     """Raises ValueError where outputs or any parameter's gradients differ by more than 1e-3 of their largest value."""
     grads = ours["forward+backward"]()
-    want = torch_dit.to_ledit_tree(theirs["forward+backward"](), grads)
+    want = ledit_params.to_ledit_tree(theirs["forward+backward"](), grads)
     pairs = {"output": (ours["forward"](), theirs["forward"]())}
     for (path, got), expected in zip(jax.tree_util.tree_leaves_with_path(grads), jax.tree.leaves(want), strict=True):
         pairs[f"gradient of {jax.tree_util.keystr(path)}"] = got, expected

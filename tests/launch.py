@@ -1,14 +1,11 @@
 """Python code run by several processes at once, each with CPU devices of its own, as a run over several hosts is."""
 
-import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
+from script_runs import Script, run
 from tiny import cpu_devices
 
-ROOT = Path(__file__).parents[1]
 PATIENCE = 240  # seconds; a launch takes about 8 on two quiet cores
 
 
@@ -33,20 +30,14 @@ class Launch:
         self.logs = [folder / f"{name}-{index}.log" for index in range(count)]
         self.processes = []
         for index, log in enumerate(self.logs):
-            environment = os.environ | {
-                "JAX_PLATFORMS": "cpu",
-                # Little optimised: what is compiled anew in every process runs a few steps only.
-                "XLA_FLAGS": cpu_devices(devices),
-                "PYTHONPATH": os.pathsep.join([f"{ROOT / 'tests'}", f"{ROOT}", os.environ.get("PYTHONPATH", "")]),
-            }
+            # Little optimised: what is compiled anew in every process runs a few steps only.
+            environment = {"XLA_FLAGS": cpu_devices(devices)}
             if slurm:
                 environment |= {"SLURM_JOB_ID": "1", "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": str(count)}
                 environment |= {"SLURM_PROCID": str(index), "SLURM_LOCALID": str(index)}
                 environment |= {"JAX_COORDINATOR_PORT": address.rpartition(":")[2]}
             joining = ["" if slurm or count == 1 else address, index]
-            command = [sys.executable, file, *map(str, [*arguments, *joining])]
-            with log.open("w") as output:
-                self.processes.append(subprocess.Popen(command, env=environment, stdout=output, stderr=output))
+            self.processes.append(Script([file, *arguments, *joining], log, log, environment))
 
     def __enter__(self) -> "Launch":
         return self
@@ -67,3 +58,12 @@ class Launch:
         with self:
             assert [self.wait(index) for index in range(len(self.processes))] == [0] * len(self.processes), self.said()
         return [log.read_text() for log in self.logs]
+
+
+def run_on_eight_devices(script: str, folder: Path, *arguments: object) -> str:
+    """Standard output of Python code run in a process of its own: the number of devices is fixed when jax starts."""
+    file = folder / "on_eight_devices.py"
+    file.write_text(script)
+    result = run(str(file), *map(str, arguments), XLA_FLAGS=cpu_devices(8))
+    assert result.returncode == 0, result.stderr
+    return result.stdout

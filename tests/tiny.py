@@ -2,10 +2,7 @@
 
 import dataclasses
 import os
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -85,17 +82,3 @@ def begin_training(config: Config, params: Params) -> tuple[TrainState, Callable
 def cpu_devices(count: int) -> str:
     """XLA_FLAGS for a process with so many CPU devices, beside the flags that all tests run with (conftest.py)."""
     return f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"
-
-
-def run_on_eight_devices(script: str, *arguments: object) -> str:
-    """Standard output of Python code run in a process of its own: the number of devices is fixed when jax starts."""
-    here = Path(__file__).parent
-    environment = os.environ | {
-        "XLA_FLAGS": cpu_devices(8),
-        "PYTHONPATH": f"{here}{os.pathsep}{here.parent}",
-        "JAX_PLATFORMS": "cpu",
-    }
-    command = [sys.executable, "-c", script, *map(str, arguments)]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    return result.stdout

@@ -7,12 +7,12 @@ import jax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from ledit_jax.config import Config
+from ledit_jax.config import Config, TrainConfig
 from ledit_jax.diffusion import Process, make_process
 from ledit_jax.models import Network, Params, make_network
 from ledit_jax.parallel.sharding import batch_sharding, check_divisibility, shardings
 from ledit_jax.training.state import TrainState, init_state
-from ledit_jax.training.step import make_train_step
+from ledit_jax.training.step import make_train_step, step_settings
 
 
 class TrainProgram:
@@ -30,27 +30,11 @@ class TrainProgram:
         self.network.check_devices(mesh)
         self.config, self.mesh = config, mesh
         self.batch_sharding = batch_sharding(mesh)
-        self._init = functools.partial(init_state, self.network, config.train)
-        abstract = jax.eval_shape(lambda: self._init(jax.random.key(0)))
-        self.shardings = shardings(mesh, abstract)
-        self.state: TrainState = jax.tree.map(_placed, abstract, self.shardings)
-        train_step = make_train_step(self.network, self.process, config.train)
-
-        def step(state, batch, key, dilation):
-            with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-                return train_step(state, batch, key, dilation)
-
-        # The state leaves as it came: otherwise XLA would choose, and the next step would compile once more.
-        self.step = jax.jit(
-            step,
-            static_argnums=3,
-            donate_argnums=0,
-            out_shardings=(self.shardings, NamedSharding(mesh, P())),
-        )
+        self.state, self._init, self.step = _programs(self.network, self.process, step_settings(config.train), mesh)
 
     def init(self, key: jax.Array, params: Params | None = None) -> TrainState:
         """State at step 0, made where it will live; from `params`, which it takes over, if given."""
-        return jax.jit(self._init, donate_argnums=1, out_shardings=self.shardings)(key, params)
+        return self._init(key, params)
 
     def abstract_arguments(self) -> tuple[Any, ...]:
         """State, batch and key as `step` takes them, in shapes; its fourth argument is the dilation."""
@@ -60,6 +44,26 @@ class TrainProgram:
         batch = jax.tree.map(lambda a: _placed(a, self.batch_sharding), {"x": x, "condition": condition})
         key = jax.eval_shape(lambda: jax.random.key(0))
         return self.state, batch, _placed(key, NamedSharding(self.mesh, P()))
+
+
+@functools.lru_cache(maxsize=8)
+def _programs(network: Network, process: Process, config: TrainConfig, mesh: Mesh) -> tuple[TrainState, Any, Any]:
+    """(abstract state, jitted init, jitted step): another run of the same in one process compiles nothing."""
+    init = functools.partial(init_state, network, config)
+    abstract = jax.eval_shape(lambda: init(jax.random.key(0)))
+    placement = shardings(mesh, abstract)
+    train_step = make_train_step(network, process, config)
+
+    def step(state, batch, key, dilation):
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return train_step(state, batch, key, dilation)
+
+    return (
+        jax.tree.map(_placed, abstract, placement),
+        jax.jit(init, donate_argnums=1, out_shardings=placement),
+        # The state leaves as it came: otherwise XLA would choose, and the next step would compile once more.
+        jax.jit(step, static_argnums=3, donate_argnums=0, out_shardings=(placement, NamedSharding(mesh, P()))),
+    )
 
 
 def _placed(leaf: jax.ShapeDtypeStruct, sharding: NamedSharding) -> jax.ShapeDtypeStruct:

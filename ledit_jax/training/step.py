@@ -29,6 +29,13 @@ def draw_dilation(config: TrainConfig, seed: int, step: int) -> int:
     return int(rng.choice(config.dilation_rates)) if rng.random() < config.dilation_probability else 1
 
 
+def step_settings(config: TrainConfig) -> TrainConfig:
+    """The config with defaults wherever `make_train_step` does not look: equal ones share a compiled step."""
+    names = ("accumulation_steps", "learning_rate", "weight_decay", "warmup_steps", "decay_steps", "grad_clip")
+    names += ("ema_decay", "label_dropout") + (("num_steps",) if config.decay_steps else ())
+    return TrainConfig(**{name: getattr(config, name) for name in names})
+
+
 def make_train_step(
     network: Network, process: Process, config: TrainConfig
 ) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:

@@ -67,6 +67,7 @@ def _sums(arrays: list[jax.Array]) -> list[tuple[jax.Array, jax.Array]]:
     return [_sum(array) for array in arrays]
 
 
+@jax.jit  # so that arrays of one shape, of which an optimiser has two, are traced once
 def _sum(array: jax.Array) -> tuple[jax.Array, jax.Array]:
     bits = _bits(array)
     places = jnp.zeros(bits.shape, jnp.uint32)

@@ -1,10 +1,6 @@
-"""convert_torch_weights.py as a user meets it: what it writes, what it refuses, and that no pickle's code ever runs."""
+"""convert_torch_weights.py as a user meets it: what it writes, and what it refuses."""
 
 import argparse
-import ast
-import contextlib
-import os
-import pickle
 import subprocess
 import sys
 import zipfile
@@ -18,6 +14,7 @@ import safetensors.torch
 import torch
 from diffusers import AutoencoderKL as TorchVAE
 from oracles import torch_dit
+from script_runs import run
 from tiny import network_of, tiny_config
 
 from ledit_jax.config import model_preset
@@ -31,24 +28,6 @@ from ledit_jax.weights import export_weights, load_vae
 
 ROOT = Path(__file__).parents[2]
 DIT = model_preset("DiT-S/2", depth=1, width=32, num_heads=4, num_classes=10)
-
-
-def run(*arguments, cwd=ROOT):
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        cwd=cwd,
-        env=os.environ | {"JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-
-
-def assert_one_line(result, *parts):
-    assert result.returncode == 2, result.stderr
-    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1, result.stderr
-    for part in parts:
-        assert part in result.stderr
 
 
 @pytest.fixture(scope="module")
@@ -99,64 +78,14 @@ def test_a_training_file_end_to_end(tmp_path, state, dit_file):
 
     x = np.random.default_rng(0).normal(size=(2, 8, 12, 4)).astype(np.float32)
     np.save(tmp_path / "x.npy", x)
-    result = run("-c", _LOAD_WITHOUT_TORCH, tmp_path / "c", tmp_path / "x.npy", tmp_path / "y.npy")
-    assert result.returncode == 0, result.stderr
+    arguments = [tmp_path / "c", tmp_path / "x.npy", tmp_path / "y.npy"]
+    subprocess.run([sys.executable, "-c", _LOAD_WITHOUT_TORCH, *arguments], cwd=ROOT, check=True, timeout=300)
     peer = torch_dit.torch_peer(DIT, grid=(4, 4)).eval()
     peer.load_state_dict(state)
     with torch.no_grad():
         want = peer(torch.from_numpy(x).permute(0, 3, 1, 2), torch.tensor([0, 999]), torch.tensor([3, 10]))
     want = want.permute(0, 2, 3, 1).numpy()
     assert np.abs(np.load(tmp_path / "y.npy") - want).max() < 1e-4 * np.abs(want).max()
-
-
-class Malicious:
-    """What a pickle can do to whoever loads it."""
-
-    def __init__(self, mark):
-        self.mark = mark
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.mark),)
-
-
-@pytest.mark.parametrize("make", ["torch", "legacy", "pickle", "newer pickle", "inside"])
-def test_code_in_a_pickle_is_refused_and_does_not_run(tmp_path, state, make):
-    source, mark = tmp_path / "model.pt", tmp_path / "it ran"
-    if "pickle" in make:
-        protocol = 2 if make == "pickle" else 5  # torch writes 2, and its restricted reader knows no frames
-        source.write_bytes(pickle.dumps({"x_embedder.proj.weight": Malicious(mark)}, protocol))
-    elif make == "inside":
-        torch.save({"ema": state, "args": argparse.Namespace(model=Malicious(mark))}, source)
-    else:
-        torch.save(state | {"x": Malicious(mark)}, source, _use_new_zipfile_serialization=make == "torch")
-    if make == "torch":  # once as a user would
-        result = run("convert_torch_weights.py", f"--input={source}", f"--output={tmp_path / 'c'}")
-        assert_one_line(result, "holds code (posix.mkdir) and was not opened")
-    reason = "no PyTorch file" if make == "newer pickle" else r"holds code \(posix.mkdir\) and was not opened"
-    with pytest.raises(CheckpointError, match=reason):
-        convert_to_checkpoint(source, tmp_path / "c")
-    assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
-    with contextlib.suppress(RuntimeError):  # torch runs a bare pickle first and complains about it later
-        torch.load(source, weights_only=False)  # the file does bite where it is let
-    assert mark.is_dir()
-
-
-def test_nothing_in_the_project_unpickles():
-    """No import that reads pickles, no torch.load but the restricted one, no allow_pickle."""
-    files = [*ROOT.glob("*.py"), *(ROOT / "ledit_jax").rglob("*.py"), *(ROOT / "configs").glob("*.py")]
-    loads = 0
-    for path in files:
-        for node in ast.walk(ast.parse(path.read_text())):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            assert not {"pickle", "joblib", "dill", "cloudpickle", "shelve", "marshal"} & set(names), path
-            if isinstance(node, ast.Call):
-                keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
-                assert keywords.get("allow_pickle", "False") == "False", path
-                if ast.unparse(node.func) == "torch.load":
-                    loads += 1
-                    assert keywords.get("weights_only") == "True", path
-    assert loads == 1
 
 
 def cut(path, source):

@@ -1,81 +1,25 @@
-"""Images to latents: what is stored, how the work is shared and gone on with, and what is refused."""
+"""Images to latents: what is stored, and how the work is shared and gone on with."""
 
 import dataclasses
-import functools
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
+from data.encoding_files import BAD, SIZES, command_line, open_encoder, open_latents, write_vae
 from PIL import Image
+from script_runs import Script, run
 from tiny import cpu_devices, tiny_config
 
-from ledit_jax.config import AutoencoderConfig, Config, DataConfig
+from ledit_jax.config import Config
 from ledit_jax.data.encoding import encode_latents
-from ledit_jax.data.latents import MOMENTS, Latents, read_metadata, shard_path
+from ledit_jax.data.latents import MOMENTS, read_metadata
 from ledit_jax.data.transforms import center_crop, to_float
-from ledit_jax.errors import CheckpointError, ConfigError, DataError, OutputError
-from ledit_jax.models.vae import AutoencoderKL, VAEConfig
-from ledit_jax.models.vae_encoder import VAEEncoder
+from ledit_jax.errors import ConfigError, DataError, OutputError
 from ledit_jax.training.loop import train
-from ledit_jax.weights import export_vae, load_vae, vae_description
-
-ROOT = Path(__file__).parents[2]
-VAE = VAEConfig(block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4)
-AUTOENCODER = AutoencoderConfig(kind="sd", downsample=2)
-BAD = 17
-SIZES = dict(scale=0.18215, batch_size=4, shard_size=6)
-
-
-def write_vae(folder, seed):
-    model = AutoencoderKL(VAE, nnx.Rngs(seed))
-    export_vae(folder, nnx.to_pure_dict(nnx.state(model, nnx.Param)), VAE)
-    return str(folder)
-
-
-@pytest.fixture(scope="module")
-def vae(tmp_path_factory):
-    return write_vae(tmp_path_factory.mktemp("vae") / "a", 0)
-
-
-def open_encoder(path):
-    return VAEEncoder(path, *vae_description(path), functools.partial(load_vae, path))
-
-
-@pytest.fixture(scope="module")
-def encoder(vae):
-    return open_encoder(vae)
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    """Forty JPEGs in four classes, of several sizes, one of them cut short."""
-    root = tmp_path_factory.mktemp("images")
-    rng = np.random.default_rng(0)
-    for i in range(40):
-        file = root / f"class{i // 10}" / f"{i:02d}.jpg"
-        file.parent.mkdir(exist_ok=True)
-        Image.fromarray(rng.integers(0, 256, (20 + i % 7, 18 + i % 5, 3), np.uint8)).save(file)
-        if i == BAD:
-            file.write_bytes(file.read_bytes()[:100])
-    return root
-
-
-@pytest.fixture(scope="module")
-def data(images):
-    return DataConfig(source="image_folder", path=str(images), image_height=16, image_width=12, max_bad_share=0.05)
-
-
-def open_latents(folder):
-    return Latents(str(folder), 16, 12, AUTOENCODER)
+from ledit_jax.weights import load_vae
 
 
 def assert_same_records(left, right):
@@ -123,20 +67,6 @@ def test_metadata_and_report(whole, images, vae):
     assert "encoded 39 images at" in str(report) and "images/s" in str(report) and "bytes/image" in str(report)
 
 
-def test_bad_images_are_named_and_too_many_stop(tmp_path, data, encoder, caplog):
-    encode_latents(data, encoder, tmp_path / "a", **SIZES)
-    assert f"{BAD}.jpg" in caplog.text
-    many = dataclasses.replace(data, max_bad_share=0.0)
-    for i in range(3):  # a verdict takes 100 reads
-        folder = Path(tmp_path / "many" / str(i))
-        folder.mkdir(parents=True)
-        for file in Path(data.path).rglob("*.jpg"):
-            os.link(file, folder / file.name)
-    with pytest.raises(DataError, match=r"data.max_bad_share=0.0 is exceeded: . of 1\d\d records"):
-        encode_latents(dataclasses.replace(many, path=str(tmp_path / "many")), encoder, tmp_path / "b", **SIZES)
-    assert not list((tmp_path / "b").glob("*.partial"))
-
-
 def test_parts_make_the_same_set_and_the_last_one_finishes_it(tmp_path, data, encoder, whole):
     reports = [encode_latents(data, encoder, tmp_path, **SIZES, part=(i, 3)) for i in (2, 0, 1)]
     assert [report.metadata is not None for report in reports] == [False, False, True]
@@ -182,26 +112,6 @@ def test_the_same_autoencoder_may_lie_elsewhere(whole, data, encoder):
     assert encode_latents(data, moved, whole[0], **SIZES).encoded == 0
 
 
-def test_latents_without_a_plan_are_left_alone(tmp_path, data, encoder):
-    (tmp_path / "log.txt").write_text("what a job printed")
-    (tmp_path / "old.array_record").write_text("precious")
-    with pytest.raises(OutputError, match=r"holds other things, and no plan.json"):
-        encode_latents(data, encoder, tmp_path, **SIZES)
-    (tmp_path / "old.array_record").unlink()
-    assert encode_latents(data, encoder, tmp_path, **SIZES).metadata.count == 39
-
-
-def test_two_processes_cannot_write_one_file(tmp_path, data, encoder):
-    import fcntl
-
-    path = shard_path(tmp_path, 1, 7).with_suffix(".partial")
-    with open(path, "ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(OutputError, match=r"latents-00001-of-00007.partial' is being written by another process"):
-            encode_latents(data, encoder, tmp_path, **SIZES)
-    assert encode_latents(data, encoder, tmp_path, **SIZES).metadata.count == 39  # the file is now free
-
-
 def latents_config(folder, **changes) -> Config:
     values = tiny_config(train=dict(num_steps=1, batch_size=8)).to_dict()
     values["data"] |= dict(source="latents", path=str(folder), image_height=16, image_width=12, image_channels=3)
@@ -222,87 +132,33 @@ def test_training_takes_them_and_refuses_another_size_or_vae(whole, tmp_path, va
     assert not (tmp_path / "refused").exists()
 
 
-def script(*arguments, devices=1) -> list:
-    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-    environment["XLA_FLAGS"] = cpu_devices(devices)
-    return subprocess.Popen(
-        [sys.executable, "encode_latents.py", *arguments],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def command_line(data, vae, output) -> list[str]:
-    sizes = ["--height=16", "--width=12", "--batch_size=4", "--shard_size=6", "--max_bad_share=0.05"]
-    return [f"--path={data.path}", f"--vae={vae}", f"--output={output}", *sizes]
-
-
-def test_a_killed_process_goes_on_without_a_duplicate_or_a_loss(tmp_path, data, vae, whole):
+def test_a_killed_process_goes_on_without_a_duplicate_or_a_loss(tmp_path_factory, data, vae, whole):
     """A real process, SIGKILL in the middle of a file, then the same command."""
-    process = script(*command_line(data, vae, tmp_path))
+    tmp_path, log = tmp_path_factory.mktemp("out"), tmp_path_factory.mktemp("logs") / "log"
+    process = Script(command_line(data, vae, tmp_path), log, log)
     while not list(tmp_path.glob("*.array_record")):
-        assert process.poll() is None, process.communicate()
+        assert process.poll() is None, log.read_text()
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.wait()
     there = {file.name: file.stat().st_mtime_ns for file in tmp_path.glob("*.array_record")}
     assert 0 < len(there) < 7, "the kill came too late"
     with pytest.raises(DataError, match="has no metadata.json"):
         open_latents(tmp_path)
 
-    process = script(*command_line(data, vae, tmp_path))
-    out, log = process.communicate()
-    assert process.returncode == 0, log
-    assert f"{len(there)} of 7 files are there" in log and "images/s" in out and "bytes/image" in out
+    result = run(*command_line(data, vae, tmp_path))
+    assert result.returncode == 0, result.stderr
+    assert f"{len(there)} of 7 files are there" in result.stderr
+    assert "images/s" in result.stdout and "bytes/image" in result.stdout
     assert not list(tmp_path.glob("*.partial"))
     assert there.items() <= {file.name: file.stat().st_mtime_ns for file in tmp_path.glob("*.array_record")}.items()
     assert_same_records(open_latents(tmp_path), open_latents(whole[0]))
 
 
 def test_four_devices_share_each_batch(tmp_path, data, vae, whole):
-    process = script(*command_line(data, vae, tmp_path), devices=4)
-    _, log = process.communicate()
-    assert process.returncode == 0, log
+    result = run(*command_line(data, vae, tmp_path), XLA_FLAGS=cpu_devices(4))
+    assert result.returncode == 0, result.stderr
     got, expected = open_latents(tmp_path), open_latents(whole[0])
     for i in range(39):
         for name in MOMENTS:
             np.testing.assert_allclose(got[i][name], expected[i][name], atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    "flag, message",
-    [
-        ("--path=/nothing", "--path='/nothing' is not a folder"),
-        ("--vae=/nothing", "checkpoint /nothing does not exist"),
-        ("--height=15", "height=15 is not a positive multiple of 2"),
-        ("--part=2/2", "--part=2/2 must be INDEX/COUNT"),
-    ],
-    ids=["path", "vae", "height", "part"],
-)
-def test_bad_input_is_one_line(tmp_path, data, vae, flag, message):
-    process = script(*command_line(data, vae, tmp_path / "out"), flag)
-    _, log = process.communicate()
-    assert process.returncode == 2 and log.startswith("error: ") and log.count("\n") == 1 and message in log, log
-    assert not (tmp_path / "out").exists()
-
-
-def test_devices_must_divide_the_batch(tmp_path, data, encoder, monkeypatch):
-    monkeypatch.setattr(jax, "local_device_count", lambda: 8)
-    with pytest.raises(ConfigError, match="batch_size=4 is not a multiple of the 8 devices"):
-        encode_latents(data, encoder, tmp_path, **SIZES)
-
-
-def test_a_models_checkpoint_is_no_vae():
-    with pytest.raises(CheckpointError, match="is a model's, and a VAE's is needed"):
-        open_encoder(str(ROOT / "assets" / "digits"))
-
-
-def test_help_teaches():
-    process = script("--help")
-    text, _ = process.communicate()
-    assert process.returncode == 0
-    for part in ("python encode_latents.py --source=tfds", "the same command goes on", "--part=0/8", "--shard_size"):
-        assert part in text

@@ -1,75 +1,16 @@
-"""The loader: shards, shuffling, flips, posterior samples, exact resume, damaged records, refusals."""
+"""The loader's batches: shards, shuffling, flips, posterior samples, sources and conditions of others, refusals."""
 
 import dataclasses
-import json
-import logging
 
 import numpy as np
 import pytest
+from data.loader_files import DIGITS, SD, assert_same_batch, indices, write_images, write_latents
 from PIL import Image, ImageOps
 
-from ledit_jax.config import AutoencoderConfig, DataConfig
-from ledit_jax.data import LabelledSource, Source, UnreadableRecord, make_loader
+from ledit_jax.config import DataConfig
+from ledit_jax.data import LabelledSource, Source, UnreadableRecord
 from ledit_jax.data.digits import Digits
-from ledit_jax.data.latents import MOMENTS, LatentMetadata, LatentWriter, write_metadata
-from ledit_jax.errors import ConfigError, DataError
-
-PIXELS = AutoencoderConfig()
-SD = AutoencoderConfig(kind="sd")
-DIGITS = DataConfig(source="digits", image_height=16, image_width=24, image_channels=1)
-
-
-def class_label(record):
-    return np.int32(record["label"])
-
-
-@pytest.fixture
-def open_loader():
-    """make_loader, closing what it opened when the test ends."""
-    opened = []
-    defaults = {"condition": class_label, "seed": 0, "batch_size": 8}
-
-    def open_one(config, autoencoder=PIXELS, **arguments):
-        opened.append(make_loader(config, autoencoder, **(defaults | arguments)))
-        return opened[-1]
-
-    yield open_one
-    for loader in opened:
-        loader.close()
-
-
-def write_images(root, count=40, bad=()):
-    """Image i is uniformly grey, of value 4 i, of its own size, and of class i // 10; some are damaged."""
-    for i in range(count):
-        path = root / str(i // 10) / f"{i:03d}.png"
-        path.parent.mkdir(exist_ok=True)
-        Image.new("L", (20 + i % 5, 24 + i % 3), 4 * i).save(path)
-        if i in bad:
-            path.write_bytes(path.read_bytes()[:40])
-    return DataConfig(source="image_folder", path=str(root), image_height=16, image_width=8, image_channels=1)
-
-
-def write_latents(root, count=40, logvar=0.0, shape=(2, 3, 4)):
-    """Means are i + 1 for image i and -(i + 1) for its mirror image."""
-    with LatentWriter(root, shape) as writer:
-        for i in range(count):
-            values = (i + 1, logvar, -(i + 1), logvar)
-            moments = {name: np.full(shape, value, np.float32) for name, value in zip(MOMENTS, values, strict=True)}
-            writer.write(moments | {"label": i % 3})
-    write_metadata(root, LatentMetadata("test-vae", 0.18215, 16, 24, 8, 4, "noise", num_classes=3))
-    return DataConfig(source="latents", path=str(root), image_height=16, image_width=24)
-
-
-def indices(loader, batches):
-    """Which images of `write_images` the next batches hold."""
-    values = np.concatenate([next(loader)["x"][:, 0, 0, 0] for _ in range(batches)])
-    return np.round((values + 1) * 127.5 / 4).astype(int)
-
-
-def assert_same_batch(left, right):
-    assert left.keys() == right.keys() == {"x", "condition"}
-    np.testing.assert_array_equal(left["x"], right["x"])
-    np.testing.assert_array_equal(left["condition"], right["condition"])
+from ledit_jax.errors import ConfigError
 
 
 def test_batches_are_the_sources_images(open_loader):
@@ -188,92 +129,6 @@ def test_latents_without_variance_are_the_means_times_scale(open_loader, tmp_pat
         np.testing.assert_allclose(np.sort(abs(means)), np.arange(1, 41), rtol=1e-6)
         np.testing.assert_array_equal((np.round(abs(means)) - 1) % 3, batch["condition"])
         assert set(np.sign(means)) == sign
-
-
-@pytest.mark.parametrize(
-    "kind, workers_before, workers_after",
-    [
-        ("digits", 0, 0),
-        ("digits", 2, 2),
-        ("image_folder", 0, 0),
-        ("image_folder", 2, 0),
-        ("latents", 0, 0),
-        ("latents", 0, 2),
-    ],
-)
-def test_resume_is_bit_for_bit(open_loader, tmp_path, kind, workers_before, workers_after):
-    if kind == "digits":
-        config = DIGITS
-    else:
-        config = write_latents(tmp_path) if kind == "latents" else write_images(tmp_path, bad=(3, 4, 29))
-    autoencoder = SD if kind == "latents" else PIXELS
-    config = dataclasses.replace(config, max_bad_share=1.0)
-    reference = open_loader(config, autoencoder)
-    expected = [next(reference) for _ in range(12)]
-    assert not np.array_equal(expected[0]["x"], expected[6]["x"])
-
-    first, second = (
-        open_loader(dataclasses.replace(config, num_workers=workers), autoencoder)
-        for workers in (workers_before, workers_after)
-    )
-    for batch in expected[:7]:
-        assert_same_batch(next(first), batch)
-    state = json.loads(json.dumps(first.get_state()))
-    assert_same_batch(next(first), expected[7])  # beyond the state, with more read ahead
-    second.set_state(state)
-    for batch in expected[7:]:
-        assert_same_batch(next(second), batch)
-    assert second.get_state() == reference.get_state()
-
-
-def test_a_loader_goes_back_in_place(open_loader):
-    loader = open_loader(DIGITS)
-    state = loader.get_state()
-    batches = [next(loader) for _ in range(3)]
-    loader.set_state(state)
-    for batch in batches:
-        assert_same_batch(next(loader), batch)
-
-
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_damaged_images_are_skipped_counted_and_named(open_loader, tmp_path, caplog, num_workers):
-    config = dataclasses.replace(write_images(tmp_path, bad=(7, 39)), max_bad_share=0.1, num_workers=num_workers)
-    loader = open_loader(config)
-    with caplog.at_level(logging.WARNING):
-        for _ in range(2):  # epochs
-            # Number 8 stands in for number 7, and number 0 for the last.
-            expected = np.delete(np.append(np.arange(40), [0, 8]), [7, 39])
-            np.testing.assert_array_equal(np.sort(indices(loader, 5)), np.sort(expected))
-    assert loader.bad_records == 4
-    named = [record.getMessage() for record in caplog.records if "cannot be read" in record.getMessage()]
-    assert len(named) == 2 and all(sum(name in message for message in named) == 1 for name in ("007.png", "039.png"))
-
-
-def test_too_many_damaged_images_stop_the_run(open_loader, tmp_path):
-    config = write_images(tmp_path, bad=(7, 20, 39))
-    loader = open_loader(dataclasses.replace(config, max_bad_share=0.05))
-    with pytest.raises(DataError, match=r"data.max_bad_share=0.05 is exceeded: .* records could not be read"):
-        indices(loader, 20)
-    assert loader.get_state()["next_batch"] * 8 + loader.bad_records >= 100
-    indices(open_loader(dataclasses.replace(config, max_bad_share=0.08)), 20)  # 3 of 43 is less
-
-
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_folder_of_damaged_images_stops_at_once(open_loader, tmp_path, num_workers):
-    config = dataclasses.replace(write_images(tmp_path, bad=range(40)), num_workers=num_workers)
-    with pytest.raises(DataError, match=r"40 records in a row cannot be read.*png"):
-        next(open_loader(config))
-
-
-def test_a_state_of_another_stream_is_refused(open_loader):
-    state = open_loader(DIGITS).get_state()
-    for arguments, name in (
-        ({"batch_size": 4}, "batch_size=8, and this run has batch_size=4"),
-        ({"seed": 3}, "seed=0"),
-        ({"process_count": 2}, "records=1442, and this run has records=721"),
-    ):
-        with pytest.raises(ConfigError, match=name):
-            open_loader(DIGITS, **arguments).set_state(state)
 
 
 def caption(record):

@@ -8,9 +8,9 @@ import pytest
 import scipy.linalg
 import torch
 from evaluation.toy_inception import ToyInception
+from launch import run_on_eight_devices
 from oracles import fidelity
 from PIL import Image
-from tiny import run_on_eight_devices
 
 from ledit_jax.convert.inception import load_inception
 from ledit_jax.errors import ConfigError, DataError, OutputError
@@ -108,7 +108,7 @@ def test_eight_devices_give_the_same(measured, sets, extractor, tmp_path):
     rng = np.random.default_rng(0)
     reference, samples = (rng.normal(size=(count, 12)).astype(np.float32) for count in (130, 90))
     np.savez(tmp_path / "x.npz", reference, samples)
-    figures, shares = run_on_eight_devices(script, *sets[:2], tmp_path / "x.npz").splitlines()
+    figures, shares = run_on_eight_devices(script, tmp_path, *sets[:2], tmp_path / "x.npz").splitlines()
     count, *figures = map(float, figures.split())
     assert count == 8
     one = dataclasses.astuple(evaluate(*measured, extractor.class_weights))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from jax.extend.core import jaxprs_in_params
-from oracles import torch_dit
+from oracles import ledit_params, torch_dit, torch_scans
 
 from ledit_jax.config import ModelConfig
 from ledit_jax.models.attention import AttentionContext
@@ -29,7 +29,7 @@ def noise(*shape, seed=0):
 
 
 def random_model(config):
-    return torch_dit.ledit_peer(torch_dit.torch_peer(config), config)
+    return ledit_params.ledit_peer(torch_dit.torch_peer(config), config)
 
 
 def assert_trees_close(a, b, rtol):
@@ -57,7 +57,7 @@ def test_stack_is_a_python_loop_over_the_layers(order, scan_layers):
 
     def looped(params, x):
         block, layers = nnx.split(nnx.merge(graphdef, params).blocks)
-        for i, kind in enumerate(torch_dit.block_kinds(order, config.depth)):
+        for i, kind in enumerate(torch_scans.block_kinds(order, config.depth)):
             scan = config.scan if kind == "ca" else "none"
             x = nnx.merge(block, jax.tree.map(lambda p: p[i], layers))(x, condition, AttentionContext(grid), scan)[0]  # noqa: B023
         return x

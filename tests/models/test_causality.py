@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from oracles import torch_dit
+from oracles import torch_scans
 
 from ledit_jax.config import ModelConfig
 from ledit_jax.models.attention import AttentionContext
@@ -39,7 +39,7 @@ def influence(variant, num_blocks, causal=None):
 
 @pytest.mark.parametrize("variant", ["a", "b", "c", "d", "d_inclusive", "none"])
 def test_one_block_sees_what_the_mask_shows(variant):
-    mask = torch_dit.scan_mask(variant, *GRID).numpy()
+    mask = torch_scans.scan_mask(variant, *GRID).numpy()
     got = influence(variant, 1)
     assert (got[~mask] == 0).all()
     assert (got[mask] > 0).all()
@@ -47,7 +47,7 @@ def test_one_block_sees_what_the_mask_shows(variant):
 
 @pytest.mark.parametrize(("variant", "leaks"), [("b", False), ("c", True), ("d", True)])
 def test_two_blocks_leak_where_the_relation_is_not_transitive(variant, leaks):
-    mask = torch_dit.scan_mask(variant, *GRID).numpy()
+    mask = torch_scans.scan_mask(variant, *GRID).numpy()
     two_steps = mask.astype(int) @ mask > 0
     assert (two_steps & ~mask).any() == leaks
     np.testing.assert_array_equal(influence(variant, 2) > 0, two_steps)

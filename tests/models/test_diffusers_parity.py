@@ -11,7 +11,7 @@ import pytest
 import torch
 from diffusers import DiTTransformer2DModel
 from flax import nnx
-from oracles import torch_dit
+from oracles import ledit_params, torch_dit
 from tiny import build_ledit
 
 from ledit_jax.config import model_preset
@@ -74,7 +74,7 @@ def test_forward_is_diffusers_with_its_frequencies(norm_eps):
             "DiT-S/2", depth=DEPTH, width=32, num_heads=4, num_classes=10, timestep_frequency_shift=shift
         )
         graphdef, template = nnx.split(nnx.eval_shape(lambda: build_ledit(config, 4, nnx.Rngs(0))))  # noqa: B023
-        params = torch_dit.to_ledit_tree(tensors, template)
+        params = ledit_params.to_ledit_tree(tensors, template)
         got = jax.jit(lambda params: nnx.merge(graphdef, params)(*inputs))(params)  # noqa: B023
         errors[shift] = np.abs(got - want).max() / np.abs(want).max()
     assert errors[1.0] < 1e-4

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from flax import nnx
-from oracles import torch_dit
+from oracles import ledit_params, torch_dit
 from tiny import build_ledit
 
 from ledit_jax.config import ModelConfig, model_preset
@@ -116,13 +116,13 @@ def test_identity_convolution_starts_from_the_network_without_it():
 
     model = build_ledit(config, 4, nnx.Rngs(0))
     graphdef, fresh = nnx.split(model, nnx.Param)
-    params = torch_dit.to_ledit_tree(tensors, fresh)
+    params = ledit_params.to_ledit_tree(tensors, fresh)
     for name in ("kernel", "bias"):  # what an identity is in PyTorch is what ours starts as
         np.testing.assert_array_equal(params["conv"][name][...], fresh["conv"][name][...])
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 12, 4)), jnp.float32)
     t = jnp.array([3, 7])
     run = jax.jit(lambda model: model(x, t, t))
-    np.testing.assert_array_equal(run(nnx.merge(graphdef, params)), run(torch_dit.ledit_peer(peer, without)))
+    np.testing.assert_array_equal(run(nnx.merge(graphdef, params)), run(ledit_params.ledit_peer(peer, without)))
 
 
 def test_output_is_zero_at_initialisation():

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from oracles import torch_dit
+from oracles import ledit_params, torch_dit
 
 from ledit_jax.config import ModelConfig
 from ledit_jax.models.embed import timestep_frequencies
@@ -26,7 +26,7 @@ def forwards():
     functions = {}
     for dtype in ("float32", "bfloat16"):
         config = dataclasses.replace(CONFIG, dtype=dtype)
-        graphdef, params = nnx.split(torch_dit.ledit_peer(peer, config))
+        graphdef, params = nnx.split(ledit_params.ledit_peer(peer, config))
         functions[dtype] = jax.jit(lambda params, x, t, graphdef=graphdef: nnx.merge(graphdef, params)(x, t, Y))
     return functions, params
 

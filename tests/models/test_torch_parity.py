@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from flax import nnx
-from oracles import torch_dit
+from oracles import ledit_params, torch_dit
 from tiny import build_ledit
 
 from ledit_jax.config import ModelConfig, model_preset
@@ -57,7 +57,7 @@ def torch_forward(peer, x, **kwargs):
 @pytest.mark.parametrize("config", CONFIGS, ids=NAMES)
 def test_forward(config):
     peer = torch_dit.torch_peer(config)
-    graphdef, params = nnx.split(torch_dit.ledit_peer(peer, config))
+    graphdef, params = nnx.split(ledit_params.ledit_peer(peer, config))
     x = noise(4, 8, 16, 4)
     with torch.no_grad():
         want = torch_forward(peer, x)
@@ -76,12 +76,12 @@ def test_forward(config):
 )
 def test_gradients_of_every_parameter(config, dilation):
     peer = torch_dit.torch_peer(config)
-    graphdef, params = nnx.split(torch_dit.ledit_peer(peer, config), nnx.Param)
+    graphdef, params = nnx.split(ledit_params.ledit_peer(peer, config), nnx.Param)
     x, target = noise(4, 8, 12, 4), noise(4, 8, 12, 8, seed=1)
 
     loss = ((torch_forward(peer, x, dilation=dilation) - torch.tensor(np.asarray(target))) ** 2).mean()
     loss.backward()
-    want = torch_dit.to_ledit_tree({n: p.grad for n, p in peer.named_parameters() if p.requires_grad}, params)
+    want = ledit_params.to_ledit_tree({n: p.grad for n, p in peer.named_parameters() if p.requires_grad}, params)
 
     def our_loss(params):
         return ((nnx.merge(graphdef, params)(x, T, Y, dilation=dilation) - target) ** 2).mean()
@@ -97,7 +97,7 @@ def test_gradients_of_every_parameter(config, dilation):
 def test_one_set_of_weights_at_two_grids_dilations_and_scales(conv):
     config = ModelConfig(**SMALL, conv=conv, block_order="ca")
     peer = torch_dit.torch_peer(config)
-    params = nnx.state(torch_dit.ledit_peer(peer, config))
+    params = nnx.state(ledit_params.ledit_peer(peer, config))
     outputs = {}
     for size, dilation, trained in [((8, 12), 1, None), ((8, 12), 2, None), ((8, 12), 1, (2, 3)), ((12, 6), 2, (3, 4))]:
         build = functools.partial(build_ledit, config, 4, grid=trained or (16, 16), scaled=trained is not None)

@@ -1,4 +1,4 @@
-"""The autoencoder against diffusers' AutoencoderKL, every parameter random, and its memory-saving decoders."""
+"""The autoencoder's memory-saving decoders against the plain one, its types, its memory and its refusals."""
 
 import dataclasses
 import functools
@@ -7,113 +7,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
-from diffusers import AutoencoderKL as TorchVAE
 from flax import nnx
+from models.random_vae import CONFIGS, SMALL, ours, run, torch_vae
 
-from ledit_jax.convert.tables import unflatten_params
-from ledit_jax.convert.vae import vae_params_from_torch
 from ledit_jax.errors import ConfigError
 from ledit_jax.models import vae, vae_parts
 from ledit_jax.models.vae import AutoencoderKL, VAEConfig
 from ledit_jax.models.vae_parts import spread_tiles
 
-CONFIGS = {
-    "two levels": VAEConfig(block_out_channels=(32, 64), layers_per_block=2, norm_num_groups=8),
-    "four levels": VAEConfig(block_out_channels=(8, 16, 24, 32), layers_per_block=1, norm_num_groups=4),
-}
-METHODS = {
-    "encode": AutoencoderKL.encode,
-    "decode": AutoencoderKL.decode,
-    "parts": vae_parts.decode_in_parts,
-    "tiles": vae_parts.decode_in_tiles,
-}
-SMALL = VAEConfig(block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4)
-
-
-def torch_vae(config: VAEConfig) -> TorchVAE:
-    """diffusers' model with random weights, scaled to keep activations near 1; no norm or bias keeps its 1 or 0."""
-    levels = len(config.block_out_channels)
-    model = TorchVAE(
-        block_out_channels=config.block_out_channels,
-        layers_per_block=config.layers_per_block,
-        norm_num_groups=config.norm_num_groups,
-        latent_channels=config.latent_channels,
-        down_block_types=("DownEncoderBlock2D",) * levels,
-        up_block_types=("UpDecoderBlock2D",) * levels,
-    ).eval()
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, p in model.named_parameters():
-            noise = torch.randn(p.shape, generator=generator)
-            if p.ndim > 1:
-                gain = 3.0 if ".to_q." in name else 1.0  # attention that is far from uniform
-                p.copy_(gain * noise * p[0].numel() ** -0.5)
-            else:
-                p.copy_(0.3 * noise + ("norm" in name and name.endswith("weight")))
-    return model
-
-
-def ours(model: TorchVAE, config: VAEConfig) -> AutoencoderKL:
-    graphdef, like = nnx.split(nnx.eval_shape(lambda: AutoencoderKL(config, nnx.Rngs(0))), nnx.Param)
-    flat = vae_params_from_torch({name: tensor.numpy() for name, tensor in model.state_dict().items()})
-    return nnx.merge(graphdef, unflatten_params(flat, like))
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _call(graphdef, method: str, args: tuple, params, x):
-    return METHODS[method](nnx.merge(graphdef, params), x, *args)
-
-
-def run(model: AutoencoderKL, method: str, x, *args):
-    """The functional use that the class documents."""
-    graphdef, params = nnx.split(model, nnx.Param)
-    return _call(graphdef, method, args, params, x)
-
-
-def nchw(x: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(x.transpose(0, 3, 1, 2).copy())
-
-
-def nhwc(x: torch.Tensor) -> np.ndarray:
-    return x.detach().permute(0, 2, 3, 1).numpy()
-
-
-@pytest.fixture(scope="module", params=CONFIGS)
-def pair(request) -> tuple[TorchVAE, AutoencoderKL]:
-    config = CONFIGS[request.param]
-    model = torch_vae(config)
-    with torch.no_grad():  # push one log-variance over each end of the clip
-        model.quant_conv.bias[-1], model.quant_conv.bias[-2] = 25.0, -35.0
-    return model, ours(model, config)
-
 
 @pytest.fixture(scope="module")
 def small() -> AutoencoderKL:
     return ours(torch_vae(SMALL), SMALL)
-
-
-def test_encode_equals_diffusers(pair):
-    theirs, model = pair
-    images = np.random.default_rng(0).uniform(-1, 1, (2, 40, 24, 3)).astype(np.float32)
-    posterior = theirs.encode(nchw(images)).latent_dist
-    mean, logvar = run(model, "encode", images)
-    f = model.config.downsample
-    assert mean.shape == logvar.shape == (2, 40 // f, 24 // f, 4)
-    assert np.ptp(mean) > 1
-    np.testing.assert_allclose(mean, nhwc(posterior.mean), atol=1e-4, rtol=0)
-    np.testing.assert_allclose(logvar, nhwc(posterior.logvar), atol=1e-4, rtol=0)
-    assert (logvar.min(), logvar.max()) == (-30, 20)
-
-
-def test_decode_equals_diffusers(pair):
-    theirs, model = pair
-    latents = np.random.default_rng(1).standard_normal((2, 7, 4, 4)).astype(np.float32)
-    images = run(model, "decode", latents)
-    f = model.config.downsample
-    assert images.shape == (2, 7 * f, 4 * f, 3)
-    assert np.ptp(images) > 1
-    np.testing.assert_allclose(images, nhwc(theirs.decode(nchw(latents)).sample), atol=1e-4, rtol=0)
 
 
 def test_attention_by_blocks_of_queries(small, monkeypatch):

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import torch_dit
+from oracles import torch_scans
 
 from ledit_jax.config import ScanVariant
 from ledit_jax.errors import ConfigError
@@ -17,7 +17,7 @@ VARIANTS = ScanVariant.__args__
 def test_mask_is_the_loop_over_cells(variant, grid):
     got = scan_mask(variant, *grid)
     assert got.dtype == bool
-    np.testing.assert_array_equal(got, torch_dit.scan_mask(variant, *grid).numpy())
+    np.testing.assert_array_equal(got, torch_scans.scan_mask(variant, *grid).numpy())
 
 
 def test_d_hides_the_strict_lower_right_only():

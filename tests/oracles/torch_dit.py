@@ -1,62 +1,18 @@
 """DiT, NoPE and LEDiT in plain PyTorch: what the JAX model is held against, and the benchmark's peer.
 
 Images are [B, C, H, W] with any H and W. State-dict names are those of facebookresearch/DiT, plus `conv` and
-`conv_norm`, which DiT does not have. The second half of the file takes weights and gradients over to our model.
+`conv_norm`, which DiT does not have.
 """
 
 import dataclasses
 import math
-from collections.abc import Mapping
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import torch
 import torch.nn.functional as F
-from flax import nnx
-from tiny import build_ledit
+from oracles.torch_scans import block_kinds, scan_mask
 from torch import Tensor, nn
 
 from ledit_jax.config import ModelConfig
-from ledit_jax.models import ledit
-
-
-def may_attend(variant: str, row: int, col: int, key_row: int, key_col: int) -> bool:
-    """Whether the query at (row, col) sees the key at (key_row, key_col) under a causal scan."""
-    if variant == "none":
-        return True
-    if variant == "a":
-        return key_row < row or (key_row == row and key_col <= col)
-    if variant == "b":
-        return key_row <= row and key_col <= col
-    if variant == "c":
-        neighbour = max(abs(key_row - row), abs(key_col - col)) <= 1
-        return neighbour or (key_row <= row and key_col <= col)
-    if variant == "d":
-        return key_row <= row or key_col <= col
-    if variant == "d_inclusive":
-        return key_row < row or key_col < col or (key_row, key_col) == (row, col)
-    raise ValueError(f"no scan variant {variant!r}")
-
-
-def scan_mask(variant: str, height: int, width: int) -> Tensor:
-    """bool [T, T] of a token grid, query by key, one pair of cells at a time; True may attend."""
-    cells = [(row, col) for row in range(height) for col in range(width)]
-    return torch.tensor([[may_attend(variant, *query, *key) for key in cells] for query in cells])
-
-
-def block_kinds(order: str, depth: int) -> list[str]:
-    """ "sa" or "ca" for each block, first to last."""
-    half = depth // 2
-    return {
-        "sa_ca": ["sa", "ca"] * half,
-        "ca_sa": ["ca", "sa"] * half,
-        "sa_then_ca": ["sa"] * half + ["ca"] * half,
-        "ca_then_sa": ["ca"] * half + ["sa"] * half,
-        "sa": ["sa"] * depth,
-        "ca": ["ca"] * depth,
-        "single_ca": ["ca"] + ["sa"] * (depth - 1),
-    }[order]
 
 
 def sincos_table(height: int, width: int, dim: int) -> Tensor:
@@ -269,59 +225,6 @@ def randomise_(module: nn.Module, seed: int) -> nn.Module:
     return module
 
 
-_TORCH_NAMES = {
-    "patch_embed": "x_embedder.proj",
-    "timestep_embed.fc1": "t_embedder.mlp.0",
-    "timestep_embed.fc2": "t_embedder.mlp.2",
-    "label_embed": "y_embedder.embedding_table",
-    "conv": "conv",
-    "conv_norm": "conv_norm",
-    "blocks.attn.qkv": "attn.qkv",
-    "blocks.attn.proj": "attn.proj",
-    "blocks.mlp.fc1": "mlp.fc1",
-    "blocks.mlp.fc2": "mlp.fc2",
-    "blocks.adaln": "adaLN_modulation.1",
-    "final_layer.adaln": "final_layer.adaLN_modulation.1",
-    "final_layer.linear": "final_layer.linear",
-}
-
-
-def to_ledit_params(module: LEDiT, template: nnx.State) -> nnx.State:
-    """The parameters of `module` in the tree of `template`, our model's `nnx.split(model, nnx.Param)[1]`."""
-    return to_ledit_tree(dict(module.named_parameters()), template)
-
-
-def to_ledit_tree(tensors: Mapping[str, Tensor], template: nnx.State) -> nnx.State:
-    """The same for any tensors by parameter name, gradients for example. Every trainable name must be used."""
-    unused = {name for name in tensors if name != "pos_embed"}
-    leaves = []
-    paths, treedef = jax.tree_util.tree_flatten_with_path(template)
-    for path, leaf in paths:
-        *module_path, kind = [str(key.key) for key in path if hasattr(key, "key")]
-        kind = "bias" if kind == "bias" else "weight"
-        name = f"{_TORCH_NAMES['.'.join(module_path)]}.{kind}"
-        blocks = module_path[0] == "blocks"
-        names = [f"blocks.{i}.{name}" for i in range(leaf.shape[0])] if blocks else [name]
-        arrays = [_our_layout(tensors[n].detach().numpy(), module_path[0]) for n in names]
-        unused -= set(names)
-        array = np.stack(arrays) if blocks else arrays[0]
-        if array.shape != leaf.shape:
-            raise ValueError(f"{name} has shape {array.shape} and {leaf.shape} is needed")
-        leaves.append(jnp.array(array))
-    if unused:
-        raise ValueError(f"no place for {sorted(unused)}")
-    return jax.tree.unflatten(treedef, leaves)
-
-
-def _our_layout(array: np.ndarray, module: str) -> np.ndarray:
-    """Kernels with the output last; the patch convolution as a Linear over (row, column, channel)."""
-    if module == "conv" and array.ndim == 4:
-        return array.transpose(2, 3, 1, 0)
-    if module == "patch_embed" and array.ndim == 4:
-        return array.transpose(2, 3, 1, 0).reshape(-1, array.shape[0])
-    return array.T if array.ndim == 2 and module != "label_embed" else array
-
-
 def torch_peer(config: ModelConfig, in_channels: int = 4, grid: tuple[int, int] = (16, 16), fused=False) -> LEDiT:
     """The oracle for a ModelConfig, with random parameters."""
     ours_alone = (
@@ -336,10 +239,3 @@ def torch_peer(config: ModelConfig, in_channels: int = 4, grid: tuple[int, int] 
     )
     fields = {k: v for k, v in dataclasses.asdict(config).items() if k not in ours_alone}
     return randomise_(LEDiT(**fields, in_channels=in_channels, grid=grid, fused=fused), seed=0)
-
-
-def ledit_peer(module: LEDiT, config: ModelConfig, in_channels: int = 4) -> ledit.LEDiT:
-    """Our model with the parameters of `module`."""
-    abstract = nnx.eval_shape(lambda: build_ledit(config, in_channels, nnx.Rngs(0)))
-    graphdef, template = nnx.split(abstract, nnx.Param)
-    return nnx.merge(graphdef, to_ledit_params(module, template))

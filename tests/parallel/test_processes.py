@@ -1,14 +1,14 @@
 """Several processes as one run: how they start, stop together when one is told to, and survive the loss of one."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from launch import PATIENCE, ROOT, Launch, free_address
+from launch import Launch, free_address
+from script_runs import run
+from training.run_results import read_metrics
 
 from ledit_jax.errors import ConfigError
 from ledit_jax.parallel.processes import start_processes
@@ -17,7 +17,6 @@ from ledit_jax.weights import find_checkpoint, load_description, load_weights
 # What each of the two processes runs. `orders` names a signal that process 1 sends itself, and when.
 RUN = """
 import dataclasses, json, logging, os, pathlib, signal, sys, time
-sys.modules["torch"] = None  # tensorboardX would import it, which takes as long as all the rest
 import jax
 from tiny import tiny_config
 from ledit_jax.config import MeshConfig
@@ -126,10 +125,6 @@ def test_processes_agree(tmp_path):
     assert not list(tmp_path.rglob(".shared-*"))
 
 
-def read_metrics(folder: Path) -> list[dict]:
-    return [json.loads(row) for row in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -161,11 +156,9 @@ def test_a_single_task_is_not_joined_to_itself(monkeypatch):
 @pytest.mark.parametrize("index", [0, 1])
 def test_processes_that_do_not_arrive_are_one_line(tmp_path, index):
     address = free_address()
-    command = [sys.executable, "train.py", "--config=configs/digits.py", f"--workdir={tmp_path / 'run'}"]
-    command += [f"--coordinator_address={address}", "--num_processes=2", f"--process_id={index}"]
-    result = subprocess.run(
-        [*command, "--initialization_timeout=2"], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE
-    )
+    joining = [f"--coordinator_address={address}", "--num_processes=2", f"--process_id={index}"]
+    command = ["train.py", "--config=configs/digits.py", f"--workdir={tmp_path / 'run'}", *joining]
+    result = run(*command, "--initialization_timeout=2")
     assert result.returncode == 2, result.stderr
     assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1, result.stderr
     expected = "not all of num_processes=2 arrived" if index == 0 else "could not be reached within 2 s (Connection"

@@ -8,13 +8,15 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import Mesh
-from tiny import network_of, run_on_eight_devices, tiny_config, with_train
+from launch import run_on_eight_devices
+from tiny import network_of, tiny_config, with_train
 
 from ledit_jax.config import AutoencoderConfig, Config, DataConfig, MeshConfig, model_preset
 from ledit_jax.errors import ConfigError
 from ledit_jax.models.functional import abstract_params
 from ledit_jax.parallel.mesh import AXES, data_mesh, make_mesh
 from ledit_jax.parallel.sharding import batch_share, check_divisibility, shardings
+from ledit_jax.training.loop import train
 
 # Run in a process of its own, since the number of CPU devices is fixed when jax starts.
 EIGHT_DEVICES = """
@@ -23,7 +25,7 @@ import jax, numpy as np
 from tiny import tiny_config
 from ledit_jax.config import MeshConfig
 from ledit_jax.training.loop import train
-for name, devices in [("one", [1, 1, 1]), ("data", [8, 1, 1]), ("fsdp_tensor", [1, 4, 2])]:
+for name, devices in [("data", [8, 1, 1]), ("fsdp_tensor", [1, 4, 2])]:
     mesh = MeshConfig(*devices)
     config = dataclasses.replace(tiny_config(train=dict(num_steps=3, dilation_probability=0.0)), mesh=mesh)
     import ledit_jax.training.loop as loop
@@ -39,7 +41,8 @@ for name, devices in [("one", [1, 1, 1]), ("data", [8, 1, 1]), ("fsdp_tensor", [
 
 
 def test_eight_devices_train_like_one(tmp_path):
-    out = run_on_eight_devices(EIGHT_DEVICES, tmp_path)
+    out = run_on_eight_devices(EIGHT_DEVICES, tmp_path, tmp_path)
+    train(tiny_config(train=dict(num_steps=3, dilation_probability=0.0)), tmp_path / "one")
     assert "fsdp_tensor (2, 4, 32) (None, 'fsdp', 'tensor')" in out
 
     def losses(name):

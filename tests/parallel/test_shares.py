@@ -12,7 +12,6 @@ STEPS, BATCH = 2, 8
 # What each process runs. A single process takes the shares of all and joins them, and so has the same batches.
 RUN = """
 import dataclasses, hashlib, json, pathlib, sys
-sys.modules["torch"] = None  # tensorboardX would import it, which takes as long as all the rest
 import jax, numpy as np
 from tiny import tiny_config
 import ledit_jax.training.loop as loop

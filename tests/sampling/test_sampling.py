@@ -2,16 +2,14 @@
 
 import contextlib
 import json
-import os
 import signal
-import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from launch import free_address
+from script_runs import Script
 from tiny import cpu_devices, noisy_params, tiny_config
 
 from ledit_jax.config import SampleConfig
@@ -164,30 +162,24 @@ def test_assembly_holds_one_shard_at_a_time(pipeline, tmp_path, monkeypatch):
 
 
 def command(checkpoint, out, *flags):
-    base = [sys.executable, "sample.py", f"--checkpoint={checkpoint}", f"--out={out}", "--num_samples=29"]
+    base = ["sample.py", f"--checkpoint={checkpoint}", f"--out={out}", "--num_samples=29"]
     return [*base, "--batch_size=3", "--sampler=ddim", "--num_steps=6", "--labels=random", *flags]
 
 
-def start(command, devices=1):
-    environment = os.environ | {
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": cpu_devices(devices),
-    }
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+def start(command, folder, devices=1):
+    log = folder.parent / f"{folder.name}-{time.time_ns()}.log"  # beside the folder, whose contents are looked at
+    return Script(command, log, log, {"XLA_FLAGS": cpu_devices(devices)})
 
 
 def finish(*processes):
     for process in processes:
-        _, errors = process.communicate(timeout=300)
-        assert process.returncode == 0, errors
+        assert process.wait() == 0, process.stderr.read_text()
 
 
 @pytest.fixture(scope="module")
 def undisturbed(checkpoint, tmp_path_factory):
     out = tmp_path_factory.mktemp("undisturbed") / "x.npz"
-    finish(start(command(checkpoint, out)))
+    finish(start(command(checkpoint, out), out.parent))
     return read(out)
 
 
@@ -195,33 +187,30 @@ def test_killed_twice_and_gone_on_with_equals_undisturbed_bit_for_bit(checkpoint
     out, shards = tmp_path / "x.npz", tmp_path / "x.npz.shards"
     kept = {}
     for wanted in (2, 5):
-        process = start(command(checkpoint, out))
+        process = start(command(checkpoint, out), tmp_path)
         deadline = time.time() + 200
         while len(list(shards.glob("[0-9]*.npy"))) < wanted and process.poll() is None and time.time() < deadline:
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL, "it was done before it could be killed"
+        assert process.wait() == -signal.SIGKILL, "it was done before it could be killed"
         assert not out.exists()
         for name, time_written in kept.items():
             assert (shards / name).stat().st_mtime_ns == time_written, "a shard was drawn again"
         kept = {path.name: path.stat().st_mtime_ns for path in shards.glob("[0-9]*.npy")}
-    finish(start(command(checkpoint, out)))
+    finish(start(command(checkpoint, out), tmp_path))
     np.testing.assert_array_equal(read(out), undisturbed)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["x.npz", "x.recipe.json"]
 
 
 def test_eight_devices_draw_the_same_images_bit_for_bit(checkpoint, undisturbed, tmp_path):
-    finish(start(command(checkpoint, tmp_path / "x.npz"), devices=8))
+    finish(start(command(checkpoint, tmp_path / "x.npz"), tmp_path, devices=8))
     np.testing.assert_array_equal(read(tmp_path / "x.npz"), undisturbed)
 
 
 def test_two_processes_draw_their_own_shards(checkpoint, undisturbed, tmp_path):
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
-    group = [f"--coordinator_address={address}", "--num_processes=2"]
-    finish(*(start(command(checkpoint, tmp_path / "x.npz", *group, f"--process_id={i}")) for i in range(2)))
+    group = [f"--coordinator_address={free_address()}", "--num_processes=2"]
+    commands = [command(checkpoint, tmp_path / "x.npz", *group, f"--process_id={i}") for i in range(2)]
+    finish(*(start(one, tmp_path) for one in commands))
     np.testing.assert_array_equal(read(tmp_path / "x.npz"), undisturbed)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["x.npz", "x.recipe.json"]
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny import network_of, tiny_config, with_train
+from training.run_results import read_metrics
 
 from ledit_jax.errors import ConfigError
 from ledit_jax.models import abstract_params
@@ -19,10 +20,6 @@ from ledit_jax.training.loop import train
 from ledit_jax.training.metrics import Stopwatch
 from ledit_jax.training.profile import parse_profile
 from ledit_jax.training.run_info import git_revision
-
-
-def read_metrics(workdir):
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
 def norm(tree) -> float:

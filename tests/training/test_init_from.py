@@ -8,7 +8,8 @@ import jax
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-from launch import ROOT, Launch
+from launch import Launch
+from script_runs import ROOT
 from tiny import network_of, noisy_params, tiny_config
 
 from ledit_jax.errors import CheckpointError

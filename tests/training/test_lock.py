@@ -5,10 +5,11 @@ import os
 import signal
 import socket
 import subprocess
-import sys
+import time
 from pathlib import Path
 
 import pytest
+from script_runs import Script
 from tiny import tiny_config, with_train
 
 from ledit_jax.errors import OutputError
@@ -24,17 +25,18 @@ with claimed(pathlib.Path(sys.argv[1])):
 """
 
 
-def hold(workdir: Path) -> subprocess.Popen:
-    root = Path(__file__).parents[2]
-    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-c", HOLD, str(workdir)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root, env=environment)
-    assert process.stdout.readline() == "held\n"
+def hold(workdir: Path, folder: Path) -> Script:
+    (folder / "hold.py").write_text(HOLD)
+    process = Script([folder / "hold.py", workdir], folder / "output", folder / "errors")
+    while (folder / "output").read_text() != "held\n":
+        assert process.poll() is None, (folder / "errors").read_text()
+        time.sleep(0.01)
     return process
 
 
-def test_a_second_trainer_is_refused_until_the_first_is_killed(tmp_path):
-    config, other = with_train(tiny_config(), num_steps=1), hold(tmp_path)
+def test_a_second_trainer_is_refused_until_the_first_is_killed(tmp_path_factory):
+    tmp_path = tmp_path_factory.mktemp("run")
+    config, other = with_train(tiny_config(), num_steps=1), hold(tmp_path, tmp_path_factory.mktemp("other"))
     try:
         message = f"workdir={tmp_path} is being trained in by process {other.pid} on {socket.gethostname()}, since "
         with pytest.raises(OutputError, match=message):
@@ -42,7 +44,7 @@ def test_a_second_trainer_is_refused_until_the_first_is_killed(tmp_path):
         assert [path.name for path in tmp_path.iterdir()] == [LOCK_FILE], "nothing of the other run was touched"
     finally:
         other.send_signal(signal.SIGKILL)
-        other.communicate()
+        other.wait()
     assert int(train(config, tmp_path).step) == 1  # what the killed one left is no obstacle
     assert (tmp_path / LOCK_FILE).read_text() == ""
     with claimed(tmp_path):

@@ -7,7 +7,9 @@ import jax
 import numpy as np
 import pytest
 from tiny import begin_training, network_of, tiny_config, with_train
+from training.run_results import leaves
 
+from ledit_jax.data.latents import LatentMetadata, LatentWriter, write_metadata
 from ledit_jax.diffusion import make_process
 from ledit_jax.diffusion.gaussian import GaussianProcess
 from ledit_jax.errors import CheckpointError, ConfigError, TrainingStopped
@@ -69,6 +71,48 @@ def test_steps_are_counted_since_the_start(tmp_path):
     assert (int(state.step), int(state.nonfinite_steps)) == (4, 2)
     rows = [json.loads(row) for row in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["nonfinite_steps"] for row in rows] == [1, 2, 2, 2]
+
+
+@pytest.fixture
+def latents_with_nan(tmp_path):
+    """Sixteen latents, one of them not a number."""
+    folder = tmp_path / "latents"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    with LatentWriter(folder, (4, 4, 4)) as writer:
+        for index in range(16):
+            mean = rng.standard_normal((4, 4, 4), np.float32)
+            if index == 9:
+                mean[:] = np.nan
+            logvar = np.zeros((4, 4, 4), np.float32)
+            writer.write(
+                {"mean": mean, "logvar": logvar, "mean_flip": mean, "logvar_flip": logvar, "label": index % 10}
+            )
+    metadata = LatentMetadata("test", 0.18215, 32, 32, 8, 4, "test", 10)
+    write_metadata(folder, metadata)
+    return folder
+
+
+def latents_config(folder, **fields):
+    config = tiny_config(train=dict(batch_size=1, num_steps=32, checkpoint_every=1) | fields).to_dict()
+    config["data"] |= dict(source="latents", path=str(folder), image_height=32, image_width=32, image_channels=3)
+    config["autoencoder"] |= dict(kind="sd")
+    return type(tiny_config()).from_dict(config)
+
+
+def test_nonfinite_loss_stops_the_run_and_leaves_the_last_checkpoint_intact(tmp_path, latents_with_nan):
+    with pytest.raises(TrainingStopped, match=r"step \d+: loss nan") as stop:
+        train(latents_config(latents_with_nan), tmp_path / "run")
+    step = int(str(stop.value).split("step ")[1].split(":")[0])
+    folder = str(stop.value).rpartition("Last good checkpoint: ")[2]
+    params, _, saved = load_weights(folder)
+    assert saved == step - 2 and all(np.isfinite(a).all() for a in leaves(params))
+
+
+def test_tolerated_nonfinite_steps_change_nothing_but_the_count(tmp_path, latents_with_nan):
+    state = train(latents_config(latents_with_nan, num_steps=16, max_nonfinite_steps=1), tmp_path / "run")
+    assert int(state.nonfinite_steps) == 1 and int(state.step) == 16
+    assert all(np.isfinite(a).all() for a in leaves(state))
 
 
 @pytest.fixture(scope="module")

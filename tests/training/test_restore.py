@@ -3,7 +3,8 @@
 import json
 
 import numpy as np
-from tiny import run_on_eight_devices, tiny_config, with_train
+from launch import run_on_eight_devices
+from tiny import tiny_config, with_train
 
 from ledit_jax.training.loop import train
 
@@ -26,7 +27,7 @@ for tree in (state.params, state.ema, state.opt_state[1][0].mu):
 
 
 def test_a_run_saved_over_data_goes_on_over_fsdp_and_tensor(tmp_path):
-    out = run_on_eight_devices(TWO_MESHES, tmp_path)
+    out = run_on_eight_devices(TWO_MESHES, tmp_path, tmp_path)
     assert out.split("\n")[:3] == ["(2, 16, 64) (2, 4, 32)"] * 3
 
     def losses(name):

@@ -6,7 +6,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from oracles import torch_dit
+from oracles import ledit_params, torch_dit
 from oracles.torch_training import TorchTraining
 from tiny import begin_training, network_of, tiny_config, with_train
 
@@ -46,7 +46,7 @@ def assert_tree_is(got, network, like):
     The biases of keys are left out: they add the same to all logits of a query, so that their gradient is zero but for
     rounding, of which Adam makes whole steps.
     """
-    want = torch_dit.to_ledit_tree(dict(network.named_parameters()), like)
+    want = ledit_params.to_ledit_tree(dict(network.named_parameters()), like)
     for (path, ours), theirs in zip(jax.tree_util.tree_leaves_with_path(got), jax.tree.leaves(want), strict=True):
         ours, theirs = np.asarray(ours), np.array(theirs)
         name = jax.tree_util.keystr(path)
@@ -63,7 +63,7 @@ def test_steps_are_those_of_pytorch_in_float64():
         abstract_params(network_of(CONFIG)),
         jax.random.key(3),
     )
-    state, step = begin_training(CONFIG, torch_dit.to_ledit_params(peer, like))
+    state, step = begin_training(CONFIG, ledit_params.to_ledit_params(peer, like))
     free = TorchTraining(copy.deepcopy(peer), with_train(CONFIG, grad_clip=0.0).train)
     theirs, rng, norms = TorchTraining(peer, CONFIG.train), np.random.default_rng(0), []
     for index, rate in enumerate(RATES):

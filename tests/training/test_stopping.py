@@ -2,18 +2,18 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import jax
 import pytest
-from script_runs import ROOT
+from script_runs import Script
 from tiny import network_of, tiny_config
+from training.run_results import assert_same
 
 from ledit_jax.models import init_params
-from ledit_jax.weights import export_weights, load_weights
+from ledit_jax.training.loop import train
+from ledit_jax.weights import export_weights, find_checkpoint, load_weights
 
 TRAIN = """
 import pathlib, sys, time
@@ -36,19 +36,14 @@ if __name__ == "__main__":
 """
 
 
-def start(folder: Path, workdir: Path, num_workers: int = 0, pause: float = 0) -> subprocess.Popen:
+def start(folder: Path, workdir: Path, num_workers: int = 0, pause: float = 0) -> Script:
     script = folder / "run.py"
-    script.write_text(TRAIN)
-    return popen([script, workdir, num_workers, pause], folder / f"{workdir.name}.log")
+    if not script.exists():  # another process may be about to read it
+        script.write_text(TRAIN)
+    return Script([script, workdir, num_workers, pause], folder / "output", folder / f"{workdir.name}.log")
 
 
-def popen(command: list, log: Path) -> subprocess.Popen:
-    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'tests'}{os.pathsep}{ROOT}", "JAX_PLATFORMS": "cpu"}
-    with log.open("w") as output:  # no pipe: nobody reads it while the process writes
-        return subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT, env=environment, stderr=output)
-
-
-def wait_for(condition, process: subprocess.Popen) -> None:
+def wait_for(condition, process: Script) -> None:
     while not condition():
         assert process.poll() is None, f"ended with {process.returncode}"
         time.sleep(0.02)
@@ -91,7 +86,7 @@ def test_sampling_ends_with_a_line(tmp_path):
     export_weights(tmp_path / "c", init_params(network_of(config), jax.random.key(0)), config, step=1)
     out = tmp_path / "x.npz"
     command = ["sample.py", f"--checkpoint={tmp_path / 'c'}", "--num_samples=1000000", f"--out={out}"]
-    process = popen([*command, "--num_steps=100"], tmp_path / "log")
+    process = Script([*command, "--num_steps=100"], tmp_path / "output", tmp_path / "log")
     wait_for(lambda: any(tmp_path.glob("x*shards*")), process)
     process.send_signal(signal.SIGTERM)
     code, said = process.wait(60), (tmp_path / "log").read_text()
@@ -128,3 +123,27 @@ def test_workers_end_with_a_killed_parent_and_not_by_its_group_s_signals(tmp_pat
     for pid in left:
         os.kill(pid, signal.SIGKILL)
     assert not left
+
+
+def test_sigterm_saves_and_exits_0_then_the_same_command_finishes_the_run(tmp_path):
+    """A real process, a real signal; the result is that of a run nobody touched."""
+    script = tmp_path / "run.py"
+    script.write_text(
+        "import sys\nfrom tiny import tiny_config\nfrom ledit_jax.training.loop import train\n"
+        "train(tiny_config(train=dict(num_steps=100, checkpoint_every=1000)), sys.argv[1])\n"
+    )
+    command, log = [script, tmp_path / "killed"], tmp_path / "log"
+    process = Script(command, log, log)
+    metrics = tmp_path / "killed" / "metrics.jsonl"
+    while not metrics.exists() or len(metrics.read_text().splitlines()) < 10:
+        assert process.poll() is None, "the run ended before the signal could be sent"
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0
+    stopped_at = int(find_checkpoint(tmp_path / "killed").name)
+    assert 10 <= stopped_at < 100
+    assert Script(command, log, log).wait() == 0, log.read_text()
+    train(tiny_config(train=dict(num_steps=100, checkpoint_every=1000)), tmp_path / "whole")
+    killed, whole = (load_weights(tmp_path / name, "params") for name in ("killed", "whole"))
+    assert killed[2] == whole[2] == 100
+    assert_same(killed[0], whole[0])

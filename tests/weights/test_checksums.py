@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import noisy_params, run_on_eight_devices, tiny_config
+from launch import run_on_eight_devices
+from tiny import noisy_params, tiny_config
 
 from ledit_jax.errors import CheckpointError
 from ledit_jax.weights import export_weights, find_checkpoint, load_weights
@@ -34,7 +35,7 @@ def test_any_flipped_bit_and_any_two_elements_that_change_places_are_seen(dtype)
     assert changed_arrays(written, {"a": array}) == changed_arrays({}, {"a": swapped}) == []
 
 
-def test_arrays_that_are_split_over_devices_have_the_same_checksum():
+def test_arrays_that_are_split_over_devices_have_the_same_checksum(tmp_path):
     script = """
 import jax, numpy as np
 from jax.sharding import PartitionSpec as P
@@ -44,7 +45,7 @@ mesh = jax.make_mesh((4, 2), ("a", "b"))
 places = [jax.sharding.NamedSharding(mesh, spec) for spec in (P(), P("a", "b"), P(None, "b"))]
 print(len({str(array_checksums([array if p is None else jax.device_put(array, p)])) for p in (None, *places)}))
 """
-    assert run_on_eight_devices(script).strip() == "1"
+    assert run_on_eight_devices(script, tmp_path).strip() == "1"
 
 
 def test_a_flipped_bit_in_a_checkpoint_is_noticed_and_older_checkpoints_load(tmp_path):

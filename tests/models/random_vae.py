@@ -1,0 +1,65 @@
+"""diffusers' AutoencoderKL with every parameter random, and ours with the same parameters."""
+
+import functools
+
+import jax
+import torch
+from diffusers import AutoencoderKL as TorchVAE
+from flax import nnx
+
+from ledit_jax.convert.tables import unflatten_params
+from ledit_jax.convert.vae import vae_params_from_torch
+from ledit_jax.models import vae_parts
+from ledit_jax.models.vae import AutoencoderKL, VAEConfig
+
+CONFIGS = {
+    "two levels": VAEConfig(block_out_channels=(32, 64), layers_per_block=2, norm_num_groups=8),
+    "four levels": VAEConfig(block_out_channels=(8, 16, 24, 32), layers_per_block=1, norm_num_groups=4),
+}
+METHODS = {
+    "encode": AutoencoderKL.encode,
+    "decode": AutoencoderKL.decode,
+    "parts": vae_parts.decode_in_parts,
+    "tiles": vae_parts.decode_in_tiles,
+}
+SMALL = VAEConfig(block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4)
+
+
+def torch_vae(config: VAEConfig) -> TorchVAE:
+    """diffusers' model with random weights, scaled to keep activations near 1; no norm or bias keeps its 1 or 0."""
+    levels = len(config.block_out_channels)
+    model = TorchVAE(
+        block_out_channels=config.block_out_channels,
+        layers_per_block=config.layers_per_block,
+        norm_num_groups=config.norm_num_groups,
+        latent_channels=config.latent_channels,
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+    ).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            noise = torch.randn(p.shape, generator=generator)
+            if p.ndim > 1:
+                gain = 3.0 if ".to_q." in name else 1.0  # attention that is far from uniform
+                p.copy_(gain * noise * p[0].numel() ** -0.5)
+            else:
+                p.copy_(0.3 * noise + ("norm" in name and name.endswith("weight")))
+    return model
+
+
+def ours(model: TorchVAE, config: VAEConfig) -> AutoencoderKL:
+    graphdef, like = nnx.split(nnx.eval_shape(lambda: AutoencoderKL(config, nnx.Rngs(0))), nnx.Param)
+    flat = vae_params_from_torch({name: tensor.numpy() for name, tensor in model.state_dict().items()})
+    return nnx.merge(graphdef, unflatten_params(flat, like))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _call(graphdef, method: str, args: tuple, params, x):
+    return METHODS[method](nnx.merge(graphdef, params), x, *args)
+
+
+def run(model: AutoencoderKL, method: str, x, *args):
+    """The functional use that the class documents."""
+    graphdef, params = nnx.split(model, nnx.Param)
+    return _call(graphdef, method, args, params, x)
