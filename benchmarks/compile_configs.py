@@ -56,7 +56,7 @@ def settings_of(name: str, *overrides: str) -> dict:
         path, _, value = override.partition("=")
         section, key = path.split(".")
         config[section][key] = value
-    found = {section: config[section] for section in ("model", "mesh", "autoencoder")}
+    found = {name: section for name, section in config.items() if name not in ("data", "train", "sample")}
     del found["model"]["conv_init"]  # of the first step's weights alone
     found["data"] = {key: config["data"][key] for key in ("image_height", "image_width", "image_channels")}
     found["train"] = {key: config["train"][key] for key in ("batch_size", "accumulation_steps", "grad_clip")}
@@ -85,12 +85,22 @@ def needs(row: dict) -> str:
 def compile_config(report: Report, name: str, *overrides: str) -> dict:
     """The report of a config's step, or of another one's with the same program."""
     settings, key = settings_of(name, *overrides), " ".join((name, *overrides))
-    if report.results.get(key, {}).get("settings") != settings:
-        report.results.pop(key, None)
-    same = [row for row in report.results.values() if isinstance(row, dict) and row.get("settings") == settings]
-    if same:
-        return report.get(key, lambda: same[0])
+    if key in report.results and not still_holds(report.results[key]["settings"], settings):
+        del report.results[key]
+    for other, row in report.results.items():
+        known = other.split()[0] in SLICES and still_holds(row["settings"], settings)
+        if known and settings_of(*other.split()) == settings:
+            return report.get(key, lambda row=row: row)
     return report.get(key, lambda: compile_step(f"{name}.py", SLICES[name], *overrides) | {"settings": settings})
+
+
+def still_holds(recorded: dict, settings: dict) -> bool:
+    """Whether a result is of these settings; one that came later, whose default is what there was, changes nothing."""
+    return all(
+        settings.get(section, {}).get(key) == value
+        for section, found in recorded.items()
+        for key, value in found.items()
+    )
 
 
 def table_row(title: str, row: dict) -> list[str]:
