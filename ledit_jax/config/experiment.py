@@ -129,6 +129,7 @@ def _check_finite(config: Config) -> None:
 
 def _check_signs(config: Config) -> None:
     _positive(config, "model", "depth", "width", "num_heads", "patch_size", "num_classes", "mlp_ratio", "norm_eps")
+    _positive(config, "diffusion", "num_timesteps", "beta_start", "beta_end")
     _positive(config, "data", "image_height", "image_width", "image_channels")
     _positive(config, "train", "num_steps", "batch_size", "accumulation_steps", "learning_rate")
     _positive(config, "train", "log_every", "checkpoint_every", "keep_last")

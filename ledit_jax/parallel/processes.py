@@ -127,10 +127,12 @@ def _check(given: dict[str, Any]) -> None:
         raise ConfigError(f"{have} without {' and '.join(missing)}: give all three, or none to have them detected")
     address, count, index = given.values()
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+    if not host or not port.isdecimal() or not port.isascii() or not 0 < int(port) < 65536:
         raise ConfigError(f"coordinator_address={address} must be host:port, as in 10.0.0.1:8476")
-    if count < 1 or not 0 <= index < count:
-        raise ConfigError(f"process_id={index} of num_processes={count}: use 0 to {max(count - 1, 0)}")
+    if count < 1:
+        raise ConfigError(f"num_processes={count} must be at least 1")
+    if not 0 <= index < count:
+        raise ConfigError(f"process_id={index} of num_processes={count}: use 0 to {count - 1}")
 
 
 def _initialize(options: dict[str, Any], timeout: int) -> Exception | None:

@@ -145,6 +145,7 @@ def write_samples(
     labels = pipeline.check(recipe.choose_labels(), recipe.height, recipe.width)
     shards = open_shards(out, recipe.to_dict(), batch_size * pipeline.mesh.size, overwrite)
     mine = range(jax.process_index(), shards.count, jax.process_count())
+    shards.remove_damaged(mine)
     todo = shards.missing(mine)
     total, left = (sum(len(shards.range(index)) for index in indices) for indices in (mine, todo))
     if left < total:

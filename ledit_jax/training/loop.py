@@ -91,6 +91,14 @@ class Run:
             logger.info(str(report))
         return self.program.init(self.key, params)
 
+    def wait_for_batch(self, stop: StopRequest) -> bool:
+        """False where the run is asked to stop before there is one: data may come from a disk that does not answer."""
+        with self.data_wait:
+            while not self.loader.ready(timeout=0.5):
+                if stop.received:
+                    return False
+        return True
+
     def next_batch(self) -> Batch:
         """This process's share of the next batch, as global arrays."""
         with self.data_wait:
@@ -176,6 +184,8 @@ def _run_steps(run: Run, state: TrainState, writer, progress, profiler, stop: St
     config = run.config.train
     pending = None
     for step in range(int(state.step), config.num_steps):
+        if not run.wait_for_batch(stop):
+            break
         dilation = draw_dilation(config, run.seed, step)
         profiler.before(step)
         state, metrics = run.program.step(state, run.next_batch(), run.key, dilation)
