@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
+
 ROOT = Path(__file__).parents[1]
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(
@@ -74,6 +76,7 @@ def _become(command: list[str], outputs: list[str], most_bytes: int | None, enco
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding=encoding, errors=stream.errors)
     if most_bytes is not None:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 1e9)  # what is cut short would be so for all
         resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
     os.chdir(ROOT)
     sys.argv, sys.path[0] = command, str(ROOT)

@@ -13,7 +13,6 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-import absl.logging
 from absl import app, flags
 
 from ledit_jax.cli.config_file import define_config_flag, explain_key, load_config
@@ -22,12 +21,14 @@ from ledit_jax.cli.ending import (
     call,
     cause_outside,
     end_on_signals,
+    exit_code,
     exit_with,
     ignore_signals,
     leave,
     one_line,
     print_error,
 )
+from ledit_jax.cli.quiet import hush_libraries
 from ledit_jax.errors import ConfigError, LEDiTError, StartTimeout, TrainingStopped
 from ledit_jax.parallel.processes import start_processes
 
@@ -65,7 +66,7 @@ def run(main: Callable[[], None], description: str) -> None:
         print_error(str(error))
         leave(2)  # an orderly exit would tear jax's waiting thread down, which prints pages
     except (LEDiTError, flags.Error) as error:
-        exit_with(str(error), 2)
+        exit_with(str(error), exit_code(error))
     except Exception as error:
         cause = cause_outside(error)
         if cause is None:
@@ -76,14 +77,14 @@ def run(main: Callable[[], None], description: str) -> None:
 
 
 def _set_up_logging() -> None:
-    """Our own lines plainly; of the libraries (Orbax logs every file it touches) only warnings."""
+    """Our own lines plainly."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     ours = logging.getLogger("ledit_jax")
     ours.addHandler(handler)
     ours.setLevel(logging.INFO)
     ours.propagate = False
-    absl.logging.set_verbosity(absl.logging.WARNING)
+    hush_libraries()
 
 
 def define_setting_flags(section: type) -> None:

@@ -5,6 +5,7 @@ imported inside the functions that need them, so that nothing else in the packag
 """
 
 import contextlib
+import errno
 import json
 import re
 import warnings
@@ -220,7 +221,10 @@ def write_tensors(path: Path, state: Mapping[str, np.ndarray], description: Mapp
         # torch wants memory that it may write to, and JAX's may not be written to
         tensors = OrderedDict((name, torch.from_numpy(np.require(a, requirements="W"))) for name, a in state.items())
         tensors._metadata = {_DESCRIPTION: text}  # an OrderedDict may carry attributes, and torch's own carry this one
-        torch.save(tensors, path)
+        try:
+            torch.save(tensors, path)
+        except RuntimeError as error:  # torch does not say why it could not write
+            raise OSError(errno.ENOSPC, " ".join(str(error).split())[:100]) from error
 
 
 def check_output(output: Path, overwrite: bool) -> None:

@@ -15,6 +15,22 @@ from ledit_jax.files.readers import read_json, reading
 
 T = TypeVar("T")
 
+_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raises an OutputError, naming `path` and the free space, for what the operating system refuses in the block."""
+    try:
+        yield
+    except LEDiTError:
+        raise
+    except Exception as error:
+        refusal = find_refusal(error)
+        if refusal is None:
+            raise
+        raise _refused(path, refusal) from error
+
 
 @contextlib.contextmanager
 def written_aside(path: Path, mark: str = "partial") -> Iterator[Path]:
@@ -27,14 +43,11 @@ def written_aside(path: Path, mark: str = "partial") -> Iterator[Path]:
     """
     aside = path.absolute().with_name(f".{mark}-{path.absolute().name}")
     try:
-        _make_folder(aside.parent)
-        _remove(aside)
-        yield aside
-        settle(aside, path.absolute())
-    except LEDiTError:
-        raise
-    except OSError as error:
-        raise _refused(path, error) from error
+        with writing(path):
+            _make_folder(aside.parent)
+            _remove(aside)
+            yield aside
+            settle(aside, path.absolute())
     finally:
         with contextlib.suppress(OSError):
             _remove(aside)
@@ -81,10 +94,8 @@ def write_json(path: Path, values: Any) -> None:
 
 def check_writable(path: Path) -> None:
     """Makes the folder of a file that is to be written. Raises OutputError where it cannot be."""
-    try:
+    with writing(path):
         _make_folder(path.absolute().parent)
-    except OSError as error:
-        raise _refused(path, error) from error
     if path.is_dir():
         raise OutputError(f"{path} cannot be written (it is a folder): choose another place")
 
@@ -176,10 +187,8 @@ class PieceFolder:
 
 
 def _begin(folder: Path, note: str, settings: Mapping[str, Any], pieces: str) -> None:
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _refused(folder, error) from error
     if any(path.name != note and not path.name.startswith(".") for path in folder.glob(pieces)):
         raise OutputError(f"{folder} holds other things, and no {note}: choose another place, or move them away")
     write_json(folder / note, settings)
@@ -211,14 +220,38 @@ def free_bytes(path: Path) -> int:
     return shutil.disk_usage(there).free
 
 
+def full_disk(message: str) -> OutputError:
+    """The error for a disk that would run full."""
+    error = OutputError(message)
+    error.errno = errno.ENOSPC
+    return error
+
+
+def find_refusal(error: BaseException | None) -> OSError | None:
+    """What the operating system refused, behind an error; libraries of C++ say it in errors of kinds of their own."""
+    while error is not None:
+        if isinstance(error, OSError):
+            return error
+        text = str(error)
+        for number in _REFUSALS:
+            if os.strerror(number) in text:
+                return OSError(number, os.strerror(number))
+        error = error.__cause__
+    return None
+
+
 def _refused(path: Path, error: OSError) -> OutputError:
     reason = error.strerror or str(error)
-    if error.filename:  # which may be another one
+    if error.filename and str(error.filename) != str(path):
         reason += f": {error.filename}"
+    refused = OutputError(f"{path} cannot be written ({reason}): choose another place")
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         free = f"{free_bytes(path) / 2**20:,.0f} MiB are free there"
-        return OutputError(f"{path} cannot be written ({reason}; {free}): make room, or choose another place")
-    return OutputError(f"{path} cannot be written ({reason}): choose another place")
+        refused = OutputError(
+            f"{path} cannot be written ({reason}; {free}): make room and run it again, or choose another place"
+        )
+    refused.errno = error.errno
+    return refused
 
 
 def _flush(path: Path) -> None:

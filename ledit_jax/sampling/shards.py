@@ -63,8 +63,10 @@ class SampleShards:
 
     def write(self, index: int, images: UInt8[np.ndarray, "B H W C"]) -> None:
         """Stores a shard."""
+        images = np.ascontiguousarray(images)
         with self._pieces.write(self._names[index]) as file:
-            np.save(file, images)
+            np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(images))
+            file.write(images.data)  # np.save does not see that the last bytes found no room
 
     def read(self, index: int) -> UInt8[np.ndarray, "B H W C"]:
         """The images of a shard. Raises DataError for a damaged one."""

@@ -14,6 +14,7 @@ from typing import Any, TextIO
 import jax
 
 from ledit_jax.errors import OutputError
+from ledit_jax.files import writing
 from ledit_jax.parallel.processes import check_shared, main_process_first
 
 logger = logging.getLogger(__name__)
@@ -66,8 +67,9 @@ def _take(workdir: Path) -> TextIO:
         )
     file.truncate(0)
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    json.dump({"pid": os.getpid(), "host": socket.gethostname(), "since": now}, file)
-    file.flush()
+    with writing(workdir / LOCK_FILE):
+        json.dump({"pid": os.getpid(), "host": socket.gethostname(), "since": now}, file)
+        file.flush()
     return file
 
 

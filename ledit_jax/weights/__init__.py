@@ -159,7 +159,8 @@ def _write(folder: str | Path, step: int, item: str, params: Params, description
     pieces = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=_PIECE), params)
     saved = ocp.args.PyTreeSave(params, save_args=pieces, ocdbt_target_data_file_size=_PIECE)
     items = {item: saved, "config": ocp.args.JsonSave(description)}
-    with ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(create=True)) as manager:
+    options = ocp.CheckpointManagerOptions(create=True)
+    with ocp.CheckpointManager(folder, options=options) as manager:
         manager.save(step, args=ocp.args.Composite(**items))
 
 
