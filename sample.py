@@ -51,7 +51,7 @@ cli.define_compile_only_flag({"checkpoint": "what to draw from", "out": "where i
 def main() -> None:
     if flags.FLAGS.compile_only:
         compile_only(flags.FLAGS.compile_only)
-    cli.start_distributed()
+    cli.start_distributed(stop_together=False)  # what a process has drawn is kept, whatever the others do
     is_grid = OUT.value.endswith(".png")  # which all processes draw together; of shards, each draws its own
     devices = None if is_grid else jax.local_devices()
     pipeline = LEDiTPipeline.from_checkpoint(CHECKPOINT.value, WEIGHTS.value, VAE.value, devices=devices)

@@ -159,10 +159,14 @@ def finish_compile_only(table: str, as_json: str, fits: bool) -> None:
     sys.exit(0 if fits else 1)
 
 
-def start_distributed() -> None:
-    """Joins this process to its run, as the flags or the environment say. Before anything touches a device."""
+def start_distributed(stop_together: bool = True) -> None:
+    """Joins this process to its run, as the flags or the environment say. Before anything touches a device.
+
+    stop_together: as for `start_processes`.
+    """
     values = flags.FLAGS
-    start_processes(values.coordinator_address, values.num_processes, values.process_id, values.initialization_timeout)
+    joining = values.coordinator_address, values.num_processes, values.process_id
+    start_processes(*joining, values.initialization_timeout, stop_together)
 
 
 def _parse(argv: list[str]) -> list[str]:

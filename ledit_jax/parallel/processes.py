@@ -28,13 +28,14 @@ def start_processes(
     num_processes: int | None = None,
     process_id: int | None = None,
     timeout: int = 300,
+    stop_together: bool = True,
 ) -> None:
     """Joins this process to the others of its run, before anything else touches a device.
 
     With all three given, process 0 listens at coordinator_address ("host:port") and the others connect to it. With
     none, jax looks for a TPU pod, SLURM, Open MPI or Kubernetes, and a process on its own stays on its own.
-    timeout: seconds to wait for all to arrive. Raises StartTimeout if they do not, and ConfigError for arguments
-    that cannot be.
+    timeout: seconds to wait for all to arrive. stop_together: jax takes SIGTERM over, to tell every process of it, as
+    training needs. Raises StartTimeout if not all arrive, and ConfigError for arguments that cannot be.
     """
     given = dict(zip(_ARGUMENTS, (coordinator_address, num_processes, process_id), strict=True))
     options = {name: value for name, value in given.items() if value is not None}
@@ -43,6 +44,7 @@ def start_processes(
         options["cluster_detection_method"] = "deactivate"
     elif any(os.environ.get(name) == "1" for name in _TASK_COUNTS):
         return
+    jax.config.update("jax_enable_preemption_service", stop_together)
     failure = _initialize(options, timeout)
     if failure is None:
         _only_process_zero_speaks()
