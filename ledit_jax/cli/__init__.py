@@ -5,6 +5,7 @@ something that failed, 2 a request that cannot be met.
 """
 
 import dataclasses
+import errno
 import logging
 import re
 import sys
@@ -73,7 +74,7 @@ def run(main: Callable[[], None], description: str) -> None:
             traceback.print_exc()
             cause = f"{type(error).__name__} above is a fault of ledit_jax: please report this, with all of it"
         print_error(cause)
-        leave(1)
+        leave(2 if getattr(error, "errno", None) == errno.ENAMETOOLONG else 1)
 
 
 def _set_up_logging() -> None:

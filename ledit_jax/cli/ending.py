@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from ledit_jax.files import find_refusal
+from ledit_jax.files.refusals import find_refusal
 
 STOPPED = "stopped by {}: what is done is kept, and the same command goes on"
 
@@ -58,7 +58,8 @@ def cause_outside(error: BaseException | None) -> str | None:
     while error is not None:
         text = one_line(error)
         if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
-            return f"memory ran out ({text[:200] or 'of this process'}): use a smaller batch or fewer workers"
+            what = text[:200] or "of this process"
+            return f"memory ran out ({what}): use smaller images or batches, or fewer workers"
         if isinstance(error, OSError):
             place = error.filename or os.getcwd()
             return f"{error.filename or 'the system'}: {error.strerror or text}{_space(error, place)}"

@@ -44,6 +44,11 @@ class Config:
         return 1 if self.autoencoder.kind == "none" else self.autoencoder.downsample
 
     @property
+    def least_parameters(self) -> int:
+        """Less than the network has: the matrices of its attention, and its classes."""
+        return 4 * self.model.depth * self.model.width**2 + self.model.num_classes * self.model.width
+
+    @property
     def granularity(self) -> int:
         """Heights and widths in pixels are multiples of this: patch size times the autoencoder's downsampling."""
         return self.model.patch_size * self.downsample
@@ -108,6 +113,7 @@ def validate(config: Config) -> None:
     """Raises ConfigError for the first setting that cannot work. Nothing here needs a device or a file."""
     _check_finite(config)
     _check_signs(config)
+    _check_sizes(config)
     _check_model(config)
     check_image_size(config.data.image_height, config.data.image_width, config.granularity)
     _check_train(config)
@@ -139,6 +145,22 @@ def _check_signs(config: Config) -> None:
     _not_negative(config, "train", "seed", "keep_every", "sample_every")
     _shares(config, "data", "max_bad_share")
     _shares(config, "train", "ema_decay", "label_dropout", "dilation_probability")
+
+
+def _check_sizes(config: Config) -> None:
+    """What is counted in 32 bits, and what nobody's memory holds."""
+    for section in dataclasses.fields(config):
+        for name, value in vars(getattr(config, section.name)).items():
+            if isinstance(value, int) and abs(value) >= 2**31 and name != "seed":
+                raise ConfigError(f"{section.name}.{name}={value} is too large: use less than 2^31")
+    model = config.model
+    if model.depth > 10_000:
+        raise ConfigError(f"model.depth={model.depth} blocks take hours to compile: use 10000 or less")
+    if config.least_parameters > 2**44:
+        raise ConfigError(
+            f"model.depth={model.depth}, model.width={model.width} and model.num_classes={model.num_classes} make "
+            f"{4 * config.least_parameters / 2**40:,.0f} TiB of weights or more: use a smaller model"
+        )
 
 
 def _check_model(config: Config) -> None:

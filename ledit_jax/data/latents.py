@@ -17,8 +17,9 @@ import numpy as np
 from ledit_jax.config import AutoencoderConfig
 from ledit_jax.config.parse import from_mapping
 from ledit_jax.errors import ConfigError, DataError, OutputError
-from ledit_jax.files import settle, write_json, writing
+from ledit_jax.files import settle, write_json
 from ledit_jax.files.readers import read_json
+from ledit_jax.files.refusals import writing
 
 MOMENTS = ("mean", "logvar", "mean_flip", "logvar_flip")
 METADATA_FILE = "metadata.json"

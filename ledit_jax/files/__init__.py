@@ -1,7 +1,6 @@
 """Whole files, and folders of pieces: what a kill or a power cut leaves is whole, or not there at all."""
 
 import contextlib
-import errno
 import json
 import os
 import shutil
@@ -10,26 +9,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from ledit_jax.errors import LEDiTError, OutputError
+from ledit_jax.errors import OutputError
 from ledit_jax.files.readers import read_json, reading
+from ledit_jax.files.refusals import writing
 
 T = TypeVar("T")
-
-_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
-
-
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Raises an OutputError, naming `path` and the free space, for what the operating system refuses in the block."""
-    try:
-        yield
-    except LEDiTError:
-        raise
-    except Exception as error:
-        refusal = find_refusal(error)
-        if refusal is None:
-            raise
-        raise _refused(path, refusal) from error
 
 
 @contextlib.contextmanager
@@ -98,6 +82,12 @@ def check_writable(path: Path) -> None:
         _make_folder(path.absolute().parent)
     if path.is_dir():
         raise OutputError(f"{path} cannot be written (it is a folder): choose another place")
+
+
+def check_place(folder: Path) -> None:
+    """Raises OutputError for the root of all folders, where a slip of the hand would leave a run."""
+    if os.path.abspath(folder) == os.path.sep:
+        raise OutputError(f"{folder} is the root of the disk: give a folder in it")
 
 
 def recipe_path(samples: str | Path) -> Path:
@@ -187,6 +177,7 @@ class PieceFolder:
 
 
 def _begin(folder: Path, note: str, settings: Mapping[str, Any], pieces: str) -> None:
+    check_place(folder)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     if any(path.name != note and not path.name.startswith(".") for path in folder.glob(pieces)):
@@ -211,47 +202,6 @@ def _make_folder(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK):
         raise PermissionError(13, "Permission denied")
-
-
-def free_bytes(path: Path) -> int:
-    """Of the disk that a place is on."""
-    path = path.absolute()
-    there = next((folder for folder in (path, *path.parents) if os.path.exists(folder)), Path("/"))
-    return shutil.disk_usage(there).free
-
-
-def full_disk(message: str) -> OutputError:
-    """The error for a disk that would run full."""
-    error = OutputError(message)
-    error.errno = errno.ENOSPC
-    return error
-
-
-def find_refusal(error: BaseException | None) -> OSError | None:
-    """What the operating system refused, behind an error; libraries of C++ say it in errors of kinds of their own."""
-    while error is not None:
-        if isinstance(error, OSError):
-            return error
-        text = str(error)
-        for number in _REFUSALS:
-            if os.strerror(number) in text:
-                return OSError(number, os.strerror(number))
-        error = error.__cause__
-    return None
-
-
-def _refused(path: Path, error: OSError) -> OutputError:
-    reason = error.strerror or str(error)
-    if error.filename and str(error.filename) != str(path):
-        reason += f": {error.filename}"
-    refused = OutputError(f"{path} cannot be written ({reason}): choose another place")
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        free = f"{free_bytes(path) / 2**20:,.0f} MiB are free there"
-        refused = OutputError(
-            f"{path} cannot be written ({reason}; {free}): make room and run it again, or choose another place"
-        )
-    refused.errno = error.errno
-    return refused
 
 
 def _flush(path: Path) -> None:

@@ -10,10 +10,10 @@ import orbax.checkpoint as ocp
 
 from ledit_jax.config import Config
 from ledit_jax.errors import CheckpointError, DamagedCheckpoint
-from ledit_jax.files import free_bytes, full_disk, writing
+from ledit_jax.files.refusals import free_bytes, full_disk, writing
 from ledit_jax.parallel.processes import gather_json, main_process_first
 from ledit_jax.training.state import TrainState
-from ledit_jax.weights import check_finite, describe, find_checkpoint, load_description, read_arrays, read_json
+from ledit_jax.weights import check_finite, describe, find_checkpoint, load_config, read_arrays, read_json
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class TrainCheckpointer:
         """
         folder = self.directory / str(step)
         try:
-            saved = Config.from_dict(load_description(folder)["config"])
+            saved = load_config(folder)
             _check_same_architecture(saved, self.config, folder)
             state, data_states = self._read(folder, abstract)
         except DamagedCheckpoint as error:

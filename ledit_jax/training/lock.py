@@ -14,7 +14,8 @@ from typing import Any, TextIO
 import jax
 
 from ledit_jax.errors import OutputError
-from ledit_jax.files import writing
+from ledit_jax.files import check_place
+from ledit_jax.files.refusals import writing
 from ledit_jax.parallel.processes import check_shared, main_process_first
 
 logger = logging.getLogger(__name__)
@@ -97,6 +98,7 @@ def _is_alive(holder: dict[str, Any]) -> bool:
 
 
 def _make_writable(workdir: Path) -> None:
+    check_place(workdir)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         probe = workdir / f".writable-{jax.process_index()}"

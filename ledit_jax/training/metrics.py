@@ -7,7 +7,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ledit_jax.files import write_whole, writing
+from ledit_jax.files import write_whole
+from ledit_jax.files.refusals import writing
 
 logger = logging.getLogger(__name__)
 
