@@ -29,7 +29,7 @@ from ledit_jax.cli.ending import (
     one_line,
     print_error,
 )
-from ledit_jax.cli.quiet import hush_libraries
+from ledit_jax.cli.quiet import set_up_streams
 from ledit_jax.errors import ConfigError, LEDiTError, StartTimeout, TrainingStopped
 from ledit_jax.parallel.processes import start_processes
 
@@ -85,7 +85,7 @@ def _set_up_logging() -> None:
     ours.addHandler(handler)
     ours.setLevel(logging.INFO)
     ours.propagate = False
-    hush_libraries()
+    set_up_streams()
 
 
 def define_setting_flags(section: type) -> None:

@@ -1,4 +1,4 @@
-"""What libraries print of their own accord, of which our last line says the essence."""
+"""What goes to the terminal: what it can show, and nothing of libraries of which our last line says the essence."""
 
 import logging
 import sys
@@ -6,12 +6,14 @@ import sys
 import absl.logging
 
 
-def hush_libraries() -> None:
-    """Of their logs only warnings (Orbax logs every file it touches); no tracebacks of threads that a full disk ends.
+def set_up_streams() -> None:
+    """Characters that a terminal lacks become "?". Of libraries' logs only warnings: Orbax logs every file it touches.
 
-    Orbax raises those errors as well. And it closes its event loop at the first: each write that ends later would
-    print another traceback.
+    No tracebacks of threads that a full disk ends: Orbax raises those errors as well. And it closes its event loop at
+    the first, so that each write that ends later would print another one.
     """
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")
     absl.logging.set_verbosity(absl.logging.WARNING)
     absl.logging.get_absl_handler().addFilter(_is_said_here_alone)
     sys.unraisablehook = _print_but_closed_loops

@@ -54,7 +54,7 @@ class SampleShards:
                 if not self.missing([index]):
                     check_npy(self._pieces.path(self._names[index]), *self._kind(index))
             except DataError as error:
-                _log.warning("drawn again: %s", error)
+                _log.warning("drawn again, since %s", str(error).rpartition(": ")[0])
                 self._pieces.path(self._names[index]).unlink()
 
     def range(self, index: int) -> range:

@@ -41,7 +41,7 @@ def test_sampling_goes_on_and_draws_a_shard_that_was_cut_short_again(checkpoints
     (shards / "000001.npy").write_bytes(whole[:-10])  # as a power cut leaves it on some file systems
     result = sample()
     assert result.returncode == 0, result.stderr
-    assert "drawn again: " in result.stderr and "000001.npy is damaged or cut short" in result.stderr
+    assert "drawn again, since " in result.stderr and "000001.npy is damaged or cut short" in result.stderr
     assert "24 of 40 images are there already" in result.stderr and not shards.exists()
     with np.load(out) as arrays:
         assert arrays["arr_0"].shape == (40, 8, 8, 3)
