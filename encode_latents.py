@@ -74,7 +74,8 @@ def main() -> None:
     try:
         print(encode_latents(data, encoder, OUTPUT.value, **sizes, part=_part()))
     except (ConfigError, DataError, OutputError) as error:
-        raise type(error)(_with_flags(str(error))) from error
+        error.args = (_with_flags(str(error)),)
+        raise
 
 
 def _with_flags(message: str) -> str:

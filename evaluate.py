@@ -20,7 +20,7 @@ from ledit_jax.convert.inception import load_inception
 from ledit_jax.errors import ConfigError
 from ledit_jax.evaluation.features import FeatureExtractor
 from ledit_jax.evaluation.results import read_recipe, report
-from ledit_jax.evaluation.statistics import measure_set, save_statistics
+from ledit_jax.evaluation.statistics import check_statistics_file, measure_set, save_statistics
 from ledit_jax.evaluation.suite import evaluate, metrics_table
 from ledit_jax.files import check_writable, write_json
 
@@ -50,8 +50,10 @@ def features(side: str) -> Path | None:
 def main() -> None:
     if not SAMPLES.value and not SAVE_REFERENCE.value:
         raise ConfigError("--samples is not given: name what to judge, or give --save_reference to make a reference")
-    for out in filter(None, (JSON.value, SAVE_REFERENCE.value)):
-        check_writable(Path(out))
+    if JSON.value:
+        check_writable(Path(JSON.value))
+    if SAVE_REFERENCE.value:
+        check_statistics_file(Path(SAVE_REFERENCE.value))
     size = {"height": HEIGHT.value, "width": WIDTH.value}
     reference = measure_set(REFERENCE.value, extractor, is_reference=True, folder=features("reference"), **size)
     if SAVE_REFERENCE.value:

@@ -13,17 +13,20 @@ size nor on the devices. Fewer steps: --sampler=dpmpp --num_steps=25 comes close
 Exit code 0: all is written. 1: stopped, as by SIGTERM, SIGHUP or Ctrl-C. 2: something given cannot work.
 """
 
+from pathlib import Path
+
 import jax
 from absl import flags
 
 from ledit_jax import cli
 from ledit_jax.compile_only.programs import report_denoising_step
-from ledit_jax.config import Config, SampleConfig
+from ledit_jax.config import SampleConfig
 from ledit_jax.errors import ConfigError
 from ledit_jax.parallel.processes import is_main_process
 from ledit_jax.sampling.pipeline import LEDiTPipeline
 from ledit_jax.sampling.run import make_recipe, write_grid, write_samples
-from ledit_jax.weights import find_checkpoint, load_description
+from ledit_jax.sampling.writers import check_name
+from ledit_jax.weights import find_checkpoint, load_config
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Workdir of train.py, or a checkpoint folder.")
 WEIGHTS = flags.DEFINE_enum("weights", "ema", ["ema", "params"], "Averaged weights (results use these) or raw ones.")
@@ -51,7 +54,8 @@ cli.define_compile_only_flag({"checkpoint": "what to draw from", "out": "where i
 def main() -> None:
     if flags.FLAGS.compile_only:
         compile_only(flags.FLAGS.compile_only)
-    cli.start_distributed()
+    check_name(Path(OUT.value))
+    cli.start_distributed(stop_together=False)  # what a process has drawn is kept, whatever the others do
     is_grid = OUT.value.endswith(".png")  # which all processes draw together; of shards, each draws its own
     devices = None if is_grid else jax.local_devices()
     pipeline = LEDiTPipeline.from_checkpoint(CHECKPOINT.value, WEIGHTS.value, VAE.value, devices=devices)
@@ -80,7 +84,7 @@ def main() -> None:
 def compile_only(topology: str) -> None:
     """Prints what a denoising step needs on a TPU slice, and leaves."""
     if CHECKPOINT.value:
-        config = Config.from_dict(load_description(find_checkpoint(CHECKPOINT.value))["config"]).for_any_device()
+        config = load_config(find_checkpoint(CHECKPOINT.value)).for_any_device()
     elif flags.FLAGS.config is not None:
         config = cli.load_config()
     else:

@@ -104,7 +104,8 @@ def measure_case(
         if same and found.keys() >= COLUMNS.keys():
             return Metrics(**{name: found[name] for name in COLUMNS})
     recipe = draw(case, pieces.path(samples))
-    ours = measure_set(str(pieces.path(samples)), extractor, folder=pieces.path(f"{samples}.features"))
+    features = pieces.path(f"{samples}.features") / extractor().digest  # other weights have a folder of their own
+    ours = measure_set(str(pieces.path(samples)), extractor, folder=features)
     caption = f"{case_name(case)} precision and recall"
     metrics = evaluate(ours, reference, extractor().class_weights, progress=caption)
     write_json(figures, report(metrics, ours, reference, network, recipe.to_dict()))

@@ -37,7 +37,7 @@ class Launch:
                 environment |= {"SLURM_PROCID": str(index), "SLURM_LOCALID": str(index)}
                 environment |= {"JAX_COORDINATOR_PORT": address.rpartition(":")[2]}
             joining = ["" if slurm or count == 1 else address, index]
-            self.processes.append(Script([file, *arguments, *joining], log, log, environment))
+            self.processes.append(Script([file, *arguments, *joining], log, log, **environment))
 
     def __enter__(self) -> "Launch":
         return self

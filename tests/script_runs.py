@@ -8,12 +8,16 @@ import atexit
 import contextlib
 import multiprocessing
 import os
+import resource
 import runpy
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Callable
 from pathlib import Path
+
+import jax
 
 ROOT = Path(__file__).parents[1]
 _PROCESSES = multiprocessing.get_context("forkserver")
@@ -35,17 +39,30 @@ _PROCESSES.set_forkserver_preload(
 class Script:
     """A script in a process of its own, told and asked as a `subprocess.Popen` is.
 
-    command: a script, from the repository's root, and its arguments. stdout, stderr: files. environment: what differs
-    from that of the tests.
+    command: a script, from the repository's root, and its arguments. stdout, stderr: files, by default of a folder that
+    goes with `finish`. most_bytes: of a file, more fails as a full disk does. encoding: of what it prints. environment:
+    what differs from that of the tests.
     """
 
-    def __init__(self, command: list, stdout: Path, stderr: Path, environment: Mapping[str, str] | None = None):
-        self.args, self.stderr = [str(part) for part in command], stderr
-        for output in (stdout, stderr):
-            output.write_text("")
-        self._process = _PROCESSES.Process(
-            target=_become, args=(self.args, str(stdout), str(stderr), dict(environment or {}))
+    def __init__(
+        self,
+        command: list,
+        stdout: Path | None = None,
+        stderr: Path | None = None,
+        *,
+        most_bytes: int | None = None,
+        encoding: str = "utf-8",
+        **environment: str,
+    ):
+        self._folder = tempfile.TemporaryDirectory()
+        self.stdout, self.stderr = (
+            given or Path(self._folder.name) / name for given, name in ((stdout, "stdout"), (stderr, "stderr"))
         )
+        for output in (self.stdout, self.stderr):
+            output.write_text("")
+        self.args = [str(part) for part in command]
+        outputs = str(self.stdout), str(self.stderr)
+        self._process = _PROCESSES.Process(target=_become, args=(self.args, outputs, most_bytes, encoding, environment))
         self._process.start()
         self.pid = self._process.pid
 
@@ -59,8 +76,25 @@ class Script:
     def wait(self, timeout: float = 300) -> int:
         self._process.join(timeout)
         if self.returncode is None:
-            raise subprocess.TimeoutExpired(self.args, timeout)
+            raise subprocess.TimeoutExpired(self.args, timeout, self.stdout.read_text(), self.stderr.read_text())
         return self.returncode
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        """Until something holds; the script has to be running then."""
+        while not condition():
+            assert self.returncode is None, self.stderr.read_text()
+            time.sleep(0.005)
+
+    def finish(self, timeout: float = 300) -> subprocess.CompletedProcess:
+        """What it printed and returned."""
+        try:
+            self.wait(timeout)
+            return subprocess.CompletedProcess(
+                self.args, self.returncode, self.stdout.read_text(), self.stderr.read_text()
+            )
+        finally:
+            self.kill()
+            self._folder.cleanup()
 
     def send_signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):  # it may have ended just now
@@ -71,16 +105,9 @@ class Script:
         self._process.kill()
 
 
-def run(script: str, *arguments: str, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess:
-    """What `python script arguments` in the repository's root prints and returns."""
-    with tempfile.TemporaryDirectory() as folder:
-        outputs = [Path(folder) / name for name in ("stdout", "stderr")]
-        process = Script([script, *arguments], *outputs, environment)
-        try:
-            process.wait(timeout)
-        finally:
-            process.kill()
-        return subprocess.CompletedProcess(process.args, process.returncode, *(o.read_text() for o in outputs))
+def run(script: str, *arguments: str, timeout: float = 300, **settings) -> subprocess.CompletedProcess:
+    """What `python script arguments` in the repository's root prints and returns; settings as for `Script`."""
+    return Script([script, *arguments], **settings).finish(timeout)
 
 
 def assert_one_line(result: subprocess.CompletedProcess, *parts: str) -> None:
@@ -91,10 +118,17 @@ def assert_one_line(result: subprocess.CompletedProcess, *parts: str) -> None:
         assert part in result.stderr
 
 
-def _become(command: list[str], stdout: str, stderr: str, environment: dict[str, str]) -> None:
-    for descriptor, path in ((1, stdout), (2, stderr)):
+def _become(
+    command: list[str], outputs: tuple[str, str], most_bytes: int | None, encoding: str, environment: dict[str, str]
+) -> None:
+    for descriptor, path in zip((1, 2), outputs, strict=True):
         os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), descriptor)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(encoding=encoding, errors=stream.errors)
     os.environ.update(environment)
+    if most_bytes is not None:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 1e9)  # what is cut short would be so for all
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
     os.chdir(ROOT)
     sys.argv, sys.path[:1] = command, [str(ROOT), str(ROOT / "tests")]
     try:

@@ -45,7 +45,7 @@ BELOW = {
         "weights",
     },
     "compile_only": {"errors", "config", "flops", "models", "diffusion", "parallel", "training", "sampling"},
-    "cli": {"errors", "config", "parallel"},
+    "cli": {"errors", "config", "files", "parallel"},
     "__init__": {"sampling"},
 }
 """What each room may import."""

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from script_runs import ROOT
+from script_runs import ROOT, run
 
 FAIL = """
 import errno, os, resource, sys
@@ -52,6 +52,13 @@ def test_causes_outside_are_one_line(tmp_path, kind, says):
     assert result.returncode == 1, result.stderr
     assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1, result.stderr
     assert says in result.stderr
+
+
+def test_an_arrow_on_a_terminal_without_arrows_is_a_question_mark(tmp_path):
+    script = tmp_path / "run.py"
+    script.write_text("from ledit_jax import cli\ncli.run(lambda: print('FID \u2193'), 'A test.')\n", encoding="utf-8")
+    result = run(str(script), encoding="ascii")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "FID ?\n", "")
 
 
 def test_a_fault_of_ours_is_a_traceback_that_asks_to_be_reported(tmp_path):

@@ -57,7 +57,8 @@ def source_of(name: str) -> Path | None:
 @functools.cache
 def flags_of(source: Path) -> set[str]:
     """The flags that a command defines, those among them that ledit_jax/cli defines for it."""
-    text, cli = source.read_text(), (ROOT / "ledit_jax" / "cli" / "__init__.py").read_text()
+    text = source.read_text()
+    cli = "\n".join(path.read_text() for path in sorted((ROOT / "ledit_jax" / "cli").glob("*.py")))
     names = {"help"}
     for function in re.findall(r"cli\.(define_\w+)\(", text):
         text += re.search(rf"^def {function}\(.*?(?=^def |\Z)", cli, flags=re.DOTALL | re.MULTILINE)[0]

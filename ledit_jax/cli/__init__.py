@@ -5,34 +5,46 @@ something that failed, 2 a request that cannot be met.
 """
 
 import dataclasses
+import errno
 import logging
 import re
 import sys
 import traceback
 import typing
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any
 
-import absl.logging
 from absl import app, flags
-from ml_collections import config_flags
 
+from ledit_jax.cli.config_file import define_config_flag, explain_key, load_config
 from ledit_jax.cli.ending import (
     STOPPED,
     call,
     cause_outside,
     end_on_signals,
+    exit_code,
     exit_with,
     ignore_signals,
     leave,
     one_line,
     print_error,
 )
-from ledit_jax.config import Config
+from ledit_jax.cli.quiet import set_up_streams
 from ledit_jax.errors import ConfigError, LEDiTError, StartTimeout, TrainingStopped
 from ledit_jax.parallel.processes import start_processes
 
-T = TypeVar("T")
+__all__ = [
+    "define_compile_only_flag",
+    "define_config_flag",
+    "define_process_flags",
+    "define_setting_flags",
+    "finish_compile_only",
+    "given_settings",
+    "load_config",
+    "run",
+    "start_distributed",
+    "whole_numbers",
+]
 
 
 def run(main: Callable[[], None], description: str) -> None:
@@ -55,40 +67,25 @@ def run(main: Callable[[], None], description: str) -> None:
         print_error(str(error))
         leave(2)  # an orderly exit would tear jax's waiting thread down, which prints pages
     except (LEDiTError, flags.Error) as error:
-        exit_with(str(error), 2)
+        exit_with(str(error), exit_code(error))
     except Exception as error:
         cause = cause_outside(error)
         if cause is None:
             traceback.print_exc()
             cause = f"{type(error).__name__} above is a fault of ledit_jax: please report this, with all of it"
         print_error(cause)
-        leave(1)
+        leave(2 if getattr(error, "errno", None) == errno.ENAMETOOLONG else 1)
 
 
 def _set_up_logging() -> None:
-    """Our own lines plainly; of the libraries (Orbax logs every file it touches) only warnings."""
+    """Our own lines plainly."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     ours = logging.getLogger("ledit_jax")
     ours.addHandler(handler)
     ours.setLevel(logging.INFO)
     ours.propagate = False
-    absl.logging.set_verbosity(absl.logging.WARNING)
-
-
-def load_config(build: Callable[[Mapping[str, Any]], T] = Config.from_dict) -> T:
-    """The validated Config of the --config flag, with its overrides applied; `build` makes another kind of config."""
-    try:
-        values = flags.FLAGS.config.to_dict()
-    except OSError as error:  # ml_collections reports a config file that is not there on first use
-        missing = re.search(r"No such file or directory: '(.*?)'", str(error))
-        raise ConfigError(f"--config: {f'{missing[1]} does not exist' if missing else one_line(error)}") from error
-    return build(values)
-
-
-def define_config_flag(help_text: str) -> None:
-    """Defines --config=FILE.py[:ARGUMENT] and --config.section.field=value."""
-    config_flags.DEFINE_config_file("config", None, help_text)
+    set_up_streams()
 
 
 def define_setting_flags(section: type) -> None:
@@ -121,8 +118,8 @@ def whole_numbers(flag: flags.FlagHolder) -> list[int] | None:
     """The value of a list flag as integers; None where it is not given."""
     if not flag.value:
         return None
-    if not all(item.strip().isascii() and item.strip().lstrip("-").isdecimal() for item in flag.value):
-        raise ConfigError(f"--{flag.name}={','.join(flag.value)} must be whole numbers, as in 207,360")
+    if not all(re.fullmatch("-?[0-9]{1,18}", item.strip()) for item in flag.value):
+        raise ConfigError(f"--{flag.name}={','.join(flag.value)[:80]} must be whole numbers, as in 207,360")
     return [int(item) for item in flag.value]
 
 
@@ -163,24 +160,25 @@ def finish_compile_only(table: str, as_json: str, fits: bool) -> None:
     sys.exit(0 if fits else 1)
 
 
-def start_distributed() -> None:
-    """Joins this process to its run, as the flags or the environment say. Before anything touches a device."""
+def start_distributed(stop_together: bool = True) -> None:
+    """Joins this process to its run, as the flags or the environment say. Before anything touches a device.
+
+    stop_together: as for `start_processes`.
+    """
     values = flags.FLAGS
-    start_processes(values.coordinator_address, values.num_processes, values.process_id, values.initialization_timeout)
+    joining = values.coordinator_address, values.num_processes, values.process_id
+    start_processes(*joining, values.initialization_timeout, stop_together)
 
 
 def _parse(argv: list[str]) -> list[str]:
     try:
         left_over = flags.FLAGS(argv)
     except flags.Error as error:
-        # A config file's own error arrives wrapped in its traceback.
-        inner = re.search(r"ConfigError: (.*)", str(error))
-        raise ConfigError(inner[1] if inner else one_line(error)) from error
+        # What the parser of a flag raises arrives with the flag's value in front.
+        inner = error.__context__
+        raise ConfigError(str(inner) if isinstance(inner, ConfigError) else one_line(error)) from error
     except (AttributeError, KeyError) as error:  # ml_collections, for --config.section.field that does not exist
-        close = re.search(r'Did you mean "(.*?)" instead of "(.*?)"', str(error))
-        advice = f"did you mean {close[1]}?" if close else "the keys are in ledit_jax/config/sections.py"
-        name = close[2] if close else str(error).strip("\"'")
-        raise ConfigError(f"config key {name} is unknown: {advice}") from error
+        raise ConfigError(explain_key(error, argv)) from error
     except (TypeError, ValueError) as error:
         raise ConfigError(f"--config: {one_line(error)}") from error
     if len(left_over) > 1:

@@ -8,10 +8,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from ledit_jax.files.refusals import find_refusal
+
 STOPPED = "stopped by {}: what is done is kept, and the same command goes on"
 
-# What libraries of C++ say of the system, in errors of kinds of their own.
-_REFUSALS = [os.strerror(n) for n in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)]
+_RAN_OUT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+"""What happens to a request that could be met."""
 
 
 def call(main: Callable[[], None]) -> None:
@@ -56,13 +58,13 @@ def cause_outside(error: BaseException | None) -> str | None:
     while error is not None:
         text = one_line(error)
         if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
-            return f"memory ran out ({text[:200] or 'of this process'}): use a smaller batch or fewer workers"
+            what = text[:200] or "of this process"
+            return f"memory ran out ({what}): use smaller images or batches, or fewer workers"
         if isinstance(error, OSError):
             place = error.filename or os.getcwd()
             return f"{error.filename or 'the system'}: {error.strerror or text}{_space(error, place)}"
-        reason = next((reason for reason in _REFUSALS if reason in text), None)
-        if reason:
-            return f"{reason}: {text[:300]}"
+        if refusal := find_refusal(error):
+            return f"{refusal.strerror}: {text[:300]}"
         error = error.__cause__
     return None
 
@@ -76,6 +78,11 @@ def _space(error: OSError, place: str) -> str:
 
 def one_line(error: Exception) -> str:
     return " ".join(str(error).split())
+
+
+def exit_code(error: BaseException) -> int:
+    """2 for a request that cannot be met, 1 where a disk ran full or went away on the way."""
+    return 1 if isinstance(error, OSError) and error.errno in _RAN_OUT else 2
 
 
 def exit_with(message: str, code: int) -> None:

@@ -28,6 +28,7 @@ def validate(config: "Config") -> None:
     """Raises ConfigError for the first setting that cannot work."""
     _check_finite(config)
     _check_signs(config)
+    _check_sizes(config)
     _check_model(config)
     check_image_size(config.data.image_height, config.data.image_width, config.granularity)
     _check_train(config)
@@ -50,6 +51,7 @@ def _check_finite(config: "Config") -> None:
 
 def _check_signs(config: "Config") -> None:
     _positive(config, "model", "depth", "width", "num_heads", "patch_size", "num_classes", "mlp_ratio", "norm_eps")
+    _positive(config, "diffusion", "num_timesteps", "beta_start", "beta_end")
     _positive(config, "data", "image_height", "image_width", "image_channels")
     _positive(config, "train", "num_steps", "batch_size", "accumulation_steps", "learning_rate")
     _positive(config, "train", "log_every", "checkpoint_every", "keep_last")
@@ -59,6 +61,22 @@ def _check_signs(config: "Config") -> None:
     _not_negative(config, "train", "seed", "keep_every", "sample_every")
     _shares(config, "data", "max_bad_share")
     _shares(config, "train", "ema_decay", "label_dropout", "dilation_probability")
+
+
+def _check_sizes(config: "Config") -> None:
+    """What is counted in 32 bits, and what nobody's memory holds."""
+    for section in dataclasses.fields(config):
+        for name, value in vars(getattr(config, section.name)).items():
+            if isinstance(value, int) and abs(value) >= 2**31 and name != "seed":
+                raise ConfigError(f"{section.name}.{name}={value} is too large: use less than 2^31")
+    model = config.model
+    if model.depth > 10_000:
+        raise ConfigError(f"model.depth={model.depth} blocks take hours to compile: use 10000 or less")
+    if config.least_parameters > 2**44:
+        raise ConfigError(
+            f"model.depth={model.depth}, model.width={model.width} and model.num_classes={model.num_classes} make "
+            f"{4 * config.least_parameters / 2**40:,.0f} TiB of weights or more: use a smaller model"
+        )
 
 
 def _check_model(config: "Config") -> None:

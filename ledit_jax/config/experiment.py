@@ -46,6 +46,11 @@ class Config:
         return 1 if self.autoencoder.kind == "none" else self.autoencoder.downsample
 
     @property
+    def least_parameters(self) -> int:
+        """Less than the network has: the matrices of its attention, and its classes."""
+        return 4 * self.model.depth * self.model.width**2 + self.model.num_classes * self.model.width
+
+    @property
     def granularity(self) -> int:
         """Heights and widths in pixels are multiples of this: patch size times the autoencoder's downsampling."""
         return self.model.patch_size * self.downsample

@@ -5,6 +5,7 @@ imported inside the functions that need them, so that nothing else in the packag
 """
 
 import contextlib
+import errno
 import json
 import re
 import warnings
@@ -196,10 +197,13 @@ def _import_torch() -> Any:
 
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:
-    reason = (str(error).strip().splitlines() or [""])[0][:200]
-    return CheckpointError(
-        f"{path} is damaged, cut short or no PyTorch file ({type(error).__name__}: {reason}): download it again"
-    )
+    """torch's advice, to load the file with the code that it may hold, is not passed on."""
+    text = " ".join(str(error).split())
+    said = re.search(r"WeightsUnpickler error: (.*)", text)
+    ending = r"(Weights only load failed|This is an internal|Please file|Check the documentation).*"
+    reason = re.sub(ending, "", said[1] if said else text).strip()
+    reason = f"{type(error).__name__}: {reason[:200]}".rstrip(": .")
+    return CheckpointError(f"{path} is damaged, cut short or no PyTorch file ({reason}): download it again")
 
 
 def write_tensors(path: Path, state: Mapping[str, np.ndarray], description: Mapping[str, Any]) -> None:
@@ -220,7 +224,11 @@ def write_tensors(path: Path, state: Mapping[str, np.ndarray], description: Mapp
         # torch wants memory that it may write to, and JAX's may not be written to
         tensors = OrderedDict((name, torch.from_numpy(np.require(a, requirements="W"))) for name, a in state.items())
         tensors._metadata = {_DESCRIPTION: text}  # an OrderedDict may carry attributes, and torch's own carry this one
-        torch.save(tensors, path)
+        path.touch()  # where it cannot be, Python says why
+        try:
+            torch.save(tensors, path)
+        except RuntimeError as error:  # torch does not say why it could not write
+            raise OSError(errno.ENOSPC, " ".join(str(error).split())[:100]) from error
 
 
 def check_output(output: Path, overwrite: bool) -> None:

@@ -136,7 +136,10 @@ def _read_dit(
     if step < 0:
         raise DataError(f"{stored.path}: step={step} cannot be: write it again")
     if "config" in description:
-        config = Config.from_dict(description["config"])
+        try:
+            config = Config.from_dict(description["config"])
+        except ConfigError as error:
+            raise CheckpointError(f"{stored.path}: its description: {error}") from error
         if frequency_shift is not None:
             config = config.replaced("model", timestep_frequency_shift=frequency_shift)
     else:

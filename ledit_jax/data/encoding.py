@@ -22,7 +22,8 @@ from ledit_jax.config import AutoencoderConfig, DataConfig, check_image_size
 from ledit_jax.data.batches import ImageRange
 from ledit_jax.data.catalog import make_source
 from ledit_jax.data.latents import MOMENTS, LatentMetadata, LatentWriter, shard_path, write_metadata
-from ledit_jax.data.loader import read_ahead
+from ledit_jax.data.portable import Portable
+from ledit_jax.data.read_ahead import ReadAhead
 from ledit_jax.data.source import BadRecords, LabelledSource
 from ledit_jax.errors import ConfigError
 from ledit_jax.files import PieceFolder
@@ -171,7 +172,8 @@ def _write_missing(
     shape = (batch_size, data.image_height, data.image_width, encoder.image_channels)
     encode = encoder.compile(shape)
     ranges = [bounds for shard in missing for bounds in plan.ranges(shard, batch_size)]
-    batches = read_ahead(grain.MapDataset.source(ranges).map(ImageRange(source, *shape)), data.num_workers)
+    read = Portable(ImageRange(source, *shape))
+    batches = ReadAhead(grain.MapDataset.source(ranges).map(read), data.num_workers)
     total, start = sum(stop - first for first, stop in ranges), time.perf_counter()
     with contextlib.closing(batches), progress_bar("encode", total, "image") as bar:
         encoded = _write_shards(plan, output, _encode_all(ranges, batches, encode), BadRecords(data.max_bad_share), bar)

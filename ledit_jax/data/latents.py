@@ -19,6 +19,7 @@ from ledit_jax.config.parse import from_mapping
 from ledit_jax.errors import ConfigError, DataError, OutputError
 from ledit_jax.files import settle, write_json
 from ledit_jax.files.readers import read_json
+from ledit_jax.files.refusals import writing
 
 MOMENTS = ("mean", "logvar", "mean_flip", "logvar_flip")
 METADATA_FILE = "metadata.json"
@@ -120,19 +121,22 @@ class LatentWriter:
         """Appends a record; raises ValueError unless its moments have the writer's shape."""
         if np.shape(record["mean"]) != self._shape:
             raise ValueError(f"mean has shape {np.shape(record['mean'])}, and {self._shape} is needed")
-        self._writer.write(encode_record(record))
+        with writing(self._path):
+            self._writer.write(encode_record(record))
 
     def __enter__(self) -> "LatentWriter":
         return self
 
     def __exit__(self, error_type: type | None, *_: object) -> None:
-        self._writer.close()
-        # While it is locked: nobody else can have made it theirs.
-        if error_type:
+        try:
+            with writing(self._path):
+                self._writer.close()
+                if not error_type:
+                    settle(self._partial, self._path)
+        finally:
+            # While it is locked: nobody else can have made it theirs.
             self._partial.unlink(missing_ok=True)
-        else:
-            settle(self._partial, self._path)
-        self._file.close()
+            self._file.close()
 
 
 def write_metadata(folder: str | Path, metadata: LatentMetadata, num_shards: int = 1) -> LatentMetadata:

@@ -5,29 +5,20 @@ of a loader is a position, and resuming is starting there.
 """
 
 import atexit
-import logging
-import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Sequence
 from typing import Any
 
 import grain
 import numpy as np
-from absl import flags
 
 from ledit_jax.config import AutoencoderConfig, DataConfig
 from ledit_jax.data.batches import Condition, ImageBatch, LatentBatch, ProcessShare
 from ledit_jax.data.catalog import make_source
 from ledit_jax.data.latents import Latents
+from ledit_jax.data.portable import Portable
+from ledit_jax.data.read_ahead import ReadAhead
 from ledit_jax.data.source import BadRecords, Source
-from ledit_jax.errors import ConfigError
-
-logger = logging.getLogger(__name__)
-
-_THREADS = 4
-"""Batches made at a time, and kept ready, by each reading process. Grain's default of 500 counts batches here."""
+from ledit_jax.errors import ConfigError, DataError
 
 _LATER = ("height", "width", "data")
 """What older states do not have."""
@@ -54,7 +45,7 @@ class Loader:
         self.source = source
         self._batches, self._num_workers, self._stream = batches, num_workers, stream
         self._bad, self._next_batch = BadRecords(max_bad_share), 0
-        self._iterator: grain.DatasetIterator | None = None
+        self._iterator: ReadAhead | None = None
 
     @property
     def bad_records(self) -> int:
@@ -65,13 +56,14 @@ class Loader:
         return self
 
     def __next__(self) -> dict[str, Any]:
-        if self._iterator is None:
-            self._iterator = read_ahead(self._batches.slice(slice(self._next_batch, None)), self._num_workers)
-            atexit.register(self.close)  # Python would wait for workers, which heed no signal
-        batch = next(self._iterator)
+        batch = next(self._begun())
         self._next_batch += 1
         self._bad.add(batch.pop("bad"), self._next_batch * self._stream["batch_size"])
         return batch
+
+    def ready(self, timeout: float) -> bool:
+        """Whether the next batch is there, waiting up to so many seconds for it. Errors as those of `next`."""
+        return self._begun().ready(timeout)
 
     def get_state(self) -> dict[str, Any]:
         """The position, ready for JSON, with what the stream depends on."""
@@ -101,43 +93,11 @@ class Loader:
             self._iterator.close()
             self._iterator = None
 
-
-def read_ahead(batches: grain.MapDataset, num_workers: int) -> grain.DatasetIterator:
-    """Iterates over a dataset in order while threads, or `num_workers` processes, make what comes next."""
-    num_workers = _bounded(num_workers)
-    threads = 1 if num_workers else _THREADS
-    dataset = batches.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads))
-    if num_workers:
-        if not flags.FLAGS.is_parsed():  # in a notebook or a test; Grain reads its own flags before it starts
-            flags.FLAGS.mark_as_parsed()
-        options = grain.MultiprocessingOptions(num_workers, per_worker_buffer_size=2)
-        dataset = dataset.mp_prefetch(options, worker_init_fn=_live_with_parent)
-    return iter(dataset)
-
-
-def _bounded(num_workers: int) -> int:
-    """At most one for each core that this process may use: more only take memory. Batches are the same."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if num_workers > cores:
-        logger.info(f"data.num_workers={num_workers} is more than the {cores} cores there are: {cores} are started")
-    return min(num_workers, cores)
-
-
-def _live_with_parent(worker: int, count: int) -> None:
-    """Called in each worker: it ends when its parent does, however that ends, and not before.
-
-    Terminals and schedulers signal a whole group of processes; but the parent decides what to do, and needs batches
-    until then. It ends its workers with SIGKILL.
-    """
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    def _begun(self) -> ReadAhead:
+        if self._iterator is None:
+            self._iterator = ReadAhead(self._batches.slice(slice(self._next_batch, None)), self._num_workers)
+            atexit.register(self.close)  # Python would wait for workers, which heed no signal
+        return self._iterator
 
 
 def make_loader(
@@ -168,6 +128,8 @@ def make_loader(
     if source is None:
         source = make_source(config, autoencoder)
     share = ProcessShare(source, process_index, process_count)
+    if not len(share):
+        raise DataError(f"the data has {len(source)} records for {process_count} processes: each of them needs one")
     if not 0 < batch_size <= len(share):
         raise ConfigError(
             f"a batch of {batch_size} per process does not fit the {len(share)} records that the data gives each of "
@@ -189,7 +151,7 @@ def make_loader(
         .shuffle(seed=int(shuffle_seed))
         .repeat(_FOREVER // len(share))
         .batch(batch_size, batch_fn=np.asarray)
-        .random_map(make_batch, seed=int(random_seed))
+        .random_map(Portable(make_batch), seed=int(random_seed))
     )
     stream: dict[str, Any] = {
         "records": len(share),

@@ -136,6 +136,11 @@ def space_timesteps(num_timesteps: int, timestep_respacing: str) -> Int[np.ndarr
             f"timestep_respacing={timestep_respacing!r} is not understood: use an empty string, a count such as "
             "250, counts such as 10,10,20, or ddim50"
         )
+    if len(words) > num_timesteps:
+        raise ConfigError(
+            f"timestep_respacing={timestep_respacing!r} has {len(words)} sections, and num_timesteps={num_timesteps}: "
+            "use fewer"
+        )
     kept = []
     sections = np.array_split(np.arange(num_timesteps), len(words))
     for section, count in zip(sections, map(int, words), strict=True):

@@ -16,7 +16,7 @@ from ledit_jax.errors import ConfigError, DataError
 from ledit_jax.evaluation.features import FeatureExtractor
 from ledit_jax.evaluation.frechet import GaussianStatistics, Moments, check_moments
 from ledit_jax.evaluation.images import Images, NpzImages, Size, open_images
-from ledit_jax.files import whole_file
+from ledit_jax.files import check_writable, whole_file
 from ledit_jax.files.readers import Header, Shape, array_names, check_array, read_npz, reading
 from ledit_jax.models.inception import NUM_FEATURES, NUM_SPATIAL
 
@@ -92,14 +92,20 @@ def measure_set(
     return computed
 
 
+def check_statistics_file(path: Path) -> None:
+    """Raises ConfigError for a suffix that `measure_set` would not read, and OutputError for a place that cannot be."""
+    if path.suffix != ".npz":
+        raise ConfigError(f"{path} must end in .npz to hold statistics")
+    check_writable(path)
+
+
 def save_statistics(statistics: SetStatistics, path: str | Path) -> None:
     """Writes mu, sigma, mu_s, sigma_s (ADM's names) and pool_3 to an npz that `measure_set` reads back.
 
-    Raises ConfigError for another suffix or statistics without images, and OutputError for the place.
+    Raises ConfigError for statistics without images, and errors as `check_statistics_file` does.
     """
     path = Path(path)
-    if path.suffix != ".npz":
-        raise ConfigError(f"{path} must end in .npz to hold statistics")
+    check_statistics_file(path)
     if statistics.features is None or statistics.size is None or not (statistics.pool and statistics.spatial):
         raise ConfigError(f"{statistics.name} must be two or more images to save its statistics, not statistics alone")
     arrays = {"mu": statistics.pool[0], "sigma": statistics.pool[1]}

@@ -1,7 +1,6 @@
 """Whole files, and folders of pieces: what a kill or a power cut leaves is whole, or not there at all."""
 
 import contextlib
-import errno
 import json
 import os
 import shutil
@@ -10,8 +9,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from ledit_jax.errors import LEDiTError, OutputError
+from ledit_jax.errors import OutputError
 from ledit_jax.files.readers import read_json, reading
+from ledit_jax.files.refusals import writing
 
 T = TypeVar("T")
 
@@ -27,14 +27,11 @@ def written_aside(path: Path, mark: str = "partial") -> Iterator[Path]:
     """
     aside = path.absolute().with_name(f".{mark}-{path.absolute().name}")
     try:
-        _make_folder(aside.parent)
-        _remove(aside)
-        yield aside
-        settle(aside, path.absolute())
-    except LEDiTError:
-        raise
-    except OSError as error:
-        raise _refused(path, error) from error
+        with writing(path):
+            _make_folder(aside.parent)
+            _remove(aside)
+            yield aside
+            settle(aside, path.absolute())
     finally:
         with contextlib.suppress(OSError):
             _remove(aside)
@@ -81,12 +78,16 @@ def write_json(path: Path, values: Any) -> None:
 
 def check_writable(path: Path) -> None:
     """Makes the folder of a file that is to be written. Raises OutputError where it cannot be."""
-    try:
+    with writing(path):
         _make_folder(path.absolute().parent)
-    except OSError as error:
-        raise _refused(path, error) from error
     if path.is_dir():
         raise OutputError(f"{path} cannot be written (it is a folder): choose another place")
+
+
+def check_place(folder: Path) -> None:
+    """Raises OutputError for the root of all folders, where a slip of the hand would leave a run."""
+    if os.path.abspath(folder) == os.path.sep:
+        raise OutputError(f"{folder} is the root of the disk: give a folder in it")
 
 
 def recipe_path(samples: str | Path) -> Path:
@@ -176,10 +177,9 @@ class PieceFolder:
 
 
 def _begin(folder: Path, note: str, settings: Mapping[str, Any], pieces: str) -> None:
-    try:
+    check_place(folder)
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _refused(folder, error) from error
     if any(path.name != note and not path.name.startswith(".") for path in folder.glob(pieces)):
         raise OutputError(f"{folder} holds other things, and no {note}: choose another place, or move them away")
     write_json(folder / note, settings)
@@ -202,23 +202,6 @@ def _make_folder(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK):
         raise PermissionError(13, "Permission denied")
-
-
-def free_bytes(path: Path) -> int:
-    """Of the disk that a place is on."""
-    path = path.absolute()
-    there = next((folder for folder in (path, *path.parents) if os.path.exists(folder)), Path("/"))
-    return shutil.disk_usage(there).free
-
-
-def _refused(path: Path, error: OSError) -> OutputError:
-    reason = error.strerror or str(error)
-    if error.filename:  # which may be another one
-        reason += f": {error.filename}"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        free = f"{free_bytes(path) / 2**20:,.0f} MiB are free there"
-        return OutputError(f"{path} cannot be written ({reason}; {free}): make room, or choose another place")
-    return OutputError(f"{path} cannot be written ({reason}): choose another place")
 
 
 def _flush(path: Path) -> None:

@@ -159,6 +159,13 @@ def read_npy(path: Path, shape: Shape, dtype: str, advice: str = "write it again
         return _read_values(stream, header, path.stem, MOST_BYTES)
 
 
+def check_npy(path: Path, shape: Shape, dtype: str, advice: str = "write it again") -> None:
+    """Raises DataError as `read_npy` does, from the head and the size of the file: its values are not looked at."""
+    with reading(path, advice), open(path, "rb") as stream:
+        header = read_header(stream, os.fstat(stream.fileno()).st_size)
+        check_array(path, path.stem, header, shape, dtype)
+
+
 def check_array(path: Path, name: str, header: Header, shape: Shape, kinds: str) -> None:
     """Raises DataError unless an array has this shape and one of these kinds: a dtype's name, or letters as "fiu"."""
     fits = len(header.shape) == len(shape) and all(

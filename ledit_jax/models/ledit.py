@@ -13,18 +13,9 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from ledit_jax.config import ModelConfig, attention_kinds
+from ledit_jax.models import embed
 from ledit_jax.models.attention import Attention, AttentionContext
 from ledit_jax.models.conv import MultiDilationConv
-from ledit_jax.models.embed import (
-    FinalLayer,
-    LabelEmbedding,
-    SpanEmbedding,
-    Times,
-    TimestepEmbedding,
-    patchify,
-    starts,
-    unpatchify,
-)
 from ledit_jax.models.fit import LowRankModulation, SwiGLU
 from ledit_jax.models.linear import Linear
 from ledit_jax.models.norm import layer_norm, modulate
@@ -94,7 +85,7 @@ class LEDiT(nnx.Module):
     """The network: noisy latents, times and labels in; what the process predicts out (noise and variance for DiT's).
 
     The L blocks are one `Block` whose parameters carry a leading axis of length L, whatever the block order, so that
-    a checkpoint of one order starts another. The forward pass runs `lax.scan` over the order's repeating unit.
+    a checkpoint of one order embed.starts another. The forward pass runs `lax.scan` over the order's repeating unit.
     """
 
     def __init__(
@@ -113,10 +104,10 @@ class LEDiT(nnx.Module):
         self.config, self.position = config, position
         self.causal_times, self.trained_tokens = causal_times, trained_tokens
         self.patch_embed = Linear(config, config.patch_size**2 * in_channels, D, kernel_init=_xavier, rngs=rngs)
-        self.timestep_embed = TimestepEmbedding(config, rngs)
-        self.label_embed = LabelEmbedding(config, rngs)
+        self.timestep_embed = embed.TimestepEmbedding(config, rngs)
+        self.label_embed = embed.LabelEmbedding(config, rngs)
         if config.span_embed:
-            self.span_embed = SpanEmbedding(config, rngs)
+            self.span_embed = embed.SpanEmbedding(config, rngs)
         self.position_table = position.init_table(D, rngs)
         if config.conv != "none":
             self.conv = MultiDilationConv(config, rngs)
@@ -125,10 +116,10 @@ class LEDiT(nnx.Module):
         if config.block == "fit":
             self.shared_adaln = Linear(config, D, 6 * D, kernel_init=_zeros, rngs=rngs)
         self.blocks = stack_blocks(config, rngs)
-        self.final_layer = FinalLayer(config, out_channels, rngs)
+        self.final_layer = embed.FinalLayer(config, out_channels, rngs)
 
     def __call__(
-        self, x: Float[Array, "B H W C"], times: Times, labels: Int[Array, " B"], dilation: int = 1
+        self, x: Float[Array, "B H W C"], times: embed.Times, labels: Int[Array, " B"], dilation: int = 1
     ) -> Float[Array, "B H W out"]:
         """float32. labels: 0 .. num_classes - 1, or num_classes for none. dilation: of the convolution, more than 1 in
         training only."""
@@ -137,11 +128,11 @@ class LEDiT(nnx.Module):
         condition = self.embed_condition(times, labels)  # B D
         x, _ = self.run_blocks(x.reshape(B, h * w, D), condition, self.context((h, w), times))  # B T D
         x = self.final_layer(x, condition)  # B T PPC
-        return unpatchify(x.reshape(B, h, w, -1), self.config.patch_size).astype(jnp.float32)
+        return embed.unpatchify(x.reshape(B, h, w, -1), self.config.patch_size).astype(jnp.float32)
 
     def embed(self, x: Float[Array, "B H W C"], dilation: int = 1) -> Float[Array, "B h w D"]:
         """The tokens that the blocks get: patches, positions where there are any, and the convolution."""
-        x = split_batch(self.patch_embed(patchify(x, self.config.patch_size)).astype(self.residual))
+        x = split_batch(self.patch_embed(embed.patchify(x, self.config.patch_size)).astype(self.residual))
         x = self.position.add(x, self.position_table)
         if self.config.conv != "none":
             x = split_batch(self.conv(x, dilation).astype(self.residual))
@@ -149,19 +140,19 @@ class LEDiT(nnx.Module):
             x = self.conv_norm(x).astype(x.dtype)
         return x
 
-    def embed_condition(self, times: Times, labels: Int[Array, " B"]) -> Float[Array, "B D"]:
+    def embed_condition(self, times: embed.Times, labels: Int[Array, " B"]) -> Float[Array, "B D"]:
         """What adaLN is told."""
-        told = self.timestep_embed(starts(times)) + self.label_embed(labels)
+        told = self.timestep_embed(embed.starts(times)) + self.label_embed(labels)
         if self.config.span_embed:
             told = told + self.span_embed(times[:, 1])
         return split_batch(jax.nn.silu(told))
 
-    def context(self, grid: tuple[int, int], times: Times) -> AttentionContext:
+    def context(self, grid: tuple[int, int], times: embed.Times) -> AttentionContext:
         """What attention is told: which samples are causal, its scale, and positions that act inside it."""
         causal, T = None, grid[0] * grid[1]
         if self.causal_times is not None:
             low, high = self.causal_times
-            causal = (starts(times) >= low) & (starts(times) <= high)
+            causal = (embed.starts(times) >= low) & (embed.starts(times) <= high)
         # Of an array's type and not Python's, as the same factor is to the bit when it is an argument of the program.
         scale = 1.0 if self.trained_tokens is None else np.float32(attention_scale(T, self.trained_tokens))
         return AttentionContext(grid, causal, scale, self.position.rotary(grid), self.position.bias(grid))

@@ -11,6 +11,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ledit_jax.models.vae import AutoencoderKL, VAEConfig
+from ledit_jax.parallel.memory import check_fits, device_memory
 from ledit_jax.parallel.mesh import data_mesh
 from ledit_jax.parallel.sharding import batch_sharding
 
@@ -47,9 +48,13 @@ class VAEEncoder:
     def compile(self, batch_shape: tuple[int, int, int, int]) -> Callable[[np.ndarray], Moments]:
         """A compiled function from uint8 images [B, H, W, C] to their moments and those of their mirror images.
 
-        The batch is split over the devices of this process, each of which has the whole autoencoder.
+        The batch is split over the devices of this process, each of which has the whole autoencoder. Raises ConfigError
+        for a batch that they cannot hold.
         """
-        mesh = data_mesh(jax.local_devices())
+        mesh, (count, height, width, _) = data_mesh(jax.local_devices()), batch_shape
+        least = 4 * count * height * width * self.config.block_out_channels[0]  # one activation
+        what = f"batch_size={count} with height={height} and width={width}"
+        check_fits(what, least, device_memory(jax.local_devices()), "use a smaller batch or smaller images")
         split = batch_sharding(mesh)
         graphdef, params = nnx.split(self.load(), nnx.Param)
         params = jax.device_put(params, NamedSharding(mesh, P()))

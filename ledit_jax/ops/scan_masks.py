@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from ledit_jax.errors import ConfigError, nearest
+from ledit_jax.parallel.memory import check_fits, host_memory
 
 
 def row_major(r, c, key_r, key_c):
@@ -56,11 +57,13 @@ SCANS: dict[str, Callable] = {
 def scan_mask(variant: str, height: int, width: int) -> Bool[np.ndarray, "T T"]:
     """Dense mask of a scan over a height x width token grid; [query, key], True = may attend, T = height * width.
 
-    Tokens are in row-major order. Raises ConfigError for an unknown variant.
+    Tokens are in row-major order. Raises ConfigError for an unknown variant, and for more tokens than memory holds.
     """
     if variant not in SCANS:
         raise ConfigError(f"scan {variant!r} is unknown: {nearest(variant, SCANS)}")
-    index = np.arange(height * width)
+    tokens = height * width
+    check_fits(f"the masks of {tokens:,} tokens", tokens**2, host_memory(), "use smaller images")
+    index = np.arange(tokens)
     row, col = index // width, index % width
     return SCANS[variant](row[:, None], col[:, None], row[None, :], col[None, :])
 

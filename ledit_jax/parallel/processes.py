@@ -28,13 +28,14 @@ def start_processes(
     num_processes: int | None = None,
     process_id: int | None = None,
     timeout: int = 300,
+    stop_together: bool = True,
 ) -> None:
     """Joins this process to the others of its run, before anything else touches a device.
 
     With all three given, process 0 listens at coordinator_address ("host:port") and the others connect to it. With
     none, jax looks for a TPU pod, SLURM, Open MPI or Kubernetes, and a process on its own stays on its own.
-    timeout: seconds to wait for all to arrive. Raises StartTimeout if they do not, and ConfigError for arguments
-    that cannot be.
+    timeout: seconds to wait for all to arrive. stop_together: jax takes SIGTERM over, to tell every process of it, as
+    training needs. Raises StartTimeout if not all arrive, and ConfigError for arguments that cannot be.
     """
     given = dict(zip(_ARGUMENTS, (coordinator_address, num_processes, process_id), strict=True))
     options = {name: value for name, value in given.items() if value is not None}
@@ -43,6 +44,7 @@ def start_processes(
         options["cluster_detection_method"] = "deactivate"
     elif any(os.environ.get(name) == "1" for name in _TASK_COUNTS):
         return
+    jax.config.update("jax_enable_preemption_service", stop_together)
     failure = _initialize(options, timeout)
     if failure is None:
         _only_process_zero_speaks()
@@ -127,10 +129,12 @@ def _check(given: dict[str, Any]) -> None:
         raise ConfigError(f"{have} without {' and '.join(missing)}: give all three, or none to have them detected")
     address, count, index = given.values()
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+    if not host or not port.isdecimal() or not port.isascii() or not 0 < int(port) < 65536:
         raise ConfigError(f"coordinator_address={address} must be host:port, as in 10.0.0.1:8476")
-    if count < 1 or not 0 <= index < count:
-        raise ConfigError(f"process_id={index} of num_processes={count}: use 0 to {max(count - 1, 0)}")
+    if count < 1:
+        raise ConfigError(f"num_processes={count} must be at least 1")
+    if not 0 <= index < count:
+        raise ConfigError(f"process_id={index} of num_processes={count}: use 0 to {count - 1}")
 
 
 def _initialize(options: dict[str, Any], timeout: int) -> Exception | None:

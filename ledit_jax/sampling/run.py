@@ -19,12 +19,14 @@ import numpy as np
 
 from ledit_jax.config import SampleConfig
 from ledit_jax.errors import ConfigError, OutputError
-from ledit_jax.files import free_bytes, recipe_path, write_json
+from ledit_jax.files import recipe_path, write_json
+from ledit_jax.files.refusals import free_bytes
+from ledit_jax.parallel.memory import check_fits, device_memory
 from ledit_jax.parallel.processes import is_main_process
 from ledit_jax.progress import progress_bar
 from ledit_jax.sampling.pipeline import LEDiTPipeline
 from ledit_jax.sampling.shards import WAIT, SampleShards, open_shards
-from ledit_jax.sampling.writers import open_writer
+from ledit_jax.sampling.writers import check_name, open_writer
 from ledit_jax.weights import find_checkpoint, load_description, weights_id
 
 _log = logging.getLogger(__name__)
@@ -111,7 +113,7 @@ def write_grid(
     out: str | Path, pipeline: LEDiTPipeline, recipe: Recipe, *, batch_size: int, columns: int, overwrite: bool
 ) -> None:
     """Draws one image of all samples. Called by every process of a run, with a pipeline over all devices."""
-    check_room(Path(out), recipe)
+    _check(Path(out), pipeline, recipe, batch_size)
     batches = pipeline.batches(
         recipe.choose_labels(),
         recipe.height,
@@ -141,10 +143,11 @@ def write_samples(
     `LEDiTPipeline.batches` does.
     """
     out = Path(out)
-    check_room(out, recipe)
+    _check(out, pipeline, recipe, batch_size)
     labels = pipeline.check(recipe.choose_labels(), recipe.height, recipe.width)
     shards = open_shards(out, recipe.to_dict(), batch_size * pipeline.mesh.size, overwrite)
     mine = range(jax.process_index(), shards.count, jax.process_count())
+    shards.remove_damaged(mine)
     todo = shards.missing(mine)
     total, left = (sum(len(shards.range(index)) for index in indices) for indices in (mine, todo))
     if left < total:
@@ -161,8 +164,12 @@ def write_samples(
             time.sleep(WAIT)
 
 
-def check_room(out: Path, recipe: Recipe) -> None:
-    """Raises ConfigError for a seed that cannot be, and OutputError for images that the disk cannot hold."""
+def _check(out: Path, pipeline: LEDiTPipeline, recipe: Recipe, batch_size: int) -> None:
+    """Raises ConfigError for what cannot be or does not fit in memory, and OutputError for what the disk cannot hold.
+
+    batch_size: images at a time on each device.
+    """
+    check_name(out)
     if not -(2**63) <= recipe.seed < 2**63:
         raise ConfigError(f"seed={recipe.seed} is too large: use one that is less than 2^63")
     needed, free = recipe.num_samples * recipe.height * recipe.width * 3, free_bytes(out)
@@ -171,6 +178,14 @@ def check_room(out: Path, recipe: Recipe) -> None:
             f"num_samples={recipe.num_samples} of {recipe.height}x{recipe.width} pixels are {needed / 2**30:,.1f} GiB, "
             f"and {free / 2**30:,.1f} GiB are free for out={out}: draw fewer or smaller ones, or choose another place"
         )
+    tokens = pipeline.config.num_tokens(recipe.height, recipe.width)
+    images = min(batch_size, recipe.num_samples) if out.suffix == ".png" else batch_size
+    check_fits(
+        f"batch_size={batch_size} with height={recipe.height} and width={recipe.width}",
+        4 * images * tokens * pipeline.config.model.width,  # one activation of one block
+        device_memory(pipeline.mesh.devices.flatten().tolist()[:1]),
+        "use a smaller batch or smaller images",
+    )
 
 
 def _draw(pipeline: LEDiTPipeline, recipe: Recipe, labels: np.ndarray, indices: range, batch_size: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """A run of samples on disk in equal shards, which several processes fill side by side."""
 
+import logging
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,10 +11,12 @@ from jaxtyping import UInt8
 
 from ledit_jax.errors import DataError, OutputError
 from ledit_jax.files import PieceFolder
-from ledit_jax.files.readers import check_json, read_npy
+from ledit_jax.files.readers import Shape, check_json, check_npy, read_npy
 from ledit_jax.parallel.processes import gather_json, is_main_process, main_process_first
 from ledit_jax.progress import progress_bar
 from ledit_jax.sampling.writers import check_out
+
+_log = logging.getLogger(__name__)
 
 WAIT = 0.2
 """Seconds between looks at what other processes have done."""
@@ -44,21 +47,33 @@ class SampleShards:
         """Those of the shards that are not there."""
         return [index for index in indices if self._pieces.missing([self._names[index]])]
 
+    def remove_damaged(self, indices: Iterable[int]) -> None:
+        """Removes those of the shards that are cut short or hold something else, so that they are drawn again."""
+        for index in indices:
+            try:
+                if not self.missing([index]):
+                    check_npy(self._pieces.path(self._names[index]), *self._kind(index))
+            except DataError as error:
+                _log.warning("drawn again, since %s", str(error).rpartition(": ")[0])
+                self._pieces.path(self._names[index]).unlink()
+
     def range(self, index: int) -> range:
         """The samples of a shard."""
         return range(index * self.size, min((index + 1) * self.size, self.num_samples))
 
     def write(self, index: int, images: UInt8[np.ndarray, "B H W C"]) -> None:
         """Stores a shard."""
+        images = np.ascontiguousarray(images)
         with self._pieces.write(self._names[index]) as file:
-            np.save(file, images)
+            np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(images))
+            file.write(images.data)  # np.save does not see that the last bytes found no room
 
     def read(self, index: int) -> UInt8[np.ndarray, "B H W C"]:
         """The images of a shard. Raises DataError for a damaged one."""
-        shape = (len(self.range(index)), None, None, None)
-        return self._pieces.read(
-            self._names[index], lambda path: read_npy(path, shape, "uint8", "remove it, and it is made again")
-        )
+        return self._pieces.read(self._names[index], lambda path: read_npy(path, *self._kind(index)))
+
+    def _kind(self, index: int) -> tuple[Shape, str, str]:
+        return (len(self.range(index)), None, None, None), "uint8", "remove it, and it is made again"
 
     def wait_for_all(self) -> None:
         """Until the other processes have written theirs. (One that dies takes this one with it, by jax.distributed.)"""

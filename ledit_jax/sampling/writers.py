@@ -18,6 +18,8 @@ from ledit_jax.errors import ConfigError, OutputError
 from ledit_jax.files import recipe_path, written_aside
 from ledit_jax.sampling.sheets import image_grid
 
+_LONGEST = 200
+"""Of a name, in bytes: file systems take 255, and files beside it have longer ones."""
 Write = Callable[[UInt8[np.ndarray, "B H W C"]], None]
 """Appends a batch of images."""
 
@@ -44,9 +46,8 @@ def check_out(out: str | Path, overwrite: bool) -> None:
 
     What is overwritten is a file with the suffix asked for, or a folder that holds samples alone with a recipe beside.
     """
-    if Path(out).suffix not in ("", ".png", ".npz"):
-        raise ConfigError(f"out={out} has an unknown ending: use .png (grid), .npz (ADM's layout) or a folder name")
     out = Path(out)
+    check_name(out)
     if not os.path.lexists(out):
         return
     if not overwrite:
@@ -58,6 +59,16 @@ def check_out(out: str | Path, overwrite: bool) -> None:
             f"out={out} is no folder of samples ({recipe_path(out).name} beside it, images 000000.png and so on in "
             "it, and nothing else), and is not overwritten: choose another name, or remove it"
         )
+
+
+def check_name(out: Path) -> None:
+    """Raises ConfigError for a name that has no writer, or that no file can have."""
+    if out.suffix not in ("", ".png", ".npz"):
+        raise ConfigError(f"out={out} has an unknown ending: use .png (grid), .npz (ADM's layout) or a folder name")
+    if out.name in ("", ".."):
+        raise ConfigError(f"out={out} is a folder that is there, and no name for samples: give one inside it")
+    if len(os.fsencode(out.name)) > _LONGEST:
+        raise ConfigError(f"out={out.name[:40]}... is too long a name: use at most {_LONGEST} bytes")
 
 
 def _is_ours(folder: Path) -> bool:

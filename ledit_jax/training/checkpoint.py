@@ -10,9 +10,10 @@ import orbax.checkpoint as ocp
 
 from ledit_jax.config import Config
 from ledit_jax.errors import CheckpointError, DamagedCheckpoint
+from ledit_jax.files.refusals import free_bytes, full_disk, writing
 from ledit_jax.parallel.processes import gather_json, main_process_first
 from ledit_jax.training.state import TrainState
-from ledit_jax.weights import check_finite, describe, find_checkpoint, load_description, read_arrays, read_json
+from ledit_jax.weights import check_finite, describe, find_checkpoint, load_config, read_arrays, read_json
 
 logger = logging.getLogger(__name__)
 
@@ -24,17 +25,24 @@ class TrainCheckpointer:
         """lineage: of the run, see `ledit_jax.weights.find_lineage`."""
         self.directory, self.config, self.lineage = Path(workdir).absolute() / "checkpoints", config, lineage
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=max(config.train.keep_last, 2), keep_period=config.train.keep_every or None, create=True
+            max_to_keep=max(config.train.keep_last, 2),
+            keep_period=config.train.keep_every or None,
+            create=True,
+            cleanup_tmp_directories=True,  # what a kill or a full disk left: the run has the folder to itself
         )
         self.manager = ocp.CheckpointManager(self.directory, options=options)
 
     def save(self, state: TrainState, data_state: dict[str, Any]) -> None:
-        """Starts writing the state; returns once its values are safe from the next step's donation."""
+        """Starts writing the state; returns once its values are safe from the next step's donation.
+
+        Raises OutputError where the disk has no room for it, or had none for the one before.
+        """
         step = int(state.step)
         if step in self.manager.all_steps():
             return
         optimizer = _optimizer_item(state)
         arrays = {"params": state.params, "ema": state.ema, "optimizer": optimizer}
+        self._check_room(step, arrays)
         items = ocp.args.Composite(
             params=ocp.args.StandardSave(state.params),
             ema=ocp.args.StandardSave(state.ema),
@@ -42,7 +50,8 @@ class TrainCheckpointer:
             data=ocp.args.JsonSave({"per_process": gather_json(data_state)}),
             config=ocp.args.JsonSave(describe(self.config, step, arrays) | {"lineage": list(self.lineage)}),
         )
-        self.manager.save(step, args=items, force=True)
+        with writing(self.directory):
+            self.manager.save(step, args=items, force=True)
 
     def latest_step(self) -> int | None:
         """Step of the newest complete checkpoint, or None. Raises CheckpointError if all are half-written."""
@@ -61,7 +70,7 @@ class TrainCheckpointer:
         """
         folder = self.directory / str(step)
         try:
-            saved = Config.from_dict(load_description(folder)["config"])
+            saved = load_config(folder)
             _check_same_architecture(saved, self.config, folder)
             state, data_states = self._read(folder, abstract)
         except DamagedCheckpoint as error:
@@ -124,11 +133,22 @@ class TrainCheckpointer:
 
     def wait(self) -> None:
         """Blocks until every save has been committed."""
-        self.manager.wait_until_finished()
+        with writing(self.directory):
+            self.manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits, then releases threads."""
-        self.manager.close()
+        with writing(self.directory):
+            self.manager.close()
+
+    def _check_room(self, step: int, arrays: dict[str, Any]) -> None:
+        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(arrays))
+        free = min(gather_json(free_bytes(self.directory)))
+        if needed > free:
+            raise full_disk(
+                f"{self.directory} has no room for the checkpoint of step {step} ({needed / 2**20:,.1f} MiB are needed "
+                f"and {free / 2**20:,.1f} are free): make room and run it again, it goes on from the one before"
+            )
 
 
 def _optimizer_item(state: TrainState) -> dict[str, Any]:

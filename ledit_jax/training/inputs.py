@@ -1,8 +1,11 @@
-"""What has to hold between a run's data and the autoencoder its config names."""
+"""What has to hold before a run builds anything: its latents are its autoencoder's, and its model fits."""
+
+from jax.sharding import Mesh
 
 from ledit_jax.config import Config
 from ledit_jax.data.latents import read_metadata
 from ledit_jax.errors import ConfigError
+from ledit_jax.parallel.memory import check_fits, device_memory
 from ledit_jax.weights import vae_description
 
 
@@ -21,3 +24,14 @@ def check_latents_vae(config: Config) -> None:
             f"autoencoder.checkpoint={config.autoencoder.checkpoint!r} ({vae_id}) is not what made the latents in "
             f"data.path={config.data.path!r}: that was {metadata.vae!r} ({metadata.vae_id or 'no fingerprint'})"
         )
+
+
+def check_model_fits(config: Config, mesh: Mesh) -> None:
+    """Raises ConfigError, with an estimate, for weights that all devices together cannot hold.
+
+    They are there four times in float32: with their average, and the optimizer's two moments.
+    """
+    model = config.model
+    what = f"model.depth={model.depth}, model.width={model.width} and model.num_classes={model.num_classes}"
+    least, devices = 4 * 4 * config.least_parameters, mesh.devices.flatten().tolist()
+    check_fits(what, least, device_memory(devices), "use a smaller model, or more devices")

@@ -14,6 +14,8 @@ from typing import Any, TextIO
 import jax
 
 from ledit_jax.errors import OutputError
+from ledit_jax.files import check_place
+from ledit_jax.files.refusals import writing
 from ledit_jax.parallel.processes import check_shared, main_process_first
 
 logger = logging.getLogger(__name__)
@@ -66,8 +68,9 @@ def _take(workdir: Path) -> TextIO:
         )
     file.truncate(0)
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    json.dump({"pid": os.getpid(), "host": socket.gethostname(), "since": now}, file)
-    file.flush()
+    with writing(workdir / LOCK_FILE):
+        json.dump({"pid": os.getpid(), "host": socket.gethostname(), "since": now}, file)
+        file.flush()
     return file
 
 
@@ -95,6 +98,7 @@ def _is_alive(holder: dict[str, Any]) -> bool:
 
 
 def _make_writable(workdir: Path) -> None:
+    check_place(workdir)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         probe = workdir / f".writable-{jax.process_index()}"

@@ -20,7 +20,7 @@ from ledit_jax.parallel.sharding import batch_share
 from ledit_jax.training.checkpoint import TrainCheckpointer
 from ledit_jax.training.hooks import Hook
 from ledit_jax.training.init_from import init_from_checkpoint, run_lineage, run_seed
-from ledit_jax.training.inputs import check_latents_vae
+from ledit_jax.training.inputs import check_latents_vae, check_model_fits
 from ledit_jax.training.lock import claimed
 from ledit_jax.training.metrics import MetricWriter, Progress, Stopwatch
 from ledit_jax.training.profile import Profiler
@@ -50,6 +50,7 @@ class Run:
         self.lineage = run_lineage(workdir, init_from, resume_from)
         self.seed = run_seed(config.train.seed, self.lineage)
         self.mesh = make_mesh(config.mesh)
+        check_model_fits(config, self.mesh)
         self.program = TrainProgram(config, self.mesh, network, process)
         check_latents_vae(config)
         condition, (share, num_shares) = self.program.network.condition, batch_share(self.mesh)
@@ -90,6 +91,14 @@ class Run:
             )
             logger.info(str(report))
         return self.program.init(self.key, params)
+
+    def wait_for_batch(self, stop: StopRequest) -> bool:
+        """False where the run is asked to stop before there is one: data may come from a disk that does not answer."""
+        with self.data_wait:
+            while not self.loader.ready(timeout=0.5):
+                if stop.received:
+                    return False
+        return True
 
     def next_batch(self) -> Batch:
         """This process's share of the next batch, as global arrays."""
@@ -176,6 +185,8 @@ def _run_steps(run: Run, state: TrainState, writer, progress, profiler, stop: St
     config = run.config.train
     pending = None
     for step in range(int(state.step), config.num_steps):
+        if not run.wait_for_batch(stop):
+            break
         dilation = draw_dilation(config, run.seed, step)
         profiler.before(step)
         state, metrics = run.program.step(state, run.next_batch(), run.key, dilation)

@@ -8,6 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ledit_jax.files import write_whole
+from ledit_jax.files.refusals import writing
 
 logger = logging.getLogger(__name__)
 
@@ -20,24 +21,49 @@ class MetricWriter:
         self.path = workdir / "metrics.jsonl"
         if self.path.exists():
             lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
-            lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
             rows = [line for line in lines if _step_of(line) <= resumed_step]
             write_whole(self.path, "".join(f"{row}\n" for row in rows))
-        self.file = self.path.open("a", buffering=1)
-        from tensorboardX import SummaryWriter  # here, because it imports PyTorch where that is installed
-
-        self.tensorboard = SummaryWriter(logdir=str(workdir), purge_step=resumed_step + 1)
+        with writing(self.path):
+            self.file = self.path.open("a", buffering=1)
+        self.tensorboard = _Events(workdir, resumed_step + 1)
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
-        """Writes one step's metrics to both."""
-        self.file.write(json.dumps({"step": step, **metrics}) + "\n")
-        for name, value in metrics.items():
-            self.tensorboard.add_scalar(name, value, step)
+        """Writes one step's metrics to both. Raises OutputError, as for a full disk."""
+        with writing(self.path):
+            self.file.write(json.dumps({"step": step, **metrics}) + "\n")
+        self.tensorboard.write(step, metrics)
 
     def close(self) -> None:
         """Flushes and closes both."""
-        self.file.close()
+        with writing(self.path):
+            self.file.close()
         self.tensorboard.close()
+
+
+class _Events:
+    """A TensorBoard file. Its usual writer has a thread, which a full disk ends, and then waits for that for ever."""
+
+    def __init__(self, workdir: Path, first_step: int):
+        """Events of an earlier file from `first_step` on count no more."""
+        # Here, because it imports PyTorch where that is installed.
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.summary import scalar
+
+        self._event, self._scalar, self._path = Event, scalar, workdir / "events"
+        with writing(self._path):
+            self._file = EventsWriter(str(self._path))
+            self._file.write_event(Event(step=first_step, session_log=SessionLog(status=SessionLog.START)))
+
+    def write(self, step: int, metrics: dict[str, float]) -> None:
+        with writing(self._path):
+            for name, value in metrics.items():
+                self._file.write_event(self._event(step=step, wall_time=time.time(), summary=self._scalar(name, value)))
+            self._file.flush()
+
+    def close(self) -> None:
+        with writing(self._path):
+            self._file.close()
 
 
 class Progress:

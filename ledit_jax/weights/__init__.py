@@ -28,6 +28,7 @@ from ledit_jax.weights.stored import (
     describe,
     find_checkpoint,
     find_lineage,
+    load_config,
     load_description,
     read_arrays,
     read_json,
@@ -44,6 +45,7 @@ __all__ = [
     "find_lineage",
     "find_places",
     "fingerprint",
+    "load_config",
     "load_description",
     "load_vae",
     "load_weights",
@@ -94,11 +96,7 @@ def open_weights(path: str | Path, weights: str = "ema") -> tuple[Path, Config, 
     if not (folder / weights).is_dir():
         held = [name for name in ("ema", "params", "vae") if (folder / name).is_dir()]
         raise CheckpointError(f"checkpoint {folder} holds no {weights}, only {', '.join(held)}")
-    description = load_description(folder)
-    try:
-        return folder / weights, Config.from_dict(description["config"]), description["step"]
-    except ConfigError as error:
-        raise CheckpointError(f"checkpoint {folder}: {error}") from error
+    return folder / weights, load_config(folder), load_description(folder)["step"]
 
 
 def weights_id(path: str | Path, weights: str) -> str:
@@ -159,7 +157,8 @@ def _write(folder: str | Path, step: int, item: str, params: Params, description
     pieces = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=_PIECE), params)
     saved = ocp.args.PyTreeSave(params, save_args=pieces, ocdbt_target_data_file_size=_PIECE)
     items = {item: saved, "config": ocp.args.JsonSave(description)}
-    with ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(create=True)) as manager:
+    options = ocp.CheckpointManagerOptions(create=True)
+    with ocp.CheckpointManager(folder, options=options) as manager:
         manager.save(step, args=ocp.args.Composite(**items))
 
 

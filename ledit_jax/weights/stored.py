@@ -3,6 +3,7 @@
 import asyncio
 import importlib.metadata
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from ledit_jax.config import Config
-from ledit_jax.errors import CheckpointError, DamagedCheckpoint
+from ledit_jax.errors import CheckpointError, ConfigError, DamagedCheckpoint
 from ledit_jax.files.readers import check_json
 from ledit_jax.models import Params
 from ledit_jax.weights.checksums import array_checksums, changed_arrays, written_checksums
@@ -62,6 +63,14 @@ def load_description(folder: Path) -> dict[str, Any]:
     return read_json(folder, "config", fields)
 
 
+def load_config(folder: Path) -> Config:
+    """The config of a model's step folder. Raises CheckpointError, naming the folder and the setting, if it is none."""
+    try:
+        return Config.from_dict(load_description(folder)["config"])
+    except ConfigError as error:
+        raise CheckpointError(f"checkpoint {folder}: {error}") from error
+
+
 def find_lineage(folder: Path) -> tuple[int, ...]:
     """The steps of the checkpoints that a run started from (`init_from`), and each of those in its turn, oldest first.
 
@@ -88,8 +97,17 @@ def damaged(folder: Path, error: BaseException) -> DamagedCheckpoint:
     """The error to raise for a folder that Orbax could not read."""
     while error.__cause__:  # what Orbax says on top is about its own arrays
         error = error.__cause__
-    reason = (str(error).strip().splitlines() or [""])[0][:200]
-    return DamagedCheckpoint(f"checkpoint {folder} is damaged ({type(error).__name__}: {reason}): use another one")
+    return DamagedCheckpoint(f"checkpoint {folder} is damaged ({_reason(error)}): use another one")
+
+
+def _reason(error: BaseException) -> str:
+    """In a few words; what the store of arrays says is about its own drivers and byte ranges."""
+    text = " ".join(str(error).split())
+    if array := re.search(r'(?:Error reading|Metadata at) "([^"]+)/[^"/]+"', text):
+        return f"its array {array[1]} is missing or cut short"
+    if shapes := re.search(r"Requested shape: (\(.*?\)) is not compatible with the stored shape: (\(.*?\))", text):
+        return f"an array is {shapes[2]}, and {shapes[1]} is needed"
+    return f"{type(error).__name__}: {text[:200]}"
 
 
 def stored_shapes(folder: Path) -> Params:

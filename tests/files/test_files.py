@@ -44,7 +44,7 @@ def test_a_failure_leaves_what_was_there(tmp_path, kind, error):
     if expected is OutputError:
         message = str(caught.value)
         assert message.startswith(f"{place} cannot be written (No space left on device; ")
-        assert message.endswith(" MiB are free there): make room, or choose another place")
+        assert message.endswith(" MiB are free there): make room and run it again, or choose another place")
 
 
 def test_a_limit_of_the_file_size_is_one_line_and_leaves_what_was_there(tmp_path):

@@ -18,7 +18,7 @@ DIGITS = "--config=configs/digits.py"
 @pytest.mark.parametrize(
     "arguments, parts",
     [
-        ([DIGITS, "--config.model.widht=3"], ["config key widht is unknown: did you mean width?"]),
+        ([DIGITS, "--config.model.widht=3"], ["config key model.widht is unknown: did you mean model.width?"]),
         ([DIGITS, "--config.model.num_heads=7"], ["model.num_heads=7 does not divide model.width=96"]),
         ([DIGITS, "--config.model.scan=e"], ["model.scan='e' is unknown"]),
         ([DIGITS, "--config.model.attention=splash"], ["splash needs a TPU, and this is a cpu: use xla"]),

@@ -1,0 +1,67 @@
+"""What the operating system refuses, as one line that names the place and the free space."""
+
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from ledit_jax.errors import LEDiTError, OutputError
+
+_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raises an OutputError, naming `path` and the free space, for what the operating system refuses in the block."""
+    try:
+        yield
+    except LEDiTError:
+        raise
+    except Exception as error:
+        refusal = find_refusal(error)
+        if refusal is None:
+            raise
+        raise _refused(path, refusal) from error
+
+
+def free_bytes(path: Path) -> int:
+    """Of the disk that a place is on."""
+    path = path.absolute()
+    there = next((folder for folder in (path, *path.parents) if os.path.exists(folder)), Path("/"))
+    return shutil.disk_usage(there).free
+
+
+def full_disk(message: str) -> OutputError:
+    """The error for a disk that would run full."""
+    error = OutputError(message)
+    error.errno = errno.ENOSPC
+    return error
+
+
+def find_refusal(error: BaseException | None) -> OSError | None:
+    """What the operating system refused, behind an error; libraries of C++ say it in errors of kinds of their own."""
+    while error is not None:
+        if isinstance(error, OSError):
+            return error
+        text = str(error)
+        for number in _REFUSALS:
+            if os.strerror(number) in text:
+                return OSError(number, os.strerror(number))
+        error = error.__cause__
+    return None
+
+
+def _refused(path: Path, error: OSError) -> OutputError:
+    reason = error.strerror or str(error)
+    if error.filename and str(error.filename) != str(path):
+        reason += f": {error.filename}"
+    refused = OutputError(f"{path} cannot be written ({reason}): choose another place")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        free = f"{free_bytes(path) / 2**20:,.0f} MiB are free there"
+        refused = OutputError(
+            f"{path} cannot be written ({reason}; {free}): make room and run it again, or choose another place"
+        )
+    refused.errno = error.errno
+    return refused

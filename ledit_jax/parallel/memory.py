@@ -1,0 +1,29 @@
+"""What memory there is, so that what certainly does not fit is refused at once, with an estimate."""
+
+import os
+from collections.abc import Sequence
+
+import jax
+
+from ledit_jax.errors import ConfigError
+
+
+def host_memory() -> int:
+    """Bytes of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def device_memory(devices: Sequence[jax.Device]) -> int:
+    """Bytes of all these devices together; CPU devices share their machine's. Those of other processes are alike."""
+    ours = [device for device in devices if device.process_index == jax.process_index()]
+    limits = [(device.memory_stats() or {}).get("bytes_limit") for device in ours]
+    here = sum(limits) if limits and all(limits) else host_memory()
+    return here * len({device.process_index for device in devices})
+
+
+def check_fits(what: str, least: int, memory: int, advice: str) -> None:
+    """Raises ConfigError where `least` bytes are more than there are."""
+    if least > memory:
+        raise ConfigError(
+            f"{what} need {least / 2**30:,.1f} GiB of memory or more, and there are {memory / 2**30:,.1f}: {advice}"
+        )
