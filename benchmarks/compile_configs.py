@@ -27,6 +27,8 @@ RESULTS = ROOT / "benchmarks/results/compile_configs.json"
 SLICES = {
     "imagenet256": "v5e:4x4",
     "imagenet256_finetune": "v5e:4x4",
+    "imagenet256_flow": "v5e:4x4",
+    "imagenet256_flow_finetune": "v5e:4x4",
     "imagenet256_refined": "v5e:4x4",
     "imagenet512": "v5e:4x4",
     "imagenet512_finetune": "v5e:4x4",

@@ -85,7 +85,7 @@ class LEDiT(nnx.Module):
     """The network: noisy latents, times and labels in; what the process predicts out (noise and variance for DiT's).
 
     The L blocks are one `Block` whose parameters carry a leading axis of length L, whatever the block order, so that
-    a checkpoint of one order embed.starts another. The forward pass runs `lax.scan` over the order's repeating unit.
+    a checkpoint of one order starts another. The forward pass runs `lax.scan` over the order's repeating unit.
     """
 
     def __init__(
