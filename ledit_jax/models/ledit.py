@@ -16,6 +16,7 @@ from ledit_jax.config import ModelConfig, attention_kinds
 from ledit_jax.models import embed
 from ledit_jax.models.attention import Attention, AttentionContext
 from ledit_jax.models.conv import MultiDilationConv
+from ledit_jax.models.embed import Times
 from ledit_jax.models.fit import LowRankModulation, SwiGLU
 from ledit_jax.models.linear import Linear
 from ledit_jax.models.norm import layer_norm, modulate
@@ -119,7 +120,7 @@ class LEDiT(nnx.Module):
         self.final_layer = embed.FinalLayer(config, out_channels, rngs)
 
     def __call__(
-        self, x: Float[Array, "B H W C"], times: embed.Times, labels: Int[Array, " B"], dilation: int = 1
+        self, x: Float[Array, "B H W C"], times: Times, labels: Int[Array, " B"], dilation: int = 1
     ) -> Float[Array, "B H W out"]:
         """float32. labels: 0 .. num_classes - 1, or num_classes for none. dilation: of the convolution, more than 1 in
         training only."""
@@ -140,14 +141,14 @@ class LEDiT(nnx.Module):
             x = self.conv_norm(x).astype(x.dtype)
         return x
 
-    def embed_condition(self, times: embed.Times, labels: Int[Array, " B"]) -> Float[Array, "B D"]:
+    def embed_condition(self, times: Times, labels: Int[Array, " B"]) -> Float[Array, "B D"]:
         """What adaLN is told."""
         told = self.timestep_embed(embed.starts(times)) + self.label_embed(labels)
         if self.config.span_embed:
             told = told + self.span_embed(times[:, 1])
         return split_batch(jax.nn.silu(told))
 
-    def context(self, grid: tuple[int, int], times: embed.Times) -> AttentionContext:
+    def context(self, grid: tuple[int, int], times: Times) -> AttentionContext:
         """What attention is told: which samples are causal, its scale, and positions that act inside it."""
         causal, T = None, grid[0] * grid[1]
         if self.causal_times is not None:
