@@ -54,7 +54,7 @@ class Script:
         encoding: str = "utf-8",
         **environment: str,
     ):
-        self._folder = tempfile.TemporaryDirectory()
+        self._folder = contextlib.nullcontext() if stdout and stderr else tempfile.TemporaryDirectory()
         self.stdout, self.stderr = (
             given or Path(self._folder.name) / name for given, name in ((stdout, "stdout"), (stderr, "stderr"))
         )
@@ -87,14 +87,13 @@ class Script:
 
     def finish(self, timeout: float = 300) -> subprocess.CompletedProcess:
         """What it printed and returned."""
-        try:
-            self.wait(timeout)
-            return subprocess.CompletedProcess(
-                self.args, self.returncode, self.stdout.read_text(), self.stderr.read_text()
-            )
-        finally:
-            self.kill()
-            self._folder.cleanup()
+        with self._folder:
+            try:
+                self.wait(timeout)
+            finally:
+                self.kill()
+            said = self.stdout.read_text(), self.stderr.read_text()
+            return subprocess.CompletedProcess(self.args, self.returncode, *said)
 
     def send_signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):  # it may have ended just now

@@ -61,3 +61,9 @@ def test_sampling(tmp_path, checkpoint, flags, says):
     last = result.stderr.splitlines()[-1]
     assert result.returncode == 2 and "Traceback" not in result.stderr, result.stderr
     assert last.startswith("error: ") and says in last
+
+
+def test_an_output_that_cannot_be_is_refused_before_the_work(tmp_path):
+    """Nothing is there to be measured, and nothing is looked for."""
+    flags = ["--reference=/nothing.npz", "--inception=/nothing.pth", f"--save_reference={tmp_path / 'x.bin'}"]
+    assert_one_line(run("evaluate.py", *flags), "x.bin must end in .npz to hold statistics")
