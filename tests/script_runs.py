@@ -13,6 +13,7 @@ import runpy
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -132,5 +133,6 @@ def _become(
     sys.argv, sys.path[:1] = command, [str(ROOT), str(ROOT / "tests")]
     try:
         runpy.run_path(command[0], run_name="__main__")
-    finally:
-        atexit._run_exitfuncs()  # which multiprocessing leaves out
+    finally:  # Python's own order at an end, of which multiprocessing leaves out the second
+        threading._shutdown()
+        atexit._run_exitfuncs()
