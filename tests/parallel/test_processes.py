@@ -30,7 +30,7 @@ if __name__ == "__main__":
     workdir, orders, address, index = sys.argv[1:]
     orders = json.loads(pathlib.Path(orders).read_text())
     start_processes(*((address, 2, int(index)) if address else ()), timeout=200)
-    assert (jax.process_count(), jax.local_device_count(), jax.device_count()) == (2, 4, 8)
+    assert (jax.process_count(), jax.local_device_count(), jax.device_count()) == (2, 2, 4)
 
     def obey(params, step):
         if jax.process_index() == 1 and step == orders.get("step"):
@@ -38,19 +38,19 @@ if __name__ == "__main__":
         if step > orders.get("step", 10_000):
             time.sleep(0.3)  # the notice needs a second to reach the other process
 
-    train_settings = dict(num_steps=12, checkpoint_every=5, dilation_probability=0.0, sample_every=1)
+    train_settings = dict(num_steps=12, checkpoint_every=5, dilation_probability=0.0)
     config = tiny_config(model=dict(scan_layers=True, block_order="ca"), train=train_settings)
     data = dataclasses.replace(config.data, source="shapes")
-    config = dataclasses.replace(config, data=data, mesh=MeshConfig(data=1, fsdp=8))
+    config = dataclasses.replace(config, data=data, mesh=MeshConfig(data=1, fsdp=4))
     train(config, workdir, hooks=[Hook(1, obey)])
 """
 
 
 def launch(folder: Path, workdir: Path, orders: dict, slurm: bool = False) -> Launch:
-    """Two processes with four CPU devices each."""
+    """Two processes with two CPU devices each."""
     plan = folder / "orders.json"
     plan.write_text(json.dumps(orders))
-    return Launch(RUN, folder, workdir.name, workdir, plan, count=2, devices=4, slurm=slurm)
+    return Launch(RUN, folder, workdir.name, workdir, plan, count=2, devices=2, slurm=slurm)
 
 
 def test_a_run_preempted_and_killed_ends_as_the_one_nobody_touched(tmp_path):

@@ -1,14 +1,12 @@
 """Sharding: bad meshes are named, every parameter has a rule that fits, and eight devices train like one."""
 
 import dataclasses
-import json
 import math
 
 import jax
 import numpy as np
 import pytest
 from jax.sharding import Mesh
-from launch import run_on_eight_devices
 from tiny import network_of, tiny_config, with_train
 
 from ledit_jax.config import AutoencoderConfig, Config, DataConfig, MeshConfig, model_preset
@@ -16,42 +14,6 @@ from ledit_jax.errors import ConfigError
 from ledit_jax.models.functional import abstract_params
 from ledit_jax.parallel.mesh import AXES, data_mesh, make_mesh
 from ledit_jax.parallel.sharding import batch_share, check_divisibility, shardings
-from ledit_jax.training.loop import train
-
-# Run in a process of its own, since the number of CPU devices is fixed when jax starts.
-EIGHT_DEVICES = """
-import dataclasses, sys
-import jax, numpy as np
-from tiny import tiny_config
-from ledit_jax.config import MeshConfig
-from ledit_jax.training.loop import train
-for name, devices in [("data", [8, 1, 1]), ("fsdp_tensor", [1, 4, 2])]:
-    mesh = MeshConfig(*devices)
-    config = dataclasses.replace(tiny_config(train=dict(num_steps=3, dilation_probability=0.0)), mesh=mesh)
-    import ledit_jax.training.loop as loop
-    count = int(np.prod(devices))
-    make = loop.make_mesh
-    loop.make_mesh = lambda mesh: make(mesh, jax.devices()[:count])
-    state = train(config, f"{sys.argv[1]}/{name}")
-    loop.make_mesh = make
-    kernel = state.params["blocks"]["mlp"]["fc1"]["kernel"]
-    ema = state.ema["blocks"]["mlp"]["fc1"]["kernel"]
-    print(name, kernel.sharding.shard_shape(kernel.shape), tuple(ema.sharding.spec))
-"""
-
-
-def test_eight_devices_train_like_one(tmp_path):
-    out = run_on_eight_devices(EIGHT_DEVICES, tmp_path, tmp_path)
-    train(tiny_config(train=dict(num_steps=3, dilation_probability=0.0)), tmp_path / "one")
-    assert "fsdp_tensor (2, 4, 32) (None, 'fsdp', 'tensor')" in out
-
-    def losses(name):
-        rows = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
-        return np.array([json.loads(row)["loss"] for row in rows])
-
-    assert len(losses("one")) == 3
-    for name in ("data", "fsdp_tensor"):
-        np.testing.assert_allclose(losses(name), losses("one"), rtol=1e-5)
 
 
 @pytest.mark.parametrize(
