@@ -1,5 +1,6 @@
 """A network as pure functions over a plain nested dict of parameters, which is what everything above uses."""
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -46,9 +47,15 @@ def init_params(network: Network, key: jax.Array) -> Params:
 
 def abstract_params(network: Network) -> Params:
     """Shapes and dtypes of the parameters, with nothing allocated."""
+    return jax.tree.map(lambda leaf: leaf, _abstract_params(network))  # a copy: callers take such trees apart
+
+
+@functools.lru_cache(maxsize=32)
+def _abstract_params(network: Network) -> Params:
     return jax.eval_shape(lambda: init_params(network, jax.random.key(0)))
 
 
+@functools.lru_cache(maxsize=32)
 def make_graphdef(network: Network) -> nnx.GraphDef:
     """The module without its parameters; `nnx.merge(graphdef, params)` is the module."""
     return nnx.graphdef(nnx.eval_shape(lambda: network.build(nnx.Rngs(0))))

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
+from jaxtyping import PyTree
 
 from ledit_jax.config import Config
 from ledit_jax.errors import CheckpointError, ConfigError, DamagedCheckpoint
@@ -149,9 +150,14 @@ def _check_values(folder: Path, arrays: Any) -> None:
         )
 
 
+@jax.jit
+def _are_finite(arrays: PyTree) -> PyTree:
+    return jax.tree.map(lambda array: jnp.isfinite(array).all(), arrays)
+
+
 def check_finite(folder: Path, params: Params) -> None:
     """Raises DamagedCheckpoint, naming the first, if any of the arrays read from `folder` holds NaN or infinity."""
-    finite = jax.device_get(jax.jit(lambda arrays: jax.tree.map(lambda a: jnp.isfinite(a).all(), arrays))(params))
+    finite = jax.device_get(_are_finite(params))
     bad = [
         jax.tree_util.keystr(path) for path, is_finite in jax.tree_util.tree_leaves_with_path(finite) if not is_finite
     ]

@@ -118,7 +118,7 @@ def damaged_inputs(folder, state, dit_file):
         (
             "vae",
             {"model": "DiT-XL/2"},
-            "and model, num_heads and timestep_frequency_shift are for a DiT",
+            "and model, num_heads, objective and timestep_frequency_shift are for a",
         ),
     ]
 

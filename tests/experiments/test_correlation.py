@@ -18,7 +18,7 @@ FAMILIES = {
     "LookHere": tiny_config("LookHere", model=dict(width=32, num_heads=4)),
     "FiTBlock": tiny_config("FiTBlock"),
     "RoPE": tiny_config("RoPE"),
-    "threshold": tiny_config("LEDiT", model=dict(block_order="ca", causal_from_timestep=500)),
+    "threshold": tiny_config("LEDiT", model=dict(block_order="ca", causal_from_timestep=500.0)),
 }
 
 

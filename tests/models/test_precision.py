@@ -11,8 +11,7 @@ from flax import nnx
 from oracles import ledit_params, torch_dit
 
 from ledit_jax.config import ModelConfig
-from ledit_jax.models.embed import timestep_frequencies
-from ledit_jax.models.ledit import FinalLayer
+from ledit_jax.models.embed import FinalLayer, timestep_frequencies
 
 CONFIG = ModelConfig(depth=2, width=64, num_heads=4, num_classes=10, post_norm=True)
 X = jnp.asarray(np.random.default_rng(0).normal(size=(3, 8, 12, 4)), jnp.float32)
