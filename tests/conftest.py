@@ -23,9 +23,6 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = cache
     os.environ["JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
-# Compiled programs make millions of objects that stay; looking through them at each turn takes a tenth of the time.
-gc.set_threshold(100_000, 20, 50)
-
 # The TPU compiler, where `make test` puts it.
 if (libtpu := Path(sys.prefix) / "tpu" / "libtpu" / "libtpu.so").is_file():
     os.environ.setdefault("TPU_LIBRARY_PATH", str(libtpu))
@@ -34,3 +31,6 @@ from jaxtyping import install_import_hook
 
 # Before the package is first imported.
 install_import_hook("ledit_jax", "beartype.beartype")
+
+# Compiled programs make millions of objects that stay; looking through them at every turn takes a tenth of the time.
+gc.set_threshold(100_000, 20, 50)

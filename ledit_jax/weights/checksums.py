@@ -19,12 +19,19 @@ Checksums = dict[str, str]
 
 _SALTS = (0x9E3779B9, 0x7F4A7C15)
 
+_FEW = 2**20
+"""Elements that NumPy adds up sooner than XLA compiles the program that would."""
+
 
 def array_checksums(tree: Any) -> Checksums:
     """A checksum for each array of a tree. Every process that holds parts of them must call it."""
     leaves = [(path, leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree) if hasattr(leaf, "dtype")]
-    # One program: several at once, each of which adds up over all devices, may wait for each other for ever.
-    sums = jax.device_get(_sums([leaf for _, leaf in leaves]))
+    arrays = [leaf for _, leaf in leaves]
+    if sum(array.size for array in arrays) <= _FEW and all(getattr(a, "is_fully_addressable", True) for a in arrays):
+        sums = [_sum_on_host(np.asarray(array)) for array in arrays]
+    else:
+        # One program: several at once, each of which adds up over all devices, may wait for each other for ever.
+        sums = jax.device_get(_sums(arrays))
     return {
         "/".join(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path): (
             f"{leaf.dtype} {first:08x} {second:08x}"
@@ -77,6 +84,19 @@ def _sum(array: jax.Array) -> tuple[jax.Array, jax.Array]:
     return mixed[0].sum(dtype=jnp.uint32), mixed[1].sum(dtype=jnp.uint32)
 
 
+def _sum_on_host(array: np.ndarray) -> tuple[int, int]:
+    """The same by NumPy."""
+    if array.dtype == bool:
+        bits = array.astype(np.uint32)
+    else:
+        width = {1: np.uint8, 2: np.uint16}.get(array.dtype.itemsize, np.uint32)
+        bits = np.ascontiguousarray(array).reshape(-1).view(width).astype(np.uint32)
+    bits = bits.reshape(-1)  # never a scalar, whose overflow NumPy warns of
+    places = np.arange(bits.size, dtype=np.uint32)
+    first, second = (_mix(bits ^ _mix(places + np.uint32(salt))).sum(dtype=np.uint32) for salt in _SALTS)
+    return int(first), int(second)
+
+
 def _bits(array: jax.Array) -> jax.Array:
     if array.dtype == bool:
         return array.astype(jnp.uint32)
@@ -84,7 +104,7 @@ def _bits(array: jax.Array) -> jax.Array:
     return jax.lax.bitcast_convert_type(array, width).astype(jnp.uint32)
 
 
-def _mix(x: jax.Array) -> jax.Array:
+def _mix(x: Any) -> Any:
     """The last step of MurmurHash3, a one-to-one function of 32 bits."""
     x = (x ^ (x >> 16)) * np.uint32(0x85EBCA6B)
     x = (x ^ (x >> 13)) * np.uint32(0xC2B2AE35)

@@ -35,17 +35,20 @@ def test_any_flipped_bit_and_any_two_elements_that_change_places_are_seen(dtype)
     assert changed_arrays(written, {"a": array}) == changed_arrays({}, {"a": swapped}) == []
 
 
-def test_arrays_that_are_split_over_devices_have_the_same_checksum(tmp_path):
+def test_arrays_on_the_host_and_split_over_devices_have_the_same_checksum(tmp_path):
     script = """
 import jax, numpy as np
 from jax.sharding import PartitionSpec as P
-from ledit_jax.weights.checksums import array_checksums
-array = np.random.default_rng(0).normal(size=(16, 24)).astype(np.float32)
+from ledit_jax.weights import checksums
+array = np.random.default_rng(0).normal(size=(1024, 1032)).astype(np.float32)
+assert array.size > checksums._FEW
 mesh = jax.make_mesh((4, 2), ("a", "b"))
 places = [jax.sharding.NamedSharding(mesh, spec) for spec in (P(), P("a", "b"), P(None, "b"))]
-print(len({str(array_checksums([array if p is None else jax.device_put(array, p)])) for p in (None, *places)}))
+arrays = [array] + [jax.device_put(array, place) for place in places]
+sums = {tuple(map(int, checksums._sums([array])[0])) for array in arrays}
+print(sums == {checksums._sum_on_host(array)}, len({str(checksums.array_checksums([array])) for array in arrays}))
 """
-    assert run_on_eight_devices(script, tmp_path).strip() == "1"
+    assert run_on_eight_devices(script, tmp_path).strip() == "True 1"
 
 
 def test_a_flipped_bit_in_a_checkpoint_is_noticed_and_older_checkpoints_load(tmp_path):
