@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
@@ -89,5 +90,6 @@ def _causal_times(start: float, process: HasOutputs) -> tuple[float, float] | No
     """From `start` to pure noise, as fed: a checkpoint's own time may run the other way."""
     if not start:
         return None
-    low, high = sorted(process.fed_times(jnp.array([start, process.end_time])).tolist())
+    with jax.ensure_compile_time_eval():  # a network may be made inside of a program
+        low, high = sorted(process.fed_times(jnp.array([start, process.end_time])).tolist())
     return low, high
