@@ -1,5 +1,7 @@
 """SiT's and REPA's files: DiT's names and shapes, and another meaning."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 import safetensors.torch
 import torch
 from convert.dit_files import convert, noise, oracle, relative_error, run_torch, small
+from convert.test_convert_diffusers import diffusers_dit
 from tiny import network_of
 
 from ledit_jax.config import Config
@@ -134,3 +137,18 @@ def test_from_a_diffusion_to_a_flow_the_last_layer_starts_anew(tmp_path):
     assert "dropped: final_layer/linear/kernel (32, 32) (it predicted for noise)" in str(report)
     assert params["final_layer"]["linear"]["kernel"].shape == (32, 16)
     assert not params["final_layer"]["linear"]["kernel"].any()
+
+
+def test_a_folder_of_diffusers_says_by_its_class_that_it_is_a_sit(tmp_path, caplog):
+    """diffusers has no SiT of its own; people save one as its DiT, by another class name."""
+    network = diffusers_dit()
+    network.save_pretrained(tmp_path / "transformer")
+    file = tmp_path / "transformer" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"_class_name": "SiTTransformer2DModel"}))
+    with caplog.at_level("INFO"):
+        convert_to_checkpoint(tmp_path / "transformer", tmp_path / "c")
+    assert "its name says SiT: read as a flow" in caplog.text
+    params, config, _ = load_weights(tmp_path / "c")
+    assert (config.diffusion.objective, config.flow.convention) == ("flow", "sit")
+    bias = network.proj_out_2.bias.detach().numpy()
+    np.testing.assert_array_equal(params["final_layer"]["linear"]["bias"], -bias)
