@@ -32,8 +32,9 @@ class FlowProcess(Process):
     """An interpolant by its velocity; the network predicts C channels, or 2C of which the second half is dropped.
 
     path: see `Interpolant`. draw: of times in training, "uniform" or "logit_normal", the latter of mean and deviation
-    `times_mean` and `times_std`; `train_shift` then shifts them. time_scale: the network is fed time_scale t. convention: "noise_time"
-    is fed t and returns C channels; "sit" is fed 1 - t and returns 2C, as the weights of SiT are made.
+    `times_mean` and `times_std`; `train_shift` then shifts them. time_scale: the network is fed time_scale t.
+    convention: "noise_time" is fed t and returns C channels; "sit" is fed 1 - t and returns 2C, as the weights of SiT
+    are made.
 
     mean_flow_share: 0 is plain flow matching. Above it the network learns average velocities (MeanFlow): it is fed
     [B, 2], t and t - r, and this share of a batch trains on r < t.
