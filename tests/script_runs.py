@@ -84,7 +84,7 @@ class Script:
         """Until something holds; the script has to be running then."""
         while not condition():
             assert self.returncode is None, self.stderr.read_text()
-            time.sleep(0.005)
+            time.sleep(0.001)
 
     def finish(self, timeout: float = 300) -> subprocess.CompletedProcess:
         """What it printed and returned."""

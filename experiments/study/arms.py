@@ -61,7 +61,7 @@ def _what_is_learned(config: Config) -> dict[str, dict]:
     settings = config.to_dict()
     return {
         section: {k: v for k, v in settings[section].items() if k not in _BOOKKEEPING.get(section, ())}
-        for section in ("model", "diffusion", "data", "train")
+        for section in ("model", "diffusion", "flow", "data", "train")
     }
 
 

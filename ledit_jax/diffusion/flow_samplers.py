@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Key, Num
 
 from ledit_jax.diffusion.interpolant import Interpolant, shift_times
 from ledit_jax.diffusion.process import Denoiser, Images, Sampler, Step, step_noise
-from ledit_jax.diffusion.samplers import multistep_table
+from ledit_jax.diffusion.samplers import Multistep, multistep_table
 from ledit_jax.diffusion.schedule import gather
 
 Estimate = Callable[[Denoiser, Images, Num[Array, " B"]], Images]
@@ -20,37 +20,24 @@ Estimate = Callable[[Denoiser, Images, Num[Array, " B"]], Images]
 
 
 @dataclass(frozen=True, eq=False)
-class FlowSampler(Sampler):
-    """x <- a x + b estimate + c previous estimate at each network call: every deterministic sampler is such a table.
+class FlowSampler(Multistep):
+    """Every deterministic sampler of a flow is a table of coefficients, see `Multistep`.
 
-    nodes: times of the network calls, descending. table: (a, b, c) for each of them.
+    nodes: times of the network calls, descending. table: (a, b, c) for each of them. estimate_at: what it steps by.
     """
 
     nodes: Float[np.ndarray, " num_steps"]
     table: Float[np.ndarray, "3 num_steps"]
-    estimate: Estimate
+    estimate_at: Estimate
 
     @property
     def times(self) -> Float[np.ndarray, " num_steps"]:
         """Noise-times, descending; the two calls of a step of Heun's are at its two ends."""
         return self.nodes
 
-    def init(self, noise: Images) -> tuple[Images, Images]:
-        """(x, the previous estimate), of which the second is not read yet."""
-        return noise, jnp.zeros_like(noise)
-
-    def step(
-        self, denoise: Denoiser, state: tuple[Images, Images], step: Step, keys: Key[Array, " B"] | None
-    ) -> tuple[Images, Images]:
-        """One network call."""
-        x, previous = state
-        estimate = self.estimate(denoise, x, _times_at(self.nodes, step, len(x)))
-        a, b, c = (gather(row, step) for row in self.table)
-        return a * x + b * estimate + c * previous, estimate
-
-    def sample(self, state: tuple[Images, Images]) -> Images:
-        """The first part of the state."""
-        return state[0]
+    def estimate(self, denoise: Denoiser, x: Images, step: Step) -> Images:
+        """A velocity or clean data, at the step's time."""
+        return self.estimate_at(denoise, x, _times_at(self.nodes, step, len(x)))
 
 
 def euler(num_steps: int, shift: float) -> tuple[np.ndarray, np.ndarray]:

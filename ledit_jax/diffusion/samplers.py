@@ -1,6 +1,7 @@
 """Samplers along a chain of noise levels: DDPM, DDIM and DPM-Solver++(2M)."""
 
 import functools
+from abc import abstractmethod
 from dataclasses import dataclass
 
 import jax.numpy as jnp
@@ -64,12 +65,17 @@ class DDIM(ChainSampler):
         return mean + gather(sigma, i) * step_noise(keys, i, state.shape[1:])
 
 
-class DPMSolverPP(ChainSampler):
-    """DPM-Solver++(2M) (Lu et al. 2022, arXiv 2211.01095, algorithm 2): second order, one network call per step.
+class Multistep(Sampler):
+    """x <- a x + b estimate + c previous estimate at each network call, (a, b, c) from the columns of `table`.
 
-    The state is (x, the previous estimate of the clean data). The first step, which has no previous estimate, and
-    the last, which goes all the way to clean data (log-SNR infinity), are of first order. The variance is not used.
+    The state is (x, the previous estimate).
     """
+
+    table: Float[np.ndarray, "3 num_steps"]
+
+    @abstractmethod
+    def estimate(self, denoise: Denoiser, x: Images, step: Step) -> Images:
+        """What network call `step` says of x."""
 
     def init(self, noise: Images) -> tuple[Images, Images]:
         """State before step 0; its second part is not read."""
@@ -78,20 +84,32 @@ class DPMSolverPP(ChainSampler):
     def step(
         self, denoise: Denoiser, state: tuple[Images, Images], step: Step, keys: Key[Array, " B"] | None
     ) -> tuple[Images, Images]:
-        """x <- a x + b xstart + c previous xstart, with the coefficients of `_coefficients`."""
+        """One network call."""
         x, previous = state
-        i = self.num_steps - 1 - step
-        eps, _ = self.chain.predict_noise(denoise, x, i)
-        xstart = self.chain.predict_xstart(x, i, eps, self.clip_denoised)
-        a, b, c = (gather(table, step) for table in self._coefficients)
-        return a * x + b * xstart + c * previous, xstart
+        estimate = self.estimate(denoise, x, step)
+        a, b, c = (gather(row, step) for row in self.table)
+        return a * x + b * estimate + c * previous, estimate
 
     def sample(self, state: tuple[Images, Images]) -> Images:
         """The first part of the state."""
         return state[0]
 
+
+class DPMSolverPP(Multistep, ChainSampler):
+    """DPM-Solver++(2M) (Lu et al. 2022, arXiv 2211.01095, algorithm 2): second order, one network call per step.
+
+    It steps by estimates of the clean data. The first step, which has no previous estimate, and the last, which goes
+    all the way to clean data (log-SNR infinity), are of first order. The variance is not used.
+    """
+
+    def estimate(self, denoise: Denoiser, x: Images, step: Step) -> Images:
+        """Of the clean data."""
+        i = self.num_steps - 1 - step
+        eps, _ = self.chain.predict_noise(denoise, x, i)
+        return self.chain.predict_xstart(x, i, eps, self.clip_denoised)
+
     @functools.cached_property
-    def _coefficients(self) -> Float[np.ndarray, "3 num_steps"]:
+    def table(self) -> Float[np.ndarray, "3 num_steps"]:
         alpha_bar = self.chain.alphas_cumprod[::-1]
         return multistep_table(np.sqrt(alpha_bar), np.sqrt(1.0 - alpha_bar))
 

@@ -5,8 +5,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL as TorchVAE
 from flax import nnx
+from models.random_vae import fresh_vae
 
 from ledit_jax.convert.tables import (
     CONV,
@@ -33,22 +33,10 @@ from ledit_jax.models.vae import AutoencoderKL, VAEConfig
 CONFIG = VAEConfig(block_out_channels=(8, 16, 24, 32), layers_per_block=1, norm_num_groups=4)
 
 
-def torch_vae(config: VAEConfig) -> TorchVAE:
-    levels = len(config.block_out_channels)
-    return TorchVAE(
-        block_out_channels=config.block_out_channels,
-        layers_per_block=config.layers_per_block,
-        norm_num_groups=config.norm_num_groups,
-        latent_channels=config.latent_channels,
-        down_block_types=("DownEncoderBlock2D",) * levels,
-        up_block_types=("UpDecoderBlock2D",) * levels,
-    )
-
-
 @pytest.fixture(scope="module")
 def state() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
-    shapes = param_shapes(torch_vae(CONFIG).state_dict())
+    shapes = param_shapes(fresh_vae(CONFIG).state_dict())
     return {name: rng.standard_normal(shape, dtype=np.float32) for name, shape in shapes.items()}
 
 
@@ -147,14 +135,14 @@ def test_all_layouts_give_the_same_parameters(state):
     ],
 )
 def test_config_from_shapes(config):
-    state = torch_vae(config).state_dict()
+    state = fresh_vae(config).state_dict()
     assert vae_config_from_shapes(state, config.norm_num_groups) == config
     assert vae_param_shapes(config) == param_shapes(vae_params_from_torch({n: t.numpy() for n, t in state.items()}))
 
 
 def test_stable_diffusion_by_shapes_alone():
     with torch.device("meta"):
-        state = torch_vae(VAEConfig()).state_dict()
+        state = fresh_vae(VAEConfig()).state_dict()
     shapes = param_shapes(state)
     assert vae_config_from_shapes(state) == VAEConfig()
     ours = vae_param_shapes(VAEConfig())

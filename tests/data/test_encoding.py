@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import signal
-import time
 
 import jax.numpy as jnp
 import numpy as np
@@ -136,9 +135,7 @@ def test_a_killed_process_goes_on_without_a_duplicate_or_a_loss(tmp_path_factory
     """A real process, SIGKILL in the middle of a file, then the same command."""
     tmp_path, log = tmp_path_factory.mktemp("out"), tmp_path_factory.mktemp("logs") / "log"
     process = Script(command_line(data, vae, tmp_path), log, log)
-    while not list(tmp_path.glob("*.array_record")):
-        assert process.poll() is None, log.read_text()
-        time.sleep(0.001)
+    process.wait_for(lambda: any(tmp_path.glob("*.array_record")))
     process.send_signal(signal.SIGKILL)
     process.wait()
     there = {file.name: file.stat().st_mtime_ns for file in tmp_path.glob("*.array_record")}

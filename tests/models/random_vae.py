@@ -25,17 +25,22 @@ METHODS = {
 SMALL = VAEConfig(block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4)
 
 
-def torch_vae(config: VAEConfig) -> TorchVAE:
-    """diffusers' model with random weights, scaled to keep activations near 1; no norm or bias keeps its 1 or 0."""
+def fresh_vae(config: VAEConfig) -> TorchVAE:
+    """diffusers' model as it initialises it."""
     levels = len(config.block_out_channels)
-    model = TorchVAE(
+    return TorchVAE(
         block_out_channels=config.block_out_channels,
         layers_per_block=config.layers_per_block,
         norm_num_groups=config.norm_num_groups,
         latent_channels=config.latent_channels,
         down_block_types=("DownEncoderBlock2D",) * levels,
         up_block_types=("UpDecoderBlock2D",) * levels,
-    ).eval()
+    )
+
+
+def torch_vae(config: VAEConfig) -> TorchVAE:
+    """The same with random weights, scaled to keep activations near 1; no norm or bias keeps its 1 or 0."""
+    model = fresh_vae(config).eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, p in model.named_parameters():

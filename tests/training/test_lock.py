@@ -5,7 +5,6 @@ import os
 import signal
 import socket
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -28,9 +27,7 @@ with claimed(pathlib.Path(sys.argv[1])):
 def hold(workdir: Path, folder: Path) -> Script:
     (folder / "hold.py").write_text(HOLD)
     process = Script([folder / "hold.py", workdir], folder / "output", folder / "errors")
-    while (folder / "output").read_text() != "held\n":
-        assert process.poll() is None, (folder / "errors").read_text()
-        time.sleep(0.01)
+    process.wait_for(lambda: (folder / "output").read_text() == "held\n")
     return process
 
 

@@ -43,12 +43,6 @@ def start(folder: Path, workdir: Path, num_workers: int = 0, pause: float = 0) -
     return Script([script, workdir, num_workers, pause], folder / "output", folder / f"{workdir.name}.log")
 
 
-def wait_for(condition, process: Script) -> None:
-    while not condition():
-        assert process.poll() is None, f"ended with {process.returncode}"
-        time.sleep(0.02)
-
-
 def rows(workdir: Path) -> int:
     metrics = workdir / "metrics.jsonl"
     return len(metrics.read_text().splitlines()) if metrics.exists() else 0
@@ -57,7 +51,7 @@ def rows(workdir: Path) -> int:
 def test_signals_sent_again_and_again_do_not_lose_the_checkpoint(tmp_path):
     workdir = tmp_path / "run"
     process = start(tmp_path, workdir)
-    wait_for(lambda: rows(workdir) >= 5, process)
+    process.wait_for(lambda: rows(workdir) >= 5)
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGINT):
         process.send_signal(number)
         time.sleep(0.01)
@@ -74,7 +68,7 @@ def test_signals_while_starting_end_it_with_a_line(tmp_path):
     numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
     processes = [start(tmp_path, tmp_path / str(int(number)), pause=600) for number in numbers]
     for number, process in zip(numbers, processes, strict=True):
-        wait_for((tmp_path / str(int(number)) / "starting").exists, process)
+        process.wait_for((tmp_path / str(int(number)) / "starting").exists)
         process.send_signal(number)
         code, said = process.wait(60), (tmp_path / f"{int(number)}.log").read_text()
         assert code == 1, said
@@ -87,7 +81,7 @@ def test_sampling_ends_with_a_line(tmp_path):
     out = tmp_path / "x.npz"
     command = ["sample.py", f"--checkpoint={tmp_path / 'c'}", "--num_samples=1000000", f"--out={out}"]
     process = Script([*command, "--num_steps=100"], tmp_path / "output", tmp_path / "log")
-    wait_for(lambda: any(tmp_path.glob("x*shards*")), process)
+    process.wait_for(lambda: any(tmp_path.glob("x*shards*")))
     process.send_signal(signal.SIGTERM)
     code, said = process.wait(60), (tmp_path / "log").read_text()
     assert code == 1, said
@@ -106,14 +100,14 @@ def alive(pid: int) -> bool:
 def test_workers_end_with_a_killed_parent_and_not_by_its_group_s_signals(tmp_path):
     workdir = tmp_path / "run"
     process = start(tmp_path, workdir, num_workers=2)
-    wait_for(lambda: rows(workdir) >= 5, process)
+    process.wait_for(lambda: rows(workdir) >= 5)
     tasks = Path(f"/proc/{process.pid}/task").iterdir()
     workers = [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
     assert len(workers) >= 2
     for pid in workers:
         os.kill(pid, signal.SIGTERM)
     seen = rows(workdir)
-    wait_for(lambda: rows(workdir) >= seen + 20, process)
+    process.wait_for(lambda: rows(workdir) >= seen + 20)
     process.kill()
     process.wait()
     deadline = time.monotonic() + 30
@@ -134,10 +128,7 @@ def test_sigterm_saves_and_exits_0_then_the_same_command_finishes_the_run(tmp_pa
     )
     command, log = [script, tmp_path / "killed"], tmp_path / "log"
     process = Script(command, log, log)
-    metrics = tmp_path / "killed" / "metrics.jsonl"
-    while not metrics.exists() or len(metrics.read_text().splitlines()) < 10:
-        assert process.poll() is None, "the run ended before the signal could be sent"
-        time.sleep(0.05)
+    process.wait_for(lambda: rows(tmp_path / "killed") >= 10)
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 0
     stopped_at = int(find_checkpoint(tmp_path / "killed").name)
