@@ -80,7 +80,7 @@ def open_loader(source: str, folder: Path, batch_size: int) -> Loader:
     return make_loader(config, autoencoder, condition=class_label, batch_size=batch_size, seed=0)
 
 
-def class_label(record: dict) -> np.int32:
+def class_label(record: dict, rng: np.random.Generator) -> np.int32:
     """What conditions the network."""
     return np.int32(record["label"])
 

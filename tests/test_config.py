@@ -22,6 +22,7 @@ def test_attention_scaling_as_earlier_versions_wrote_it():
     assert Config.from_dict({}).sample.attention_scaling == "auto"
 
 
+TEXT = {"text": {"encoder": "words"}}
 BAD = {
     "modle": ({"modle": {}}, "config key modle is unknown: did you mean model?"),
     "widht": ({"model": {"widht": 3}}, "config key model.widht is unknown: did you mean width?"),
@@ -43,6 +44,11 @@ BAD = {
     "seed": ({"train": {"seed": -1}}, "train.seed=-1 must not be negative"),
     "order": ({"sample": {"cfg_interval": (0.8, 0.2)}}, "sample.cfg_interval=(0.8, 0.2) must be two shares"),
     "bad share": ({"data": {"max_bad_share": 2}}, "data.max_bad_share=2.0 is not between 0 and 1"),
+    "no text": ({"model": {"network": "mmdit"}}, "model.network=mmdit with text.encoder=none"),
+    "no use of text": ({"text": {"encoder": "clip"}}, "model.network=ledit with text.encoder=clip"),
+    "encoder of nothing": ({"text": {"checkpoint": "c"}}, "text.checkpoint='c' has no effect with text.encoder=none"),
+    "block": (TEXT | {"model": {"network": "mmdit", "block": "fit"}}, "model.block=fit is not made for"),
+    "lookhere": (TEXT | {"model": {"network": "mmdit", "position": "lookhere"}}, "model.position=lookhere directs"),
     "interval": ({"sample": {"cfg_interval": (0.1,)}}, "sample.cfg_interval=(0.1,) needs 2 values"),
 }
 

@@ -32,7 +32,7 @@ WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
 class Letters:
     length: int = 5
 
-    def from_record(self, record):
+    def from_record(self, record, rng):
         return self.encode(WORDS[record["label"]])
 
     def encode(self, word):

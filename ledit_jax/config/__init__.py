@@ -17,6 +17,7 @@ from ledit_jax.config.sections import (
     ModelConfig,
     SampleConfig,
     ScanVariant,
+    TextConfig,
     TrainConfig,
 )
 from ledit_jax.config.shift import resolve_shift
@@ -32,6 +33,7 @@ __all__ = [
     "ModelConfig",
     "SampleConfig",
     "ScanVariant",
+    "TextConfig",
     "TrainConfig",
     "attention_kinds",
     "check_image_size",

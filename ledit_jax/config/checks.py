@@ -30,6 +30,7 @@ def validate(config: "Config") -> None:
     _check_signs(config)
     _check_sizes(config)
     _check_model(config)
+    _check_text(config)
     check_image_size(config.data.image_height, config.data.image_width, config.granularity)
     _check_train(config)
     _check_objective(config)
@@ -53,6 +54,7 @@ def _check_signs(config: "Config") -> None:
     _positive(config, "model", "depth", "width", "num_heads", "patch_size", "num_classes", "mlp_ratio", "norm_eps")
     _positive(config, "diffusion", "num_timesteps", "beta_start", "beta_end")
     _positive(config, "data", "image_height", "image_width", "image_channels")
+    _positive(config, "text", "length", "width")
     _positive(config, "train", "num_steps", "batch_size", "accumulation_steps", "learning_rate")
     _positive(config, "train", "log_every", "checkpoint_every", "keep_last")
     _positive(config, "sample", "num_steps")
@@ -107,6 +109,26 @@ def _check_model(config: "Config") -> None:
     )
     if not 0 <= model.causal_from_timestep <= end:
         raise ConfigError(f"model.causal_from_timestep={model.causal_from_timestep:g} is not between 0 and {what}")
+
+
+def _check_text(config: "Config") -> None:
+    """A network that is told text, an encoder of text, and nothing that only the other network has."""
+    model, text = config.model, config.text
+    if (model.network == "mmdit") != (text.encoder != "none"):
+        raise ConfigError(
+            f"model.network={model.network} with text.encoder={text.encoder}: an mmdit is told text, so it needs an "
+            "encoder, words or clip, and a ledit is told classes and takes none"
+        )
+    if text.checkpoint and text.encoder != "clip":
+        raise ConfigError(f"text.checkpoint={text.checkpoint!r} has no effect with text.encoder={text.encoder}")
+    if model.network == "mmdit":
+        for name, allowed in (("block", "dit"), ("span_embed", False)):
+            if getattr(model, name) != allowed:
+                raise ConfigError(
+                    f"model.{name}={getattr(model, name)} is not made for model.network=mmdit: use {allowed}"
+                )
+        if model.position == "lookhere":
+            raise ConfigError("model.position=lookhere directs image tokens alone: in an mmdit use another one")
 
 
 def _check_train(config: "Config") -> None:

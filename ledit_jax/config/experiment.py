@@ -18,6 +18,7 @@ from ledit_jax.config.sections import (
     MeshConfig,
     ModelConfig,
     SampleConfig,
+    TextConfig,
     TrainConfig,
 )
 
@@ -31,6 +32,7 @@ class Config:
     flow: FlowConfig = field(default_factory=FlowConfig)
     data: DataConfig = field(default_factory=DataConfig)
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    text: TextConfig = field(default_factory=TextConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
@@ -47,8 +49,11 @@ class Config:
 
     @property
     def least_parameters(self) -> int:
-        """Less than the network has: the matrices of its attention, and its classes."""
-        return 4 * self.model.depth * self.model.width**2 + self.model.num_classes * self.model.width
+        """Less than the network has: the matrices of its attention, of both streams of an mmdit, and its classes."""
+        model = self.model
+        if model.network == "mmdit":
+            return (8 * model.depth - 1) * model.width**2  # the last block projects one stream only
+        return 4 * model.depth * model.width**2 + model.num_classes * model.width
 
     @property
     def granularity(self) -> int:

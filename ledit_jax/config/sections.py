@@ -11,13 +11,15 @@ ScanVariant = Literal["a", "b", "c", "d", "d_inclusive", "none"]
 class ModelConfig:
     """A diffusion transformer: LEDiT by default, DiT and NoPE as other settings (see `model_preset`)."""
 
+    network: Literal["ledit", "mmdit"] = "ledit"
+    """ledit is told classes; mmdit has a second stream for text, and needs `text.encoder`."""
     depth: int = 12
     width: int = 384
     num_heads: int = 6
     patch_size: int = 2
     mlp_ratio: float = 4.0
     num_classes: int = 1000
-    """Labels are 0 .. num_classes - 1; the null label of guidance is num_classes."""
+    """Labels are 0 .. num_classes - 1; the null label of guidance is num_classes. Without effect in an mmdit."""
     position: Literal["none", "sincos", "learnable", "rope", "lookhere"] = "none"
     """LEDiT has none; sincos is DiT's table, rope turns on two axes, lookhere directs heads and dampens distance."""
     block: Literal["dit", "fit"] = "dit"
@@ -132,6 +134,20 @@ class AutoencoderConfig:
     downsample: int = 8
     latent_channels: int = 4
     scale: float = 0.18215
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """What captions become before a text-conditioned network sees them: states [length, width] of a text encoder."""
+
+    encoder: Literal["none", "words", "clip"] = "none"
+    """clip: the last hidden states of CLIP's text encoder; words: a fixed code for each word of a small vocabulary."""
+    checkpoint: str = ""
+    """A text encoder checkpoint of ours, for clip; needed for prompts, not for training on stored states."""
+    length: int = 77
+    """Tokens of a caption, padding included."""
+    width: int = 768
+    """Of a token's state."""
 
 
 @dataclass(frozen=True)

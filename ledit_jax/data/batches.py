@@ -12,8 +12,11 @@ from ledit_jax.data.transforms import center_crop, random_flip, to_array, to_flo
 from ledit_jax.errors import DataError
 
 Record = dict[str, Any]
-Condition = Callable[[Record], Any]
-"""What conditions the network, from a record: a pytree of NumPy arrays (or scalars) without a batch axis."""
+Condition = Callable[[Record, np.random.Generator], Any]
+"""What conditions the network, from a record: a pytree of NumPy arrays (or scalars) without a batch axis.
+
+It may draw, one caption of several for example, after the record's flip and noise have been drawn.
+"""
 
 
 class ProcessShare:
@@ -67,7 +70,7 @@ class ImageBatch:
             record, skipped = self._share.read(int(position))
             image = crop_record(record, *self._shape)
             to_float(random_flip(image, rng) if self._flip else image, out=x[i])
-            conditions.append(self._condition(record))
+            conditions.append(self._condition(record, rng))
             bad += skipped
         return {"x": x, "condition": stack_conditions(conditions), "bad": bad}
 
@@ -130,6 +133,6 @@ class LatentBatch:
             sample *= noise.standard_normal(dtype=np.float32, out=drawn)
             sample += record["mean" + suffix]
             np.multiply(sample, self._scale, out=x[i])
-            conditions.append(self._condition(record))
+            conditions.append(self._condition(record, rng))
             bad += skipped
         return {"x": x, "condition": stack_conditions(conditions), "bad": bad}

@@ -1,10 +1,10 @@
-"""What a network is told about the image that it should draw: the class labels of DiT and LEDiT.
+"""What a network is told about the image that it should draw: the class labels of DiT and LEDiT, or a caption.
 
 A condition is a pytree of arrays with a leading batch axis. Data, training, guidance and sampling handle it as such,
 and ask the network's `ConditionSpec` for the rest.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,13 +14,20 @@ from jaxtyping import Array, Int, PyTree
 
 from ledit_jax.errors import ConfigError
 
+EMPTY_CAPTION = "empty_caption"
+"""The name among a network's parameters of the states of the empty caption: what it sees where no text is given."""
+
 
 @runtime_checkable
 class ConditionSpec(Protocol):
-    """How a network's condition is drawn from a record, what its null is, and how a user gives one. Picklable."""
+    """How a network's condition is drawn from a record, what its null is, and how a user gives one. Picklable.
 
-    def from_record(self, record: dict[str, Any]) -> PyTree[np.ndarray]:
-        """The condition of one record of a data source, without batch axis."""
+    The spec of a network with frozen parameters also has `constants(source)`: the values of these, by name, for a
+    fresh network that is trained on this source.
+    """
+
+    def from_record(self, record: dict[str, Any], rng: np.random.Generator) -> PyTree[np.ndarray]:
+        """The condition of one record of a data source, without batch axis; of several captions `rng` draws one."""
 
     def null(self, batch_size: int) -> PyTree[Array]:
         """The condition that says nothing, for classifier-free guidance."""
@@ -38,7 +45,7 @@ class ClassLabels:
 
     num_classes: int
 
-    def from_record(self, record: dict[str, Any]) -> np.int32:
+    def from_record(self, record: dict[str, Any], rng: np.random.Generator) -> np.int32:
         return np.int32(record["label"])
 
     def null(self, batch_size: int) -> Int[Array, " B"]:
@@ -58,3 +65,67 @@ class ClassLabels:
     def check_source(self, source: Any) -> None:
         if source.num_classes > self.num_classes:
             raise ConfigError(f"model.num_classes={self.num_classes}, but the data has {source.num_classes} classes")
+
+
+@dataclass(frozen=True)
+class TextStates:
+    """{"states": float32 [B, S, E], "given": bool [B]}: a text encoder's states of a caption, where one is given.
+
+    S tokens of width E. Where none is given, the network puts its own `EMPTY_CAPTION` in the place of the states.
+    """
+
+    length: int
+    width: int
+    encode: Callable[[Sequence[str]], np.ndarray] | None = None
+    """Captions to states float32 [B, S, E], for sources of plain captions; hashable and picklable, in NumPy."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.length, self.width
+
+    def from_record(self, record: dict[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """One of the record's "caption_states" [n, S, E]; with `encode`, of one of its "captions", a list of texts."""
+        if self.encode is None:
+            states = record["caption_states"]
+            drawn = states[rng.integers(len(states))]
+        else:
+            captions = record["captions"]
+            drawn = self.encode([captions[rng.integers(len(captions))]])[0]
+        return {"states": np.asarray(drawn, np.float32), "given": np.bool_(True)}
+
+    def null(self, batch_size: int) -> dict[str, Array]:
+        return {"states": jnp.zeros((batch_size, *self.shape)), "given": jnp.zeros(batch_size, bool)}
+
+    def parse(self, values: Sequence[Any]) -> dict[str, np.ndarray]:
+        """values: states [S, E] of each caption; with `encode`, the captions themselves."""
+        if not len(values):
+            raise ConfigError("there are no prompts: give one text for each image")
+        if self.encode is not None and all(isinstance(value, str) for value in values):
+            values = self.encode(values)
+        if any(isinstance(value, str) for value in values):
+            raise ConfigError(f"prompts={list(values)} are texts, and this model needs a text encoder's states of them")
+        for value in values:
+            if np.shape(value) != self.shape:
+                what = np.shape(value) or repr(value)
+                raise ConfigError(f"a prompt's states are {what}, and this model was trained on {self.shape}")
+        states = np.stack([np.asarray(value, np.float32) for value in values])
+        return {"states": states, "given": np.ones(len(states), bool)}
+
+    def constants(self, source: Any) -> dict[str, np.ndarray]:
+        """The states of the empty caption: the source's, or with `encode` those that it gives."""
+        states = source.empty_caption if self.encode is None else self.encode([""])[0]
+        return {EMPTY_CAPTION: np.asarray(states, np.float32)}
+
+    def check_source(self, source: Any) -> None:
+        if self.encode is not None:
+            if "captions" not in source[0]:
+                raise ConfigError("model.network=mmdit is told captions, and the records of the data have none")
+            return
+        empty = getattr(source, EMPTY_CAPTION, None)
+        if empty is None:
+            raise ConfigError("model.network=mmdit is told captions, and the data has no states of any")
+        if np.shape(empty) != self.shape:
+            raise ConfigError(
+                f"text.length={self.length} and text.width={self.width}, but the data has caption states of "
+                f"{np.shape(empty)}"
+            )

@@ -24,6 +24,8 @@ class Network(ABC):
     """
 
     condition: ConditionSpec
+    frozen: tuple[str, ...] = ()
+    """Top-level names of parameters that are never trained: a training step hands them on as they are."""
 
     @abstractmethod
     def build(self, rngs: nnx.Rngs) -> nnx.Module:

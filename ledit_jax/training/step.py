@@ -66,14 +66,20 @@ def make_train_step(
             return grad_fn(params, batch, key, dilation)
         return _accumulate(grad_fn, config.accumulation_steps, params, batch, key, dilation)
 
+    def kept(new, old):
+        """`new` but for what is frozen: there even a weight decay, or the rounding of an average, would add up."""
+        return new | {name: old[name] for name in network.frozen}
+
     def train_step(state: TrainState, batch: Batch, key: jax.Array, dilation: int = 1):
         grads, metrics = gradients(state.params, batch, jax.random.fold_in(key, state.step), dilation)
+        grads = kept(grads, jax.tree.map(jnp.zeros_like, grads))
         grad_norm = optax.tree.norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        params = kept(optax.apply_updates(state.params, updates), state.params)
         decay = config.ema_decay
         # Not optax.incremental_update, whose sum is rounded in another order.
         ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.ema, params)
+        ema = kept(ema, state.ema)
 
         # Norms that the metrics need anyway. With a finite gradient the optimiser's state is finite too.
         distance, size = optax.tree.norm(jax.tree.map(jnp.subtract, ema, params)), optax.tree.norm(params)

@@ -11,7 +11,7 @@ SD = AutoencoderConfig(kind="sd")
 DIGITS = DataConfig(source="digits", image_height=16, image_width=24, image_channels=1)
 
 
-def class_label(record):
+def class_label(record, rng):
     return np.int32(record["label"])
 
 

@@ -131,7 +131,7 @@ def test_latents_without_variance_are_the_means_times_scale(open_loader, tmp_pat
         assert set(np.sign(means)) == sign
 
 
-def caption(record):
+def caption(record, rng):
     """Two arrays, neither of them a label."""
     first = record["image"][0, 0, 0] // 4
     return {"states": np.arange(6, dtype=np.float32).reshape(3, 2) * first, "mask": np.arange(3) < first % 4}
@@ -170,7 +170,7 @@ def test_any_source_and_any_condition(open_loader, num_workers):
 
 def test_what_conditions_draws_nothing(open_loader):
     """The same images, flips and order, whatever is taken from the records."""
-    labelled, plain = open_loader(DIGITS), open_loader(DIGITS, condition=lambda record: None)
+    labelled, plain = open_loader(DIGITS), open_loader(DIGITS, condition=lambda record, rng: None)
     for _ in range(3):
         batch, other = next(labelled), next(plain)
         np.testing.assert_array_equal(batch["x"], other["x"])

@@ -47,7 +47,7 @@ class Held(Grey):
         self.lock = threading.Lock()
 
 
-def no_condition(record):
+def no_condition(record, rng):
     return None
 
 

@@ -228,6 +228,6 @@ def randomise_(module: nn.Module, seed: int) -> nn.Module:
 def torch_peer(config: ModelConfig, in_channels: int = 4, grid: tuple[int, int] = (16, 16), fused=False) -> LEDiT:
     """The oracle for a ModelConfig, with random parameters."""
     ours_alone = ("conv_init", "dtype", "residual_dtype", "matmul_precision", "scan_layers", "remat", "attention")
-    ours_alone += ("block", "qk_norm", "span_embed")
+    ours_alone += ("network", "block", "qk_norm", "span_embed")
     fields = {k: v for k, v in dataclasses.asdict(config).items() if k not in ours_alone}
     return randomise_(LEDiT(**fields, in_channels=in_channels, grid=grid, fused=fused), seed=0)

@@ -63,7 +63,7 @@ def test_fine_tuning_with_the_same_seed_draws_afresh(tmp_path):
     from_scratch.close()
 
 
-def read_label(record):
+def read_label(record, rng):
     return record["label"]
 
 
