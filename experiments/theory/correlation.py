@@ -25,8 +25,7 @@ from ledit_jax import cli
 from ledit_jax.config import Config
 from ledit_jax.files import write_json
 from ledit_jax.models import Params
-from ledit_jax.models.ledit import modulate
-from ledit_jax.models.norm import layer_norm
+from ledit_jax.models.norm import layer_norm, modulate
 from ledit_jax.ops.dense_attention import dense_mask
 from ledit_jax.weights import load_weights
 
@@ -60,7 +59,7 @@ def weights_and_values(
         block = nnx.merge(graphdef, jax.tree.map(lambda p, layer=layer: p[layer], params))
         shift, scale, *_ = block.modulation(start.condition, shared)
         x = start.tokens if layer == 0 else outputs[layer - 1]
-        q, k, v = block.attn.heads(modulate(layer_norm(x, block.eps), shift, scale), context)
+        q, k, v = block.attn.heads(modulate(layer_norm(x, block.eps), shift, scale), context.rotary)
         logits = jnp.einsum("btnk,bsnk->bnts", q, k, precision="highest") * context.logit_scale / q.shape[-1] ** 0.5
         if context.bias is not None:
             logits = logits + context.bias * slopes[layer]

@@ -122,6 +122,8 @@ def _check_text(config: "Config") -> None:
     if text.checkpoint and text.encoder != "clip":
         raise ConfigError(f"text.checkpoint={text.checkpoint!r} has no effect with text.encoder={text.encoder}")
     if model.network == "mmdit":
+        if model.depth < 2:
+            raise ConfigError("model.depth=1 is too little for model.network=mmdit, whose last block is special: use 2")
         for name, allowed in (("block", "dit"), ("span_embed", False)):
             if getattr(model, name) != allowed:
                 raise ConfigError(

@@ -26,22 +26,36 @@ _FAMILIES: dict[str, dict[str, Any]] = {
     # (671,064,224 parameters) and learns a velocity.
     "FiTBlock": {"position": "rope", "block": "fit"} | _PLAIN,
 }
+# Text to image. 24 is the paper's and REPA's: as many heads as blocks, of 32 each.
+_TEXT_SIZES = {"S": (12, 384, 12), "B": (12, 768, 24), "24": (24, 768, 24)}
+_TEXT_FAMILIES: dict[str, dict[str, Any]] = {
+    "LEMMDiT": {},
+    "MMDiT": {"position": "sincos"} | _PLAIN,
+    "RoPE-MMDiT": {"position": "rope"} | _PLAIN,
+    "NoPE-MMDiT": {"position": "none"} | _PLAIN,
+    "Learnable-MMDiT": {"position": "learnable"} | _PLAIN,
+}
 
 
 def model_preset(name: str, **overrides: Any) -> ModelConfig:
-    """ModelConfig for a name such as "LEDiT-XL/2", "LEDiT*-XL/2", "DiT-B/4" or "NoPE-S/8".
+    """ModelConfig for a name such as "LEDiT-XL/2", "LEDiT*-XL/2", "DiT-B/4", "NoPE-S/8" or, of text, "LEMMDiT-24/2".
 
-    Raises ConfigError for any other name. `overrides` are ModelConfig fields.
+    Raises ConfigError for any other name. `overrides` are ModelConfig fields. What is told text also needs a
+    `TextConfig` whose encoder is not none.
     """
-    match = re.fullmatch(r"(\w+\*?)-(\w+)/([248])", name)
-    if not match or match[1] not in _FAMILIES or match[2] not in _SIZES:
+    match = re.fullmatch(r"((?:\w+-)?\w+\*?)-(\w+)/([248])", name)
+    is_text = match and match[1] in _TEXT_FAMILIES
+    families, sizes = (_TEXT_FAMILIES, _TEXT_SIZES) if is_text else (_FAMILIES, _SIZES)
+    if not match or match[1] not in families or match[2] not in sizes:
         raise ConfigError(
             f"model name {name!r} is unknown: use FAMILY-SIZE/PATCH with family {', '.join(_FAMILIES)}, "
-            f"size {', '.join(_SIZES)} and patch 2, 4 or 8, for example LEDiT-XL/2"
+            f"size {', '.join(_SIZES)} and patch 2, 4 or 8, for example LEDiT-XL/2; or, told text, with family "
+            f"{', '.join(_TEXT_FAMILIES)} and size {', '.join(_TEXT_SIZES)}"
         )
-    depth, width, num_heads = _SIZES[match[2]]
-    sizes = dict(depth=depth, width=width, num_heads=num_heads, patch_size=int(match[3]))
-    return ModelConfig(**(sizes | _FAMILIES[match[1]] | overrides))
+    depth, width, num_heads = sizes[match[2]]
+    fields: dict[str, Any] = dict(depth=depth, width=width, num_heads=num_heads, patch_size=int(match[3]))
+    fields["network"] = "mmdit" if is_text else "ledit"
+    return ModelConfig(**(fields | families[match[1]] | overrides))
 
 
 def attention_kinds(order: BlockOrder, depth: int) -> tuple[tuple[tuple[str, ...], int], ...]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from ledit_jax.config import Config
-from ledit_jax.convert.tables import CONV, LINEAR, SAME, Axes, Row, Shapes, Table
+from ledit_jax.convert.tables import CONV, LINEAR, SAME, Axes, Row, Shapes, Table, patch_axes
 from ledit_jax.errors import CheckpointError, ConversionError
 from ledit_jax.models.positions import make_position
 
@@ -88,7 +88,7 @@ def _row(path: str, shape: tuple[int, ...], modules: Mapping[str, tuple[str, ...
     if leaf != "kernel":
         axes = SAME
     elif module == "patch_embed":
-        axes = _patch_axes(patch_size)
+        axes = patch_axes(patch_size)
     else:
         axes = CONV if module == "conv" else LINEAR
     return Row(path, tuple(map(tuple, layers)), axes, stacked)
@@ -97,14 +97,6 @@ def _row(path: str, shape: tuple[int, ...], modules: Mapping[str, tuple[str, ...
 def _negated(row: Row) -> Row:
     axes = Axes(lambda a: -row.axes.to_ours(a), lambda a: -row.axes.to_torch(a))
     return dataclasses.replace(row, axes=axes)
-
-
-def _patch_axes(patch_size: int) -> Axes:
-    """A convolution [D, C, P, P] with stride P <-> a Linear over (row, column, channel), [P P C, D]."""
-    return Axes(
-        lambda a: a.transpose(2, 3, 1, 0).reshape(-1, a.shape[0]),
-        lambda a: a.reshape(patch_size, patch_size, -1, a.shape[1]).transpose(3, 2, 0, 1),
-    )
 
 
 def position_shapes(config: Config, shapes: Shapes, layout: str) -> Shapes:

@@ -33,6 +33,14 @@ CONV = Axes(lambda a: a.transpose(2, 3, 1, 0), lambda a: a.transpose(3, 2, 0, 1)
 POINTWISE = Axes(lambda a: a[:, :, 0, 0].T, lambda a: a.T[:, :, None, None])  # a 1x1 convolution <-> [in, out]
 
 
+def patch_axes(patch_size: int) -> Axes:
+    """A convolution [D, C, P, P] with stride P <-> a Linear over (row, column, channel), [P P C, D]."""
+    return Axes(
+        lambda a: a.transpose(2, 3, 1, 0).reshape(-1, a.shape[0]),
+        lambda a: a.reshape(patch_size, patch_size, -1, a.shape[1]).transpose(3, 2, 0, 1),
+    )
+
+
 @dataclass(frozen=True)
 class Row:
     """One of our parameters and its torch tensors.

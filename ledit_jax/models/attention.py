@@ -21,7 +21,7 @@ class AttentionContext:
     """What attention is told about the tokens, the same for every block."""
 
     grid: tuple[int, int]
-    """(h, w), with h * w = T."""
+    """(h, w) of the image's tokens."""
     causal: Bool[Array, " B"] | None = None
     """Samples for which a scan applies, see `ops.attention.attention`."""
     logit_scale: float | np.float32 | Float[Array, ""] = 1.0
@@ -30,17 +30,21 @@ class AttentionContext:
     """(cos, sin) [T, K] of rotary positions, if the model has them."""
     bias: np.ndarray | None = None
     """[N, T, T], added to the logits once multiplied by the block's own scale."""
+    num_prefix: int = 0
+    """Tokens before those of the image, see `ops.attention.attention`; T counts them."""
 
 
 class Attention(nnx.Module):
     """Self-attention over a token grid; which keys a query sees is an argument, not a property of the weights."""
 
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs, has_proj: bool = True):
+        """has_proj: false where nobody reads these tokens' output."""
         self.num_heads, self.backend, self.precision = config.num_heads, config.attention, config.precision
         self.normalise = config.block == "fit"
         D, xavier = config.width, nnx.initializers.xavier_uniform()
         self.qkv = Linear(config, D, 3 * D, kernel_init=xavier, rngs=rngs)
-        self.proj = Linear(config, D, D, kernel_init=xavier, rngs=rngs)
+        if has_proj:
+            self.proj = Linear(config, D, D, kernel_init=xavier, rngs=rngs)
         self.has_qk_norm = config.qk_norm == "rms"
         if self.has_qk_norm:
             K = D // config.num_heads
@@ -53,7 +57,19 @@ class Attention(nnx.Module):
 
         scan: see `ledit_jax.ops.scan_masks`. bias_scale: factor of the context's bias in this block.
         """
-        q, k, v = self.heads(x, context)
+        mixed = self.mix(*self.heads(x, context.rotary), context, scan, bias_scale)
+        return self.proj(mixed), mixed
+
+    def mix(
+        self,
+        q: Float[Array, "B T N K"],
+        k: Float[Array, "B T N K"],
+        v: Float[Array, "B T N K"],
+        context: AttentionContext,
+        scan: str,
+        bias_scale: Float[Array, ""] | None = None,
+    ) -> Float[Array, "B T D"]:
+        """The weighted sums of values, heads side by side."""
         mixed = attention(
             q,
             k,
@@ -63,19 +79,22 @@ class Attention(nnx.Module):
             causal=context.causal,
             logit_scale=context.logit_scale,
             bias=None if context.bias is None else context.bias * bias_scale,
+            num_prefix=context.num_prefix,
             backend=self.backend,
             precision=self.precision,
-        ).reshape(x.shape)
-        return self.proj(mixed), mixed
+        )
+        return mixed.reshape(*q.shape[:2], -1)
 
-    def heads(self, x: Float[Array, "B T D"], context: AttentionContext) -> tuple[Float[Array, "B T N K"], ...]:
-        """(q, k, v) as attention takes them."""
+    def heads(
+        self, x: Float[Array, "B T D"], rotary: tuple[np.ndarray, np.ndarray] | None
+    ) -> tuple[Float[Array, "B T N K"], ...]:
+        """(q, k, v) as attention takes them, turned by rotary tables."""
         # Split before the heads are separated: the gradient is then one concatenation.
         q, k, v = (a.reshape(*a.shape[:2], self.num_heads, -1) for a in jnp.split(self.qkv(x), 3, axis=-1))
         if self.normalise:
             q, k = (layer_norm(a, _QK_EPS).astype(a.dtype) for a in (q, k))
         if self.has_qk_norm:
             q, k = self.q_norm(q).astype(q.dtype), self.k_norm(k).astype(k.dtype)
-        if context.rotary is not None:
-            q, k = rotate(q, *context.rotary), rotate(k, *context.rotary)
+        if rotary is not None:
+            q, k = rotate(q, *rotary), rotate(k, *rotary)
         return q, k, v

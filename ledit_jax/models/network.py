@@ -1,8 +1,8 @@
-"""LEDiT and its baselines as a `Network`: what of an experiment's config the network depends on, and nothing else."""
+"""LEDiT, MMDiT and their baselines as a `Network`: what of an experiment a network depends on, and nothing else."""
 
 import dataclasses
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import jax
@@ -11,9 +11,10 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from ledit_jax.config import Config, ModelConfig, SampleConfig
-from ledit_jax.models.condition import ClassLabels
+from ledit_jax.models.condition import EMPTY_CAPTION, ClassLabels, TextStates
 from ledit_jax.models.functional import Network
 from ledit_jax.models.ledit import LEDiT
+from ledit_jax.models.mmdit import MMDiT
 from ledit_jax.models.positions import Grid, NoPosition, make_position
 from ledit_jax.ops.attention import check_backend
 
@@ -30,8 +31,8 @@ class HasOutputs(Protocol):
 
 
 @dataclass(frozen=True)
-class LEDiTNetwork(Network):
-    """The settings of a `LEDiT`."""
+class TransformerNetwork(Network):
+    """The settings that `LEDiT` and `MMDiT` have in common."""
 
     config: ModelConfig
     in_channels: int
@@ -44,21 +45,11 @@ class LEDiTNetwork(Network):
     """Scale the logits beyond the trained number of tokens (`ops.attention.attention_scale`): at sampling alone."""
 
     @property
-    def condition(self) -> ClassLabels:
-        return ClassLabels(self.config.num_classes)
+    def trained_tokens(self) -> int | None:
+        """Of an image, beyond which attention is scaled."""
+        return math.prod(self.trained_grid) if self.attention_scaling else None
 
-    def build(self, rngs: nnx.Rngs) -> LEDiT:
-        return LEDiT(
-            self.config,
-            self.in_channels,
-            self.out_channels,
-            self.position,
-            rngs,
-            causal_times=self.causal_times,
-            trained_tokens=math.prod(self.trained_grid) if self.attention_scaling else None,
-        )
-
-    def for_sampling(self, options: SampleConfig) -> "LEDiTNetwork":
+    def for_sampling(self, options: SampleConfig) -> "TransformerNetwork":
         position = self.position.for_sampling(options.rope_method)
         scaling = {"on": True, "off": False, "auto": not position.sharpens}[options.attention_scaling]
         return dataclasses.replace(self, position=position, attention_scaling=scaling)
@@ -70,13 +61,42 @@ class LEDiTNetwork(Network):
         check_backend(config.attention, platform, dtype, head_dim, has_bias, config.precision)
 
 
-def make_network(config: Config, process: HasOutputs) -> LEDiTNetwork:
+@dataclass(frozen=True)
+class LEDiTNetwork(TransformerNetwork):
+    """The settings of a `LEDiT`."""
+
+    @property
+    def condition(self) -> ClassLabels:
+        return ClassLabels(self.config.num_classes)
+
+    def build(self, rngs: nnx.Rngs) -> LEDiT:
+        channels = self.in_channels, self.out_channels
+        return LEDiT(self.config, *channels, self.position, rngs, self.causal_times, self.trained_tokens)
+
+
+@dataclass(frozen=True)
+class MMDiTNetwork(TransformerNetwork):
+    """The settings of an `MMDiT`; `text` is what it is told."""
+
+    text: TextStates = field(kw_only=True)
+    frozen = (EMPTY_CAPTION,)
+
+    @property
+    def condition(self) -> TextStates:
+        return self.text
+
+    def build(self, rngs: nnx.Rngs) -> MMDiT:
+        shapes = self.text.shape, self.in_channels, self.out_channels
+        return MMDiT(self.config, *shapes, self.position, rngs, self.causal_times, self.trained_tokens)
+
+
+def make_network(config: Config, process: HasOutputs) -> TransformerNetwork:
     """The network of an experiment, for a process. Raises ConfigError for sizes that its positions cannot work with."""
     grid = config.token_grid()
     model = config.model
     if model.span_embed and model.attention == "auto":  # trained by a derivative that fused kernels do not have
         model = dataclasses.replace(model, attention="xla")
-    return LEDiTNetwork(
+    settings = (
         model,
         config.in_channels,
         process.out_channels(config.in_channels),
@@ -84,6 +104,9 @@ def make_network(config: Config, process: HasOutputs) -> LEDiTNetwork:
         make_position(config.model, grid),
         _causal_times(config.model.causal_from_timestep, process),
     )
+    if model.network == "mmdit":
+        return MMDiTNetwork(*settings, text=TextStates(config.text.length, config.text.width))
+    return LEDiTNetwork(*settings)
 
 
 def _causal_times(start: float, process: HasOutputs) -> tuple[float, float] | None:

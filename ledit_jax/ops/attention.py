@@ -1,6 +1,6 @@
 """Scaled dot-product attention over a 2-D causal scan: one entry point, several backends with the same numbers.
 
-B batch, T tokens (row-major over an h x w grid), N heads, K head dim.
+B batch, T tokens (of an image, row-major over an h x w grid, and before them a prefix), N heads, K head dim.
 """
 
 import math
@@ -30,14 +30,17 @@ def attention(
     causal: Bool[Array, " B"] | None = None,
     logit_scale: float | np.float32 | Float[Array, ""] = 1.0,
     bias: Float[Array, "N T T"] | None = None,
+    num_prefix: int = 0,
     backend: str = "auto",
     precision: str | None = None,
 ) -> Float[Array, "B T N K"]:
     """softmax(logit_scale * q k^T / sqrt(K), over the keys that `scan` shows) v, in the dtype of q.
 
-    grid: (h, w) with h * w = T. causal: samples for which the scan applies; the others see every token (the
-    timestep threshold of the paper's v3); None applies it to all. logit_scale: attention scaling at sampling
-    (see `attention_scale`). bias: added to the logits of each head. The softmax is float32 whatever the inputs are.
+    grid: (h, w) with num_prefix + h * w = T. num_prefix: so many tokens before those of the image, such as text, see
+    every token and are seen by every token: the scan hides pairs of image tokens alone. causal: samples for which the
+    scan applies; the others see every token (the timestep threshold of the paper's v3); None applies it to all.
+    logit_scale: attention scaling at sampling (see `attention_scale`). bias: added to the logits of each head. The
+    softmax is float32 whatever the inputs are.
 
     backend: "reference" is a float32 einsum at highest precision, the oracle of the others; "xla" computes
     products in the inputs' dtype and stores the T x T logits; "cudnn" and "splash" are fused kernels for NVIDIA GPUs
@@ -50,7 +53,7 @@ def attention(
     if backend == "auto":
         backend = choose_backend(platform, q.shape[1], q.dtype, K, has_bias, precision)
     check_backend(backend, platform, q.dtype, K, has_bias, precision)
-    kwargs = dict(grid=grid, scan=scan, causal=causal, scale=logit_scale / math.sqrt(K))
+    kwargs = dict(grid=grid, scan=scan, causal=causal, num_prefix=num_prefix, scale=logit_scale / math.sqrt(K))
     if backend in _DENSE:
         return _DENSE[backend](q, k, v, bias=bias, precision=precision, **kwargs)
     return _FUSED[backend](q, k, v, **kwargs)

@@ -1,6 +1,6 @@
 """Attention in cuDNN's fused kernel, for NVIDIA GPUs: no T x T logits; the scan is one T x T mask for all heads.
 
-B batch, T tokens over an h x w grid, N heads, K head dim.
+B batch, T tokens (a prefix, then an h x w grid), N heads, K head dim.
 """
 
 import jax
@@ -29,11 +29,11 @@ def obstacle(platform: str, dtype: jnp.dtype, head_dim: int) -> str | None:
     return None
 
 
-def cudnn_attention(q, k, v, *, grid, scan, causal, scale) -> Float[Array, "B T N K"]:
+def cudnn_attention(q, k, v, *, grid, scan, causal, scale, num_prefix=0) -> Float[Array, "B T N K"]:
     """As `ledit_jax.ops.attention.attention`, with `scale` on the logits in all."""
     T = q.shape[1]
     q = (q.astype(jnp.float32) * scale).astype(q.dtype)  # cuDNN's own scale cannot be traced
-    mask = dense_mask(scan, grid, causal)
+    mask = dense_mask(scan, grid, causal, num_prefix)
     padding = 0 if mask is None and T % 2 == 0 else -T % _MULTIPLE
     if padding:
         mask = jnp.ones((1, 1, T, T), bool) if mask is None else mask

@@ -69,10 +69,11 @@ def scan_mask(variant: str, height: int, width: int) -> Bool[np.ndarray, "T T"]:
 
 
 @functools.lru_cache(maxsize=64)
-def visible_blocks(variant: str, height: int, width: int, block: int) -> Bool[np.ndarray, "n n"]:
+def visible_blocks(variant: str, height: int, width: int, block: int, num_suffix: int = 0) -> Bool[np.ndarray, "n n"]:
     """Which (query block, key block) pairs of `scan_mask` hold a visible pair, for blocks of consecutive tokens.
 
-    n = ceil(T / block). Goes through the mask one block of queries at a time, so that T x T is never stored.
+    num_suffix: so many tokens behind those of the grid see all and are seen by all; T counts them. n = ceil(T / block).
+    Goes through the mask one block of queries at a time, so that T x T is never stored.
     """
     index = np.arange(height * width)
     row, col = index // width, index % width
@@ -81,4 +82,11 @@ def visible_blocks(variant: str, height: int, width: int, block: int) -> Bool[np
         SCANS[variant](row[s : s + block, None], col[s : s + block, None], row[None], col[None]).any(axis=0)
         for s in starts
     ]
-    return np.logical_or.reduceat(np.stack(blocks), starts, axis=1)
+    visible = np.logical_or.reduceat(np.stack(blocks), starts, axis=1)
+    if not num_suffix:
+        return visible
+    behind = -(-(height * width + num_suffix) // block) - len(visible)
+    visible = np.pad(visible, (0, behind))
+    first = height * width // block  # of the blocks that hold a token of the suffix
+    visible[first:], visible[:, first:] = True, True
+    return visible

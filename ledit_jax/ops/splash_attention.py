@@ -1,7 +1,7 @@
 """Attention in one TPU kernel (Pallas splash attention): memory grows with T, not with T x T.
 
 The kernel computes the scan from each query's and key's cell, so no mask is ever stored, and it skips the blocks
-that the scan hides entirely. B batch, T tokens over an h x w grid, N heads, K head dim.
+that the scan hides entirely. B batch, T tokens (a prefix, then an h x w grid), N heads, K head dim.
 """
 
 import functools
@@ -54,28 +54,34 @@ def splash_attention(
     scan: str,
     causal: Bool[Array, " B"] | None,
     scale: float | np.float32 | Float[Array, ""],
+    num_prefix: int = 0,
     interpret: bool = False,
 ) -> Float[Array, "B T N K"]:
     """As `ledit_jax.ops.attention.attention`, with `scale` on the logits in all; `interpret` runs it without a TPU.
+
+    The kernel gets the prefix behind the image: so the image's blocks, and those of them that it skips, stay what they
+    are without one, and a long prefix pads no more than as many image tokens would.
 
     Under a mesh in context (`jax.set_mesh`) each device takes its share of batch and heads: XLA cannot split a kernel.
     """
     T = q.shape[1]
     block, padded = block_size(T)
     q = (q.astype(jnp.float32) * scale).astype(q.dtype)
-    cells = _query_cells(grid, padded)
+    cells = _query_cells(grid, padded, num_prefix)
     if causal is None or scan == "none":
-        visible = visible_blocks(scan, *grid, block)
+        visible = visible_blocks(scan, *grid, block, num_prefix)
     else:
         # A query below and to the right of the whole grid sees all of it in every scan.
         cells = jnp.where(causal[:, None], cells, _cell_code(*grid))
         visible = np.ones((padded // block,) * 2, bool)
-    kernel = functools.partial(_run_kernel, visible=visible, rule=_mask_rule(scan, *grid, padded), interpret=interpret)
+    rule = _mask_rule(scan, *grid, T, padded)
+    kernel = functools.partial(_run_kernel, visible=visible, rule=rule, interpret=interpret)
 
     def run(q, k, v, cells):
+        q, k, v = (_turned(a, num_prefix) for a in (q, k, v))
         q, k, v = (jnp.pad(a.swapaxes(1, 2), ((0, 0), (0, 0), (0, padded - T), (0, 0))) for a in (q, k, v))
         out = jax.vmap(kernel, in_axes=(0, 0, 0, 0 if cells.ndim == 2 else None))(q, k, v, cells)
-        return out[:, :, :T].swapaxes(1, 2)
+        return _turned(out[:, :, :T].swapaxes(1, 2), T - num_prefix)
 
     return _over_mesh(run, q.shape)(q, k, v, jnp.asarray(cells))
 
@@ -97,27 +103,37 @@ def _round_up(number: int, multiple: int) -> int:
     return -(-number // multiple) * multiple
 
 
+def _turned(x: Float[Array, "B T N K"], count: int) -> Float[Array, "B T N K"]:
+    """The first `count` tokens behind the others."""
+    return jnp.concatenate([x[:, count:], x[:, :count]], axis=1) if 0 < count < x.shape[1] else x
+
+
 def _cell_code(row, col):
     return (row << _ROW_BITS) + col
 
 
-def _query_cells(grid: tuple[int, int], padded: int) -> Int[np.ndarray, " padded"]:
+def _query_cells(grid: tuple[int, int], padded: int, num_suffix: int) -> Int[np.ndarray, " padded"]:
     """Each query's cell as one integer. Queries that are padding get rows below the grid: they see keys, not NaN."""
     index = np.arange(padded, dtype=np.int32)
-    return _cell_code(index // grid[1], index % grid[1])
+    cells, num_image = _cell_code(index // grid[1], index % grid[1]), math.prod(grid)
+    cells[num_image : num_image + num_suffix] = _cell_code(*grid)  # sees all in every scan
+    return cells
 
 
 @functools.lru_cache(maxsize=64)
-def _mask_rule(scan: str, height: int, width: int, padded: int) -> Callable | None:
+def _mask_rule(scan: str, height: int, width: int, num_tokens: int, padded: int) -> Callable | None:
     """rule(query cells, key indices) -> may attend, for the kernel; None where every key is seen.
 
-    Cached, because jax compiles the kernel anew for each new function object.
+    Keys behind those of the grid, up to `num_tokens`, are seen by all. Cached, because jax compiles the kernel anew for
+    each new function object.
     """
-    num_tokens = height * width
+    num_image = height * width
 
     def rule(cells, keys):
         row, col = cells >> _ROW_BITS, cells & (2**_ROW_BITS - 1)
         seen = SCANS[scan](row, col, *_key_cell(keys, width))
+        if num_tokens > num_image:
+            seen = seen | (keys >= num_image)
         return seen & (keys < num_tokens) if padded > num_tokens else seen
 
     if scan != "none":

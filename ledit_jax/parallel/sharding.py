@@ -19,11 +19,14 @@ from ledit_jax.parallel.mesh import BATCH_AXES, FSDP, TENSOR
 # fsdp on one side and over tensor on the other, columns first and rows next, so that a pair of them needs one
 # reduction. What no rule matches stays whole, and so has to be small.
 _RULES: tuple[tuple[str, P], ...] = (
-    (r"blocks/(attn/qkv|mlp/fc1|mlp/gate|adaln|adaln/down)/kernel", P(None, FSDP, TENSOR)),
-    (r"blocks/(attn/proj|mlp/fc2|adaln/up)/kernel", P(None, TENSOR, FSDP)),
-    (r"blocks/(attn/qkv|mlp/fc1|mlp/gate|adaln|adaln/down)/bias", P(None, TENSOR)),
+    (r"blocks/((text|image)/)?(attn/qkv|mlp/fc1|mlp/gate|adaln|adaln/down)/kernel", P(None, FSDP, TENSOR)),
+    (r"blocks/((text|image)/)?(attn/proj|mlp/fc2|adaln/up)/kernel", P(None, TENSOR, FSDP)),
+    (r"blocks/((text|image)/)?(attn/qkv|mlp/fc1|mlp/gate|adaln|adaln/down)/bias", P(None, TENSOR)),
+    (r"last_block/(text|image)/(attn/qkv|mlp/fc1|adaln)/kernel", P(FSDP, TENSOR)),
+    (r"last_block/(text|image)/(attn/proj|mlp/fc2)/kernel", P(TENSOR, FSDP)),
+    (r"last_block/(text|image)/(attn/qkv|mlp/fc1|adaln)/bias", P(TENSOR)),
     (r"(final_layer/adaln|shared_adaln|timestep_embed/fc2)/kernel", P(FSDP, TENSOR)),
-    (r"(patch_embed|timestep_embed/fc1)/kernel|label_embed/embedding", P(None, FSDP)),
+    (r"(patch_embed|timestep_embed/fc1|text_embed)/kernel|label_embed/embedding", P(None, FSDP)),
     (r"conv/kernel", P(None, None, None, FSDP)),
     (r"position_table", P(None, None, FSDP)),
 )

@@ -12,8 +12,8 @@ from tiny import network_of
 from ledit_jax.config import Config, DataConfig, model_preset
 from ledit_jax.errors import ConfigError
 from ledit_jax.models.attention import AttentionContext
+from ledit_jax.models.block import Block
 from ledit_jax.models.functional import abstract_params, count_params, init_params, make_apply
-from ledit_jax.models.ledit import Block
 from ledit_jax.models.lookhere import layer_slopes, lookhere_bias
 from ledit_jax.models.rotary import rotary_tables
 

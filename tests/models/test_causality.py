@@ -9,7 +9,7 @@ from oracles import torch_scans
 
 from ledit_jax.config import ModelConfig
 from ledit_jax.models.attention import AttentionContext
-from ledit_jax.models.ledit import Block
+from ledit_jax.models.block import Block
 
 GRID, WIDTH = (3, 4), 8
 CONFIG = ModelConfig(width=WIDTH, num_heads=2)

@@ -16,14 +16,15 @@ BACKENDS = ("reference", "xla")
 CAUSAL = np.array([True, False])
 
 
-def inputs(dtype=np.float32, size=1.5):
-    noise = np.random.default_rng(0).normal(size=(4, B, GRID[0] * GRID[1], N, K))
+def inputs(dtype=np.float32, size=1.5, num_prefix=0):
+    noise = np.random.default_rng(0).normal(size=(4, B, num_prefix + GRID[0] * GRID[1], N, K))
     return [jnp.asarray(size * a, dtype) for a in noise]
 
 
-def oracle(q, k, v, scan="none", causal=None, logit_scale=1.0):
+def oracle(q, k, v, scan="none", causal=None, logit_scale=1.0, num_prefix=0):
     """In float64 PyTorch, so that autograd gives the gradients; [B, T, N, K]."""
-    mask = torch.from_numpy(scan_mask(scan, *GRID)).expand(B, N, -1, -1)
+    mask = torch.ones(B, N, q.shape[1], q.shape[1], dtype=torch.bool)
+    mask[..., num_prefix:, num_prefix:] = torch.from_numpy(scan_mask(scan, *GRID))
     if causal is not None:
         mask = mask | torch.from_numpy(~causal)[:, None, None, None]
     logits = torch.einsum("btnk,bsnk->bnts", q, k) * logit_scale / K**0.5
@@ -34,6 +35,8 @@ def oracle(q, k, v, scan="none", causal=None, logit_scale=1.0):
 CASES = {scan: {"scan": scan, "logit_scale": 1.118} for scan in SCANS} | {
     "plain": {},
     "c, one sample causal": {"scan": "c", "causal": CAUSAL},
+    "a behind a prefix": {"scan": "a", "num_prefix": 4},
+    "b behind a prefix, one sample causal": {"scan": "b", "num_prefix": 4, "causal": CAUSAL, "logit_scale": 1.118},
 }
 TOLERANCE = {"float32": dict(atol=1e-5, rtol=1e-4), "bfloat16": dict(atol=0.08, rtol=0.03)}
 
@@ -42,8 +45,8 @@ TOLERANCE = {"float32": dict(atol=1e-5, rtol=1e-4), "bfloat16": dict(atol=0.08, 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("case", CASES)
 def test_values_and_gradients(backend, case, dtype):
-    *qkv, cotangent = inputs(dtype)
     kwargs = CASES[case]
+    *qkv, cotangent = inputs(dtype, num_prefix=kwargs.get("num_prefix", 0))
     ours = kwargs | {"causal": jnp.asarray(CAUSAL)} if "causal" in kwargs else kwargs
     out, vjp = jax.vjp(lambda q, k, v: attention(q, k, v, grid=GRID, backend=backend, **ours), *qkv)
 

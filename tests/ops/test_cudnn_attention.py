@@ -17,8 +17,9 @@ GRIDS = [(5, 7), (4, 6)]  # 35 tokens need padding, 24 do not
 HAS_GPU = jax.default_backend() == "gpu"
 
 
-def value_and_gradients(backend, dtype, grid, scan, causal=None):
-    *qkv, cotangent = np.random.default_rng(0).normal(size=(4, B, grid[0] * grid[1], N, K))
+def value_and_gradients(backend, dtype, grid, scan, causal=None, num_prefix=0):
+    *qkv, cotangent = np.random.default_rng(0).normal(size=(4, B, num_prefix + grid[0] * grid[1], N, K))
+    backend = functools.partial(backend, num_prefix=num_prefix)
 
     @jax.jit
     def run(scale, cotangent, *qkv):
@@ -29,10 +30,12 @@ def value_and_gradients(backend, dtype, grid, scan, causal=None):
     return [np.asarray(a, np.float32) for a in run(1.118 / K**0.5, *arrays)]
 
 
-@pytest.mark.parametrize("causal", [None, np.array([True, False])], ids=["all causal", "one causal"])
-@pytest.mark.parametrize("grid", GRIDS)
-@pytest.mark.parametrize("scan", SCANS)
-def test_mask_scale_and_padding_are_right(monkeypatch, scan, grid, causal):
+ONE = np.array([True, False])
+CASES = [(scan, grid, causal, 0) for scan in SCANS for grid in GRIDS for causal in (None, ONE)]
+
+
+@pytest.mark.parametrize("scan, grid, causal, num_prefix", [*CASES, ("b", (5, 7), ONE, 4), ("d", (4, 6), None, 4)])
+def test_mask_scale_and_padding_are_right(monkeypatch, scan, grid, causal, num_prefix):
     """With jax's own dense code in cuDNN's place, which takes the same arguments."""
     real, seen = jax.nn.dot_product_attention, []
 
@@ -42,8 +45,8 @@ def test_mask_scale_and_padding_are_right(monkeypatch, scan, grid, causal):
 
     monkeypatch.setattr(jax.nn, "dot_product_attention", dense)
     causal = None if causal is None else jnp.asarray(causal)
-    got = value_and_gradients(cudnn_attention, "float32", grid, scan, causal)
-    want = value_and_gradients(reference_attention, "float32", grid, scan, causal)
+    got = value_and_gradients(cudnn_attention, "float32", grid, scan, causal, num_prefix)
+    want = value_and_gradients(reference_attention, "float32", grid, scan, causal, num_prefix)
     assert set(seen) == {"cudnn"}
     for ours, theirs in zip(got, want, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=1e-4)

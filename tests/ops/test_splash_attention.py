@@ -27,8 +27,8 @@ SCALE = 1.118 / K**0.5  # with attention scaling
 TOLERANCE = {"float32": dict(atol=2e-5, rtol=2e-4), "bfloat16": dict(atol=0.08, rtol=0.03)}
 
 
-def inputs(grid, dtype="float32", size=1.5):
-    noise = np.random.default_rng(0).normal(size=(4, B, grid[0] * grid[1], N, K))
+def inputs(grid, dtype="float32", size=1.5, num_prefix=0):
+    noise = np.random.default_rng(0).normal(size=(4, B, num_prefix + grid[0] * grid[1], N, K))
     return [jnp.asarray(size * a, dtype) for a in noise]
 
 
@@ -45,12 +45,13 @@ def interpreted(*args, **kwargs):
     return splash.splash_attention(*args, interpret=True, **kwargs)
 
 
-def check_against_reference(grid, scan, dtype="float32", causal=None):
-    *qkv, cotangent = inputs(grid, dtype)
-    got = value_and_gradients(interpreted, qkv, cotangent, grid=grid, scan=scan, causal=causal)
+def check_against_reference(grid, scan, dtype="float32", causal=None, num_prefix=0):
+    *qkv, cotangent = inputs(grid, dtype, num_prefix=num_prefix)
+    kwargs = dict(grid=grid, scan=scan, causal=causal, num_prefix=num_prefix)
+    got = value_and_gradients(interpreted, qkv, cotangent, **kwargs)
     # The oracle gets the rounded inputs and no other rounding.
     wide = [a.astype(jnp.float32) for a in qkv]
-    want = value_and_gradients(reference_attention, wide, cotangent, grid=grid, scan=scan, causal=causal)
+    want = value_and_gradients(reference_attention, wide, cotangent, **kwargs)
     for ours, theirs in zip(got, want, strict=True):
         assert ours.dtype == dtype
         np.testing.assert_allclose(ours.astype(jnp.float32), theirs, **TOLERANCE[dtype])
@@ -84,6 +85,16 @@ def test_the_scan_applies_to_the_samples_asked_for(small_blocks, scan):
     check_against_reference((12, 13), scan, causal=jnp.array([True, False]))
 
 
+@pytest.mark.parametrize(
+    "scan, grid, num_prefix, causal",
+    [("a", (18, 16), 77, None), ("b", (5, 7), 6, None), ("d", (12, 13), 130, [True, False]), ("none", (5, 7), 6, None)],
+)
+def test_a_prefix_that_all_see_and_that_sees_all(small_blocks, scan, grid, num_prefix, causal):
+    if num_prefix == 77:  # the scan still hides blocks of the image
+        assert not visible_blocks(scan, *grid, 128, num_prefix).all()
+    check_against_reference(grid, scan, causal=causal and jnp.array(causal), num_prefix=num_prefix)
+
+
 @pytest.mark.parametrize("grid", [(24, 24), (28, 28), (32, 48)], ids=str)
 def test_lengths_of_real_images_that_few_blocks_divide(grid):
     """384x384, 448x448 and 512x768 pixels, in the blocks that the kernel takes for them."""
@@ -97,13 +108,15 @@ def test_huge_logits_stay_finite():
 
 
 @pytest.mark.parametrize("scan", SCANS)
-@pytest.mark.parametrize("grid", [(16, 16), (19, 16), (24, 24)])
-def test_blocks_are_those_that_splash_attention_finds_in_the_dense_mask(scan, grid):
-    T = grid[0] * grid[1]
+@pytest.mark.parametrize("grid, num_suffix", [((16, 16), 0), ((19, 16), 0), ((24, 24), 0), ((18, 16), 77)])
+def test_blocks_are_those_that_splash_attention_finds_in_the_dense_mask(scan, grid, num_suffix):
+    num_image = grid[0] * grid[1]
+    T = num_image + num_suffix
     padded = -(-T // 128) * 128
     dense = np.zeros((padded, padded), bool)
-    dense[:T, :T] = scan_mask(scan, *grid)
-    visible = visible_blocks(scan, *grid, 128)
+    dense[:T, :T] = True
+    dense[:num_image, :num_image] = scan_mask(scan, *grid)
+    visible = visible_blocks(scan, *grid, 128, num_suffix)
     dense = masks.MultiHeadMask([masks.NumpyMask(dense)])
     for by_key in (False, True):
         process = mask_info.process_mask_dkv if by_key else mask_info.process_mask
