@@ -4,13 +4,15 @@
   python convert_torch_weights.py --input=DiT-XL-2-256 --output=checkpoints/dit-xl-2     (diffusers' folder)
   python convert_torch_weights.py --input=SiT-XL-2-256.pt --model=SiT-XL/2 --output=checkpoints/sit-xl-2
   python convert_torch_weights.py --input=sd-vae-ft-ema --output=checkpoints/vae         (its autoencoder)
+  python convert_torch_weights.py --input=clip-vit-large-patch14 --output=checkpoints/clip
   python convert_torch_weights.py --input=pt_inception-2015-12-05-6726825d.pth --output=inception.npz
   python convert_torch_weights.py --to=torch --input=runs/ft --output=ledit-xl-2.safetensors
 
 Read: state dicts and training files of DiT, SiT, REPA and LEDiT as .pt or .safetensors, diffusers' DiT (a transformer
-folder or a whole pipeline's), and the Stable Diffusion autoencoder as diffusers or CompVis wrote it. The result is what
-train.py writes: for sample.py, train.py --init_from and load_model, none of which needs PyTorch. The Inception network
-of evaluate.py, in PyTorch's port or TensorFlow's graph, becomes one .npz. Code in a pickle is refused.
+folder or a whole pipeline's), the Stable Diffusion autoencoder as diffusers or CompVis wrote it, and transformers'
+CLIP, both towers or the text encoder, with the tokenizer's files. The result is what train.py writes: for sample.py,
+train.py --init_from and load_model, none of which needs PyTorch. The Inception network of evaluate.py, in PyTorch's
+port or TensorFlow's graph, becomes one .npz. Code in a pickle is refused.
 Exit code 2 means that nothing was written, and the message says why. More in docs/porting.md.
 """
 
@@ -44,6 +46,9 @@ OBJECTIVE = flags.DEFINE_enum(
     "Default: as --model or the file's name says.",
 )
 WEIGHTS = flags.DEFINE_enum("weights", "ema", ["ema", "model"], "Of a training run: averaged weights, or raw ones.")
+TOKENIZER = flags.DEFINE_string(
+    "tokenizer", None, "Folder of a text encoder's tokenizer. Default: where the weights lie, or a pipeline's."
+)
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace what --output names.")
 flags.mark_flags_as_required(["input", "output"])
 
@@ -63,6 +68,7 @@ def main() -> None:
             weights=WEIGHTS.value,
             objective=OBJECTIVE.value,
             frequency_shift=None if SHIFT.value is None else float(SHIFT.value),
+            tokenizer=TOKENIZER.value,
             overwrite=OVERWRITE.value,
         )
     print(f"wrote {OUTPUT.value}")

@@ -6,6 +6,7 @@ imported inside the functions that need them, so that nothing else in the packag
 
 import contextlib
 import errno
+import itertools
 import json
 import re
 import warnings
@@ -17,13 +18,13 @@ from typing import Any
 import numpy as np
 
 from ledit_jax.convert.tables import Shapes
-from ledit_jax.errors import CheckpointError, ConfigError, DataError, LEDiTError, OutputError
+from ledit_jax.errors import CheckpointError, ConfigError, DataError, LEDiTError
 from ledit_jax.files.readers import ARRAY_ERRORS, parse_json, read_json
 from ledit_jax.weights import find_checkpoint
 
 _DESCRIPTION = "ledit_jax"  # where a file that we wrote says what it holds
-_COMMIT_MARKS = ("_CHECKPOINT_METADATA", "commit_success.txt")  # the second on some file systems alone
-_DIFFUSERS_FILE = "diffusion_pytorch_model"
+_STEMS = {".safetensors": ("diffusion_pytorch_model", "model"), ".bin": ("diffusion_pytorch_model", "pytorch_model")}
+"""How the files of diffusers and of transformers begin. Of sharded ones "-00001-of-00002" follows."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class StoredTensors:
     description: Mapping[str, Any]
     """What `write_tensors` was given beside the tensors; empty for everyone else's files."""
     settings: Mapping[str, Any]
-    """diffusers' config.json; empty where there is none."""
+    """diffusers' or transformers' config.json; empty where there is none."""
 
     def under(self, prefix: str) -> "StoredTensors":
         """Those whose names begin with `prefix`, without it."""
@@ -70,7 +71,9 @@ class StoredTensors:
 
 
 def open_tensors(path: str | Path) -> StoredTensors:
-    """The tensors of a .pt, .ckpt, .bin or .safetensors file, or of a folder that diffusers wrote (also a pipeline's).
+    """The tensors of a .pt, .ckpt, .bin or .safetensors file, or of a folder of diffusers or transformers.
+
+    Of a pipeline's folder the network comes first, then the autoencoder, then the text encoder.
 
     Nested dictionaries are flattened, "ema.blocks.0.attn.qkv.weight". Raises ConfigError for a path that is missing,
     damaged, holds code or is none of these.
@@ -86,26 +89,27 @@ def open_tensors(path: str | Path) -> StoredTensors:
         places |= {name: (file, name) for name in found}
         description |= described
     # A file by another name has nothing to do with a config.json that lies beside it.
-    by_diffusers = files[0].name.startswith(_DIFFUSERS_FILE)
+    by_them = re.split("[-.]", files[0].name)[0] in itertools.chain(*_STEMS.values())
     config = files[0].with_name("config.json")
-    settings = read_json(config) if by_diffusers and config.is_file() else {}
+    settings = read_json(config) if by_them and config.is_file() else {}
     return StoredTensors(path, shapes, places, description, settings)
 
 
 def _folder_files(folder: Path) -> list[Path]:
-    for part in (folder, folder / "transformer", folder / "vae"):  # of a pipeline, the network comes first
-        for suffix in (".safetensors", ".bin"):
-            index = part / f"{_DIFFUSERS_FILE}{suffix}.index.json"
+    for part in (folder, *(folder / name for name in ("transformer", "vae", "text_encoder"))):
+        for name in (f"{stem}{suffix}" for suffix, stems in _STEMS.items() for stem in stems):
+            index = part / f"{name}.index.json"
             if index.is_file():
                 return _indexed(index)
-            if (part / f"{_DIFFUSERS_FILE}{suffix}").is_file():
-                return [part / f"{_DIFFUSERS_FILE}{suffix}"]
+            if (part / name).is_file():
+                return [part / name]
     try:
         find_checkpoint(folder)
     except CheckpointError as error:
         raise CheckpointError(
             f"input={folder} is a folder that holds no weights: give a .pt or .safetensors file, or a folder of "
-            f"diffusers' with config.json and {_DIFFUSERS_FILE}.safetensors in it or in its transformer or vae"
+            "diffusers' or transformers' with config.json and diffusion_pytorch_model.safetensors, or "
+            "model.safetensors, in it or in its transformer, vae or text_encoder"
         ) from error
     raise CheckpointError(f"input={folder} is a checkpoint of ours: give to=torch to write it as a PyTorch file")
 
@@ -229,20 +233,3 @@ def write_tensors(path: Path, state: Mapping[str, np.ndarray], description: Mapp
             torch.save(tensors, path)
         except RuntimeError as error:  # torch does not say why it could not write
             raise OSError(errno.ENOSPC, " ".join(str(error).split())[:100]) from error
-
-
-def check_output(output: Path, overwrite: bool) -> None:
-    """Raises ConfigError if `output` exists, unless it may be overwritten and is a file or a converted checkpoint."""
-    if output.exists() and not overwrite:
-        raise OutputError(f"output={output} exists already: choose another place, or give overwrite")
-    if output.is_dir() and not _is_converted(output):
-        raise OutputError(f"output={output} is a folder with other things in it: choose another place")
-
-
-def _is_converted(folder: Path) -> bool:
-    """Whether it is one step with weights and config alone; a run's own checkpoints hold its optimizer as well."""
-    steps = list(folder.iterdir())
-    if len(steps) != 1 or not steps[0].name.isdecimal() or not (steps[0] / "config").is_dir():
-        return False
-    held = {path.name for path in steps[0].iterdir()}
-    return _COMMIT_MARKS[0] in held and held - {*_COMMIT_MARKS, "config"} in ({"ema"}, {"vae"})

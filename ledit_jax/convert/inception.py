@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from ledit_jax.convert.files import check_output, open_tensors
+from ledit_jax.convert.files import open_tensors
+from ledit_jax.convert.output import check_output
 from ledit_jax.convert.tables import CONV, flatten_params, unflatten_params
 from ledit_jax.errors import CheckpointError, ConversionError, OutputError
 from ledit_jax.files import whole_file

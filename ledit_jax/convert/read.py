@@ -5,13 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from tqdm import tqdm
 
 from ledit_jax.config import Config
+from ledit_jax.convert.clip import clip_kind
 from ledit_jax.convert.dit import (
     check_positions,
     dit_layout,
@@ -22,9 +20,12 @@ from ledit_jax.convert.dit import (
     position_table,
 )
 from ledit_jax.convert.dit_config import check_model, dit_config
-from ledit_jax.convert.files import StoredTensors, check_output, open_tensors
+from ledit_jax.convert.files import StoredTensors, open_tensors
 from ledit_jax.convert.objective import read_objective, without_projectors
-from ledit_jax.convert.tables import Table, check_table, flatten_params, param_shapes, unflatten_params
+from ledit_jax.convert.output import check_output
+from ledit_jax.convert.read_clip import convert_clip
+from ledit_jax.convert.rows import convert_rows, read_finite
+from ledit_jax.convert.tables import check_table, flatten_params, param_shapes, unflatten_params
 from ledit_jax.convert.vae import vae_config_from_shapes, vae_params_from_torch
 from ledit_jax.diffusion import make_process
 from ledit_jax.errors import CheckpointError, ConfigError, DataError
@@ -48,9 +49,10 @@ def convert_to_checkpoint(
     weights: str = "ema",
     frequency_shift: float | None = None,
     objective: str | None = None,
+    tokenizer: str | Path | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Writes what a PyTorch file or a folder of diffusers' holds, DiT, LEDiT or autoencoder, as a checkpoint of ours.
+    """Writes what a PyTorch file or a folder holds, DiT, LEDiT, autoencoder or CLIP, as a checkpoint of ours.
 
     model: a preset that the file has to be, such as "DiT-XL/2" or "SiT-XL/2". objective: "noise" or "flow", which no
     tensor tells; by default as the model's or the file's name says, see `read_objective`. num_heads: where no preset
@@ -64,15 +66,21 @@ def convert_to_checkpoint(
     stored = open_tensors(source)
     if any(name.startswith("state_dict.") for name in stored.shapes):  # Lightning's wrapping
         stored = stored.under("state_dict.")
-    if not any(name.removeprefix(_IN_SD).startswith("encoder.down") for name in stored.shapes):
+    kind = clip_kind(stored.shapes)
+    is_vae = any(name.removeprefix(_IN_SD).startswith("encoder.down") for name in stored.shapes)
+    if tokenizer and not kind:
+        raise ConfigError(f"input={source} is no text encoder, and tokenizer is for one")
+    if not is_vae and not kind:
         params, config, step = _read_dit(stored, model, num_heads, weights, frequency_shift, objective)
         with written_aside(output) as aside:
             export_weights(aside, params, config, step)
     elif model or num_heads or objective or frequency_shift is not None:
         raise ConfigError(
-            f"input={source} is an autoencoder, and model, num_heads, objective and timestep_frequency_shift are for a "
-            "DiT"
+            f"input={source} is {'CLIP' if kind else 'an autoencoder'}, and model, num_heads, objective and "
+            "timestep_frequency_shift are for a DiT"
         )
+    elif kind:
+        convert_clip(stored, output, kind, tokenizer)
     else:
         vae_params, vae_config = _read_vae(stored)
         with written_aside(output) as aside:
@@ -81,7 +89,7 @@ def convert_to_checkpoint(
 
 def _read_vae(stored: StoredTensors) -> tuple[Params, VAEConfig]:
     names = [name for name in stored.shapes if name.startswith(_IN_SD)] or list(stored.shapes)
-    state = _read_finite(stored, names)
+    state = read_finite(stored, names)
     groups = _setting(stored, "norm_num_groups", int, 32)
     config = vae_config_from_shapes(state, groups)
     flat = vae_params_from_torch(state)
@@ -91,15 +99,6 @@ def _read_vae(stored: StoredTensors) -> tuple[Params, VAEConfig]:
         _log.info("its latents are scaled by %s: models of them need autoencoder.scale=%s", scale, scale)
     like = nnx.state(nnx.eval_shape(lambda: AutoencoderKL(config, nnx.Rngs(0))), nnx.Param)
     return unflatten_params(flat, nnx.to_pure_dict(like)), config
-
-
-def _read_finite(stored: StoredTensors, names: list[str]) -> dict[str, np.ndarray]:
-    """Tensors by name. Raises CheckpointError for values that are not finite."""
-    state = stored.read(names)
-    for name, array in state.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise CheckpointError(f"{stored.path}: {name} holds values that are not finite: download it again")
-    return state
 
 
 def _setting(stored: StoredTensors, name: str, kind: type, default: Any) -> Any:
@@ -126,7 +125,7 @@ def _read_dit(
     layout = dit_layout(stored.shapes)
     if layout is None:
         raise CheckpointError(
-            f"input={stored.path} holds no DiT, LEDiT or Stable Diffusion autoencoder: its {len(stored.shapes)} "
+            f"input={stored.path} holds no DiT, LEDiT, Stable Diffusion autoencoder or CLIP: its {len(stored.shapes)} "
             f"tensors are named {', '.join(list(stored.shapes)[:3]) or 'nothing'}"
         )
     copies = embedder_copies(stored.shapes) if layout == "diffusers" else {}
@@ -157,7 +156,7 @@ def _read_dit(
         check_positions(position, config)
     _log.info("%s is a %s", stored.path, _describe(config, layout, origin))
     _log_frequencies(config, layout)
-    return _convert_rows(own, table, like), config, step
+    return convert_rows(own, table, like), config, step
 
 
 def _select(stored: StoredTensors, weights: str) -> tuple[StoredTensors, str]:
@@ -194,18 +193,3 @@ def _check_copies(stored: StoredTensors, copies: Mapping[str, str]) -> None:
         arrays = stored.read([copy, original])
         if not np.array_equal(arrays[copy], arrays[original]):
             raise CheckpointError(f"{copy} differs from that of block 0: a DiT has one embedder for all of its blocks")
-
-
-def _convert_rows(stored: StoredTensors, table: Table, like: Params) -> Params:
-    """Reads and converts one parameter after another, the largest first: that one is held twice for a moment."""
-    sizes = {path: leaf.size * leaf.dtype.itemsize for path, leaf in flatten_params(like).items()}
-    flat = {}
-    with tqdm(total=sum(sizes.values()), desc="convert", unit="B", unit_scale=True) as bar:
-        for row in sorted(table, key=lambda row: sizes[row.path], reverse=True):
-            # Not jnp.asarray, which copies twice; and the NumPy array gets no name, to be gone before the next is read.
-            array = jax.device_put(row.join(_read_finite(stored, [name for names in row.layers for name in names])))
-            if array.dtype != jnp.float32:
-                raise CheckpointError(f"{row.layers[0][0]} holds {array.dtype}: weights are floating-point numbers")
-            flat[row.path] = array.block_until_ready()
-            bar.update(array.nbytes)
-    return unflatten_params(flat, like)

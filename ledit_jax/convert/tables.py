@@ -57,10 +57,10 @@ class Row:
 
     def join(self, state: Mapping[str, np.ndarray]) -> np.ndarray:
         """Torch tensors by name -> our array."""
-        layers = (self.axes.to_ours(np.concatenate([state[name] for name in names])) for names in self.layers)
+        layers = (self.axes.to_ours(_concatenate([state[name] for name in names])) for names in self.layers)
         first = next(layers)
         if not self.stacked:
-            return np.ascontiguousarray(first)
+            return np.asarray(first, order="C")
         joined = np.empty((len(self.layers), *first.shape), first.dtype)
         for i, layer in enumerate(itertools.chain([first], layers)):  # np.stack would hold every layer twice
             joined[i] = layer
@@ -69,14 +69,21 @@ class Row:
     def split(self, array: np.ndarray) -> dict[str, np.ndarray]:
         """Our array -> torch tensors by name, as views."""
         tensors: dict[str, np.ndarray] = {}
-        for names, layer in zip(self.layers, array if self.stacked else array[None], strict=True):
-            tensors.update(zip(names, np.split(self.axes.to_torch(layer), len(names)), strict=True))
+        for names, layer in zip(self.layers, array if self.stacked else [array], strict=True):
+            tensor = self.axes.to_torch(layer)
+            parts = np.split(tensor, len(names)) if len(names) > 1 else [tensor]  # a scalar cannot be split
+            tensors.update(zip(names, parts, strict=True))
         return tensors
 
     def torch_shapes(self, shape: tuple[int, ...]) -> Shapes:
         """Shapes that the torch tensors must have for our array to have `shape`."""
         blank = np.broadcast_to(np.zeros((), np.int8), shape)  # a shape that costs no memory
         return {name: tensor.shape for name, tensor in self.split(blank).items()}
+
+
+def _concatenate(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Always a copy: what is given may be a mapped file. A single one may be a scalar."""
+    return np.concatenate(arrays) if len(arrays) > 1 else arrays[0].copy()
 
 
 Table = Sequence[Row]
@@ -119,7 +126,7 @@ def invert_table(table: Table, params: Mapping[str, Any]) -> dict[str, np.ndarra
     state: dict[str, np.ndarray] = {}
     for row in table:
         tensors = row.split(np.asarray(params[row.path]))
-        state.update((name, np.ascontiguousarray(tensor)) for name, tensor in tensors.items())
+        state.update((name, np.asarray(tensor, order="C")) for name, tensor in tensors.items())
     return state
 
 

@@ -1,20 +1,27 @@
-"""From checkpoints of ours to PyTorch's files, by the names of facebookresearch/DiT or, for autoencoders, diffusers."""
+"""From checkpoints of ours to PyTorch's files, by the names of facebookresearch/DiT, diffusers (autoencoders) or
+transformers (CLIP)."""
 
+import dataclasses
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from flax import nnx
 
 from ledit_jax.config import Config
+from ledit_jax.convert.clip import TEXT, clip_table, text_table, to_settings
 from ledit_jax.convert.dit import dit_table, position_shapes, position_table
-from ledit_jax.convert.files import check_output, write_tensors
-from ledit_jax.convert.tables import flatten_params, param_shapes
+from ledit_jax.convert.files import write_tensors
+from ledit_jax.convert.output import check_output
+from ledit_jax.convert.tables import flatten_params, invert_table, param_shapes
 from ledit_jax.convert.vae import vae_params_to_torch
 from ledit_jax.errors import OutputError
 from ledit_jax.files import written_aside
 from ledit_jax.models import Params
-from ledit_jax.weights import describe, find_checkpoint, load_description, load_vae, load_weights
+from ledit_jax.models.clip_vision import CLIP
+from ledit_jax.weights import describe, find_checkpoint, kind_of, load_description, load_vae, load_weights
+from ledit_jax.weights.text import load_clip, load_text
 
 _log = logging.getLogger(__name__)
 _SUFFIXES = (".pt", ".safetensors")
@@ -31,7 +38,10 @@ def convert_to_torch(source: str | Path, output: str | Path, *, weights: str = "
         raise OutputError(f"output={output} must end in {' or '.join(_SUFFIXES)}")
     check_output(output, overwrite)
     folder = find_checkpoint(source)
-    if (folder / "vae").is_dir():
+    if (folder / "text").is_dir():
+        state, description = _clip_state(folder)
+        _log.info("%s is %s", folder, kind_of(folder))
+    elif (folder / "vae").is_dir():
         description = load_description(folder)
         state = vae_params_to_torch(flatten_params(nnx.state(load_vae(folder), nnx.Param)))
         _log.info("%s is an autoencoder", folder)
@@ -54,3 +64,20 @@ def dit_state(params: Params, config: Config) -> dict[str, np.ndarray]:
         tensors = row.split(np.asarray(flat[row.path]))
         state.update((name, np.ascontiguousarray(tensor)) for name, tensor in tensors.items())
     return state
+
+
+def _clip_state(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """A text encoder's parameters, or those of both towers, under transformers' names; and the description."""
+    if (folder / "vision").is_dir():
+        network, tokenizer, _ = load_clip(folder)
+        vocabulary = tokenizer.vocabulary
+    else:
+        network, vocabulary, _ = load_text(folder)
+    params = flatten_params(nnx.state(network, nnx.Param))
+    shapes = param_shapes(params)
+    if isinstance(network, CLIP):
+        table = clip_table(shapes, network.config.vision.patch_size)
+    else:
+        table = text_table(shapes, TEXT)
+    description = {"settings": to_settings(network.config), "tokenizer": dataclasses.asdict(vocabulary)}
+    return invert_table(table, params), description

@@ -1,52 +1,57 @@
 """Self-describing weights on disk: what training writes, and what sampling, fine-tuning and conversion read.
 
 A checkpoint is one folder per step with an item each: `ema` and `config` always, in a run's own checkpoints also
-`params`, `optimizer` and `data` (ledit_jax/training/checkpoint.py). A VAE's has `vae` and `config`. Orbax writes a
-folder aside and renames it once all of it is there.
+`params`, `optimizer` and `data` (ledit_jax/training/checkpoint.py). A VAE's has `vae` and `config`, a text encoder's
+`text`, `tokenizer` and `config`, and CLIP's `vision` as well (weights/text.py). Orbax writes a folder aside and renames
+it once all of it is there.
 """
 
 import dataclasses
 from pathlib import Path
 from typing import Any
 
-import jax
-import orbax.checkpoint as ocp
 from flax import nnx
 from jax.sharding import Mesh
 
 from ledit_jax.config import Config
 from ledit_jax.config.parse import from_mapping
 from ledit_jax.diffusion import make_process
-from ledit_jax.errors import CheckpointError, ConfigError, OutputError
+from ledit_jax.errors import CheckpointError, ConfigError
 from ledit_jax.models import Network, Params, abstract_params, make_network
 from ledit_jax.models.vae import AutoencoderKL, VAEConfig
-from ledit_jax.parallel.sharding import shardings
 from ledit_jax.weights.checksums import array_checksums, digest, fingerprint, written_checksums
+from ledit_jax.weights.items import find_places, placed, write_items
 from ledit_jax.weights.stored import (
     check_finite,
     damaged,
     describe,
     find_checkpoint,
     find_lineage,
+    kind_of,
     load_config,
     load_description,
     read_arrays,
     read_json,
     stored_shapes,
 )
+from ledit_jax.weights.text import export_clip, export_text, load_clip, load_text_encoder
 
 __all__ = [
     "check_finite",
     "damaged",
     "describe",
+    "export_clip",
+    "export_text",
     "export_vae",
     "export_weights",
     "find_checkpoint",
     "find_lineage",
     "find_places",
     "fingerprint",
+    "load_clip",
     "load_config",
     "load_description",
+    "load_text_encoder",
     "load_vae",
     "load_weights",
     "open_weights",
@@ -57,19 +62,17 @@ __all__ = [
     "weights_id",
 ]
 
-_PIECE = 64 * 2**20  # bytes of an array that are written at a time, and of a file
-
 
 def export_weights(folder: str | Path, params: Params, config: Config, step: int) -> None:
     """Writes a model's weights as a checkpoint of their own. Raises OutputError if `folder` exists."""
-    _write(folder, step, "ema", params, describe(config, step, {"ema": params}))
+    write_items(folder, step, {"ema": params}, describe(config, step, {"ema": params}))
 
 
 def export_vae(folder: str | Path, params: Params, config: VAEConfig) -> None:
     """Writes an autoencoder's weights, a nested dict as its modules are named. Raises OutputError if it exists."""
     description = {"vae": dataclasses.asdict(config), "vae_id": fingerprint(params), "step": 0}
     description["checksums"] = {"vae": array_checksums(params)}
-    _write(folder, 0, "vae", params, description)
+    write_items(folder, 0, {"vae": params}, description)
 
 
 def load_weights(
@@ -85,7 +88,7 @@ def load_weights(
     """
     folder, config, step = open_weights(path, weights)
     abstract = abstract_params(network or make_network(config, make_process(config)))
-    params = read_arrays(folder, _placed(abstract, mesh))
+    params = read_arrays(folder, placed(abstract, mesh))
     check_finite(folder.parent, params)
     return params, config, step
 
@@ -94,7 +97,7 @@ def open_weights(path: str | Path, weights: str = "ema") -> tuple[Path, Config, 
     """(folder of the arrays, config, step) of a model's checkpoint, with no array read; errors as `load_weights`."""
     folder = find_checkpoint(path)
     if not (folder / weights).is_dir():
-        held = [name for name in ("ema", "params", "vae") if (folder / name).is_dir()]
+        held = [name for name in ("ema", "params", "vae", "text") if (folder / name).is_dir()]
         raise CheckpointError(f"checkpoint {folder} holds no {weights}, only {', '.join(held)}")
     return folder / weights, load_config(folder), load_description(folder)["step"]
 
@@ -111,20 +114,12 @@ def weights_id(path: str | Path, weights: str) -> str:
     return digest(written_checksums(description, weights) or [description, sizes])
 
 
-def find_places(abstract: Params, mesh: Mesh | None) -> Params:
-    """The sharding of each parameter: on the mesh, or without one the first local device."""
-    if mesh is not None:
-        return shardings(mesh, abstract)
-    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return jax.tree.map(lambda _: here, abstract)
-
-
 def load_vae(path: str | Path) -> AutoencoderKL:
     """The autoencoder of a VAE checkpoint. Raises CheckpointError as `load_weights` does."""
     folder, description = _find_vae(path)
     config = _vae_config(folder, description)
     graphdef, state = nnx.split(nnx.eval_shape(lambda: AutoencoderKL(config, nnx.Rngs(0))), nnx.Param)
-    return nnx.merge(graphdef, read_arrays(folder / "vae", _placed(nnx.to_pure_dict(state))))
+    return nnx.merge(graphdef, read_arrays(folder / "vae", placed(nnx.to_pure_dict(state))))
 
 
 def vae_description(path: str | Path) -> tuple[VAEConfig, str]:
@@ -138,7 +133,9 @@ def vae_description(path: str | Path) -> tuple[VAEConfig, str]:
 def _find_vae(path: str | Path) -> tuple[Path, dict[str, Any]]:
     folder = find_checkpoint(path)
     if not (folder / "vae").is_dir():
-        raise CheckpointError(f"checkpoint {folder} is a model's, and a VAE's is needed: convert one, see the README")
+        raise CheckpointError(
+            f"checkpoint {folder} is {kind_of(folder)}'s, and a VAE's is needed: convert one, see the README"
+        )
     return folder, load_description(folder)
 
 
@@ -147,21 +144,3 @@ def _vae_config(folder: Path, description: dict[str, Any]) -> VAEConfig:
         return from_mapping(VAEConfig, description["vae"])
     except ConfigError as error:
         raise CheckpointError(f"checkpoint {folder}: vae.{error}") from error
-
-
-def _write(folder: str | Path, step: int, item: str, params: Params, description: dict[str, Any]) -> None:
-    folder = Path(folder).absolute()
-    if folder.exists():
-        raise OutputError(f"{folder} exists already: choose another place or remove it first")
-    # In pieces: what waits to be written would otherwise fill as much memory again as the weights.
-    pieces = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=_PIECE), params)
-    saved = ocp.args.PyTreeSave(params, save_args=pieces, ocdbt_target_data_file_size=_PIECE)
-    items = {item: saved, "config": ocp.args.JsonSave(description)}
-    options = ocp.CheckpointManagerOptions(create=True)
-    with ocp.CheckpointManager(folder, options=options) as manager:
-        manager.save(step, args=ocp.args.Composite(**items))
-
-
-def _placed(abstract: Params, mesh: Mesh | None = None) -> Params:
-    places = find_places(abstract, mesh)
-    return jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), abstract, places)

@@ -22,6 +22,8 @@ from ledit_jax.weights.checksums import array_checksums, changed_arrays, written
 
 logger = logging.getLogger(__name__)
 
+_KINDS = {"vae": "a VAE", "vision": "CLIP", "text": "a text encoder", "ema": "a model"}
+"""By the item that tells one from the others: the first that is there."""
 _PACKAGES = ("ledit_jax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
@@ -36,7 +38,7 @@ def find_checkpoint(path: str | Path) -> Path:
         raise CheckpointError(f"checkpoint {path} does not exist: give a workdir of train.py or a checkpoint folder")
     if (path / "checkpoints").is_dir():
         path = path / "checkpoints"
-    if any((path / item).is_dir() for item in ("config", "ema", "vae")):
+    if any((path / item).is_dir() for item in ("config", *_KINDS)):
         return _check_complete(path)
     steps = sorted((int(p.name), p) for p in path.iterdir() if p.is_dir() and p.name.isdecimal())
     if steps:
@@ -60,8 +62,13 @@ def describe(config: Config, step: int, items: Mapping[str, Any] | None = None) 
 
 def load_description(folder: Path) -> dict[str, Any]:
     """The `config` item of a step's folder. Raises CheckpointError if it cannot be read or has another form."""
-    fields = {"step": int, "vae": dict} if (folder / "vae").is_dir() else {"step": int, "config": dict}
-    return read_json(folder, "config", fields)
+    own = next((name for name in ("vae", "text") if (folder / name).is_dir()), "config")
+    return read_json(folder, "config", {"step": int, own: dict})
+
+
+def kind_of(folder: Path) -> str:
+    """Whose weights a step's folder holds, as messages say it: "a model", "a VAE", "a text encoder" or "CLIP"."""
+    return next((kind for item, kind in _KINDS.items() if (folder / item).is_dir()), "a model")
 
 
 def load_config(folder: Path) -> Config:
@@ -190,9 +197,11 @@ def _check_complete(folder: Path) -> Path:
 
 def _lacks(folder: Path) -> str | None:
     """What a step's folder lacks to be complete, for training and sampling alike."""
-    missing = [name for name in ("config", "ema") if not (folder / name).is_dir() and not (folder / "vae").is_dir()]
-    if missing:
-        return missing[0]
+    if not (folder / "vae").is_dir():
+        needed = ("config", "text", "tokenizer") if (folder / "text").is_dir() else ("config", "ema")
+        missing = [name for name in needed if not (folder / name).is_dir()]
+        if missing:
+            return missing[0]
     return None if (folder / "_CHECKPOINT_METADATA").is_file() else "commit mark"
 
 

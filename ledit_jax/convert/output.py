@@ -1,0 +1,26 @@
+"""Where conversion may write: a new place, or over what it wrote itself."""
+
+from pathlib import Path
+
+from ledit_jax.errors import OutputError
+
+_COMMIT_MARKS = ("_CHECKPOINT_METADATA", "commit_success.txt")  # the second on some file systems alone
+_CONVERTED = ({"ema"}, {"vae"}, {"text", "tokenizer"}, {"text", "vision", "tokenizer"})
+"""The items beside `config` of what conversion writes."""
+
+
+def check_output(output: Path, overwrite: bool) -> None:
+    """Raises ConfigError if `output` exists, unless it may be overwritten and is a file or a converted checkpoint."""
+    if output.exists() and not overwrite:
+        raise OutputError(f"output={output} exists already: choose another place, or give overwrite")
+    if output.is_dir() and not _is_converted(output):
+        raise OutputError(f"output={output} is a folder with other things in it: choose another place")
+
+
+def _is_converted(folder: Path) -> bool:
+    """Whether it is one step with weights and config alone; a run's own checkpoints hold its optimizer as well."""
+    steps = list(folder.iterdir())
+    if len(steps) != 1 or not steps[0].name.isdecimal() or not (steps[0] / "config").is_dir():
+        return False
+    held = {path.name for path in steps[0].iterdir()}
+    return _COMMIT_MARKS[0] in held and held - {*_COMMIT_MARKS, "config"} in _CONVERTED
