@@ -34,7 +34,7 @@ from ledit_jax.weights.stored import (
     read_json,
     stored_shapes,
 )
-from ledit_jax.weights.text import export_clip, export_text, load_clip, load_text_encoder
+from ledit_jax.weights.text import export_clip, export_text, load_clip, load_text_encoder, make_text_encoder
 
 __all__ = [
     "check_finite",
@@ -54,6 +54,7 @@ __all__ = [
     "load_text_encoder",
     "load_vae",
     "load_weights",
+    "make_text_encoder",
     "open_weights",
     "read_arrays",
     "read_json",

@@ -11,13 +11,14 @@ from typing import Any
 
 from flax import nnx
 
+from ledit_jax.config import TextConfig
 from ledit_jax.config.parse import from_mapping
 from ledit_jax.errors import CheckpointError, ConfigError, DataError
 from ledit_jax.files.readers import check_json
 from ledit_jax.models import Params
 from ledit_jax.models.clip_text import CLIPText, CLIPTextConfig
 from ledit_jax.models.clip_vision import CLIP, CLIPConfig, CLIPVisionConfig
-from ledit_jax.models.text_encoder import CLIPTextEncoder
+from ledit_jax.models.text_encoder import CLIPTextEncoder, TextEncoder
 from ledit_jax.models.tokenizer import CLIPTokenizer, Vocabulary
 from ledit_jax.weights.checksums import array_checksums, digest, fingerprint
 from ledit_jax.weights.items import placed, write_items
@@ -36,6 +37,24 @@ def export_clip(folder: str | Path, params: Params, config: CLIPConfig, vocabula
     description |= {"vision": dataclasses.asdict(config.vision), "projection": config.projection}
     description["clip_id"] = digest([description["text_id"], description["vision"], fingerprint(arrays["vision"])])
     _write(folder, arrays, description, vocabulary)
+
+
+def make_text_encoder(text: TextConfig) -> TextEncoder:
+    """The encoder that a model's prompts go through.
+
+    Raises ConfigError where there is none, or its states are not the model's; CheckpointError as `load_text_encoder`.
+    """
+    if text.encoder != "clip":
+        raise ConfigError(f"text.encoder={text.encoder} is not CLIP's: this model takes no prompts")
+    if not text.checkpoint:
+        raise ConfigError("text.checkpoint is empty: give the checkpoint of CLIP's text encoder, see docs/porting.md")
+    encoder = load_text_encoder(text.checkpoint)
+    if (encoder.length, encoder.width) != (text.length, text.width):
+        raise ConfigError(
+            f"text.length={text.length} and text.width={text.width}, and the encoder of text.checkpoint="
+            f"{text.checkpoint} makes {encoder.length} states of {encoder.width}: give the one of the model"
+        )
+    return encoder
 
 
 def load_text_encoder(path: str | Path, batch_size: int | None = None) -> CLIPTextEncoder:

@@ -11,13 +11,14 @@ import torch
 from oracles import tiny_clip
 from oracles.tiny_clip import END, START, STRANGE
 
+from ledit_jax.config import TextConfig
 from ledit_jax.convert.read import convert_to_checkpoint
 from ledit_jax.convert.tokenizer import read_vocabulary
 from ledit_jax.convert.write import convert_to_torch
 from ledit_jax.errors import CheckpointError, ConfigError, DamagedCheckpoint, DataError
 from ledit_jax.models.text_encoder import TextEncoder
 from ledit_jax.models.tokenizer import CLIPTokenizer
-from ledit_jax.weights import load_clip, load_text_encoder, load_weights
+from ledit_jax.weights import load_clip, load_text_encoder, load_weights, make_text_encoder
 
 PROMPTS = ["", "a red cat", "of", "a cat " * 40, "Café"]
 
@@ -77,9 +78,10 @@ def test_special_tokens_of_older_files(tmp_path):
     assert list(read_vocabulary(folder).merges) == ["# #"]
 
 
-@pytest.mark.parametrize("activation", ["quick_gelu", "gelu", "gelu_pytorch_tanh"])
-@pytest.mark.parametrize("prefix", ["", "text_model."])
-def test_states_equal_transformers(tmp_path, activation, prefix):
+@pytest.mark.parametrize(
+    ("prefix", "activation"), [("", "quick_gelu"), ("text_model.", "gelu"), ("text_model.", "gelu_pytorch_tanh")]
+)
+def test_states_equal_transformers(tmp_path, prefix, activation):
     model = tiny_clip.text_model(activation)
     tiny_clip.write_tokenizer(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(model.config.to_dict()))
@@ -146,8 +148,18 @@ def test_a_cut_is_said_and_neighbours_change_nothing(checkpoint, caplog):
     )
     np.testing.assert_array_equal(together[:1], encoder(["a cat"]))
     assert encoder([]).shape == (0, 77, 32)
-    other = load_text_encoder(checkpoint, batch_size=3)
-    assert other.fingerprint == encoder.fingerprint
+
+
+def test_the_encoder_of_a_config(checkpoint):
+    made = make_text_encoder(TextConfig("clip", str(checkpoint), width=32))
+    assert made.name == "clip" and made.fingerprint == load_text_encoder(checkpoint).fingerprint
+    for text, message in (
+        (TextConfig("clip", str(checkpoint)), "text.width=768, and the encoder of text.checkpoint=.* 77 states of 32"),
+        (TextConfig("clip"), "text.checkpoint is empty"),
+        (TextConfig(), "text.encoder=none is not CLIP's"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            make_text_encoder(text)
 
 
 def test_tokenizers_that_do_not_belong(folder, tmp_path):
