@@ -14,13 +14,12 @@ from pathlib import Path
 from absl import flags
 
 from experiments.study.config import StudyConfig
-from experiments.study.draw import draw
+from experiments.study.draw import StudyPipeline, draw
 from experiments.study.reference import Reference, make_reference, prepare_images
 from experiments.study.results import Cell, summarise
 from experiments.study.sheets import method_sheet
 from experiments.study.tables import write_tables
 from ledit_jax import cli
-from ledit_jax.sampling.pipeline import LEDiTPipeline
 from ledit_jax.weights import find_checkpoint, load_description
 
 
@@ -28,7 +27,7 @@ def measure_checkpoint(
     config: StudyConfig, reference: Reference, checkpoint: Path, name: str, folder: Path, command: str
 ) -> None:
     """Draws a checkpoint's images with a study's sampler, measures them, and writes the row `name` and a sheet."""
-    pipeline = LEDiTPipeline.from_checkpoint(checkpoint)
+    pipeline = StudyPipeline.from_checkpoint(checkpoint)
     options = pipeline.options(**dataclasses.asdict(config.experiment.sample))
     cells, images = [], {}
     for seed in config.seeds:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import jax
 
-from experiments.study.config import BASE, Study, arm_config
+from experiments.study.config import Study, arm_config
+from experiments.study.methods import ARMS, BASES
 from ledit_jax.config import Config
 from ledit_jax.errors import CheckpointError, OutputError
 from ledit_jax.files import differences
@@ -34,9 +35,8 @@ def check_arms(study: Study) -> None:
 
 
 def _runs(study: Study) -> Iterator[str]:
-    """The arms in the order of training; the base comes first, if there is one."""
-    if study.config.base_steps:
-        yield BASE
+    """The arms in the order of training; the bases come first, if there are any."""
+    yield from study.config.bases
     yield from study.config.arms
 
 
@@ -75,15 +75,15 @@ def _trained(workdir: Path) -> tuple[int, Config] | None:
 
 
 def train_arms(study: Study, seed: int) -> dict[str, str]:
-    """Trains what is not finished, the base first; returns the errors of arms that failed."""
-    config, failed = study.config, {}
-    init_from = str(study.weights(BASE, seed)) if config.base_steps else None
+    """Trains what is not finished, the bases first; returns the errors of arms that failed."""
+    failed = {}
     for arm in _runs(study):
-        if BASE in failed:
-            failed[arm] = failed[BASE]
+        base = ARMS[arm].base if arm not in BASES and study.config.base_steps else None
+        if base in failed:
+            failed[arm] = failed[base]
             continue
         try:
-            _train_arm(study, arm, seed, None if arm == BASE else init_from)
+            _train_arm(study, arm, seed, str(study.weights(base, seed)) if base else None)
         except Interrupted:
             raise
         except Exception as error:  # whatever it is, the other arms can do without this one

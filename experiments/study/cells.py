@@ -11,15 +11,14 @@ import numpy as np
 from experiments.sizes import Size, size_name
 from experiments.study.arms import one_line
 from experiments.study.config import Study, sampling_options
-from experiments.study.draw import draw
+from experiments.study.draw import StudyPipeline, draw
 from experiments.study.images import Samples
-from experiments.study.methods import METHODS
+from experiments.study.methods import find_method
 from experiments.study.reference import Reference
 from experiments.study.results import Cell
 from ledit_jax.errors import DataError
 from ledit_jax.files import PieceFolder
 from ledit_jax.files.readers import Header, check_array, read_npz
-from ledit_jax.sampling.pipeline import LEDiTPipeline
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +26,7 @@ logger = logging.getLogger(__name__)
 def open_samples(study: Study, method: str, seed: int) -> PieceFolder:
     """The folder of a method's images, one file for each size. Raises OutputError if it has other settings."""
     config = study.config
-    settings = {"steps": config.steps, "per_class": config.per_class} | sampling_options(config, METHODS[method])
+    settings = {"steps": config.steps, "per_class": config.per_class} | sampling_options(config, find_method(method))
     return PieceFolder.open(study.samples(method, seed), "settings.json", settings)
 
 
@@ -35,8 +34,8 @@ def measure_seed(study: Study, seed: int, reference: Reference, failed: Mapping[
     """Draws and measures every method at every size with a seed; `failed` are the errors of arms without weights."""
     cells = []
     for arm in study.config.arms:
-        pipeline = functools.cache(lambda arm=arm: LEDiTPipeline.from_checkpoint(study.weights(arm, seed)))
-        for name in (name for name in study.config.methods if METHODS[name].arm == arm):
+        pipeline = functools.cache(lambda arm=arm: StudyPipeline.from_checkpoint(study.weights(arm, seed)))
+        for name in (name for name in study.config.methods if find_method(name).arm == arm):
             for size in study.config.image_sizes:
                 if arm in failed:
                     cells.append(Cell(name, seed, size, None, failed[arm]))
@@ -56,13 +55,13 @@ def load_samples(study: Study, method: str, seed: int, size: Size) -> Samples:
     return open_samples(study, method, seed).read(_file(size), _load)
 
 
-def _draw_once(study: Study, method: str, seed: int, size: Size, pipeline: Callable[[], LEDiTPipeline]) -> Samples:
+def _draw_once(study: Study, method: str, seed: int, size: Size, pipeline: Callable[[], StudyPipeline]) -> Samples:
     """The images of a cell, from its file or else drawn and kept there."""
     folder = open_samples(study, method, seed)
     if not folder.missing([_file(size)]):
         return folder.read(_file(size), _load)
     model = pipeline()
-    options = model.options(**sampling_options(study.config, METHODS[method]))
+    options = model.options(**sampling_options(study.config, find_method(method)))
     samples = draw(model, size, per_class=study.config.per_class, seed=seed, options=options, caption=method)
     with folder.write(_file(size)) as file:
         np.savez_compressed(file, images=samples.images, labels=samples.labels)

@@ -8,15 +8,12 @@ import jax
 import ml_collections
 
 from experiments.sizes import Size, parse_size
-from experiments.study.methods import ARMS, Method, find_method
+from experiments.study.methods import ARMS, BASES, Method, find_method
 from ledit_jax.config import Config, check_image_size
 from ledit_jax.config.parse import from_mapping
 from ledit_jax.diffusion import make_process
 from ledit_jax.errors import ConfigError
-from ledit_jax.models import abstract_params, make_apply, make_network
-
-BASE = "base"
-"""The name of the DiT that every arm is fine-tuned from, if there is one."""
+from ledit_jax.models import Network, abstract_params, make_apply, make_network
 
 
 @dataclass(frozen=True)
@@ -26,7 +23,7 @@ class StudyConfig:
     experiment: Config = field(default_factory=Config)
     """What all arms share; an arm replaces the fields that make the method (`methods.ARMS`)."""
     methods: tuple[str, ...] = ("dit", "rope", "ntk", "yarn", "riflex", "nope", "nope-causal", "nope-conv", "ledit")
-    """Names of `methods.METHODS`."""
+    """Names of `methods.METHODS`, also with a sampler and its network calls, as in ledit@ddim-8."""
     sizes: tuple[str, ...] = ()
     """Images to draw, HEIGHTxWIDTH in pixels, as in 24x24."""
     seeds: tuple[int, ...] = (0,)
@@ -34,7 +31,7 @@ class StudyConfig:
     steps: int = 3_000
     """Training steps of every arm (replaces experiment.train.num_steps)."""
     base_steps: int = 0
-    """Steps of a DiT that every arm then starts from, one per seed; 0 trains every arm from scratch."""
+    """Steps of a DiT that every arm then starts from, one per seed (and process); 0 trains every arm from scratch."""
     base_learning_rate: float = 1e-3
     per_class: int = 20
     """Images of each class, size and method."""
@@ -62,6 +59,11 @@ class StudyConfig:
     def arms(self) -> tuple[str, ...]:
         """Sets of weights to train, in the order of the methods that need them; the base is not among them."""
         return tuple(dict.fromkeys(find_method(name).arm for name in self.methods))
+
+    @property
+    def bases(self) -> tuple[str, ...]:
+        """The DiTs that the arms start from, names of `methods.BASES`; none if they are trained from scratch."""
+        return tuple(dict.fromkeys(ARMS[arm].base for arm in self.arms)) if self.base_steps else ()
 
     @classmethod
     def from_dict(cls, values) -> "StudyConfig":
@@ -96,12 +98,16 @@ class Study:
 def arm_config(study: StudyConfig, arm: str, seed: int) -> Config:
     """The training config of an arm, or of the base. Raises ConfigError, naming the arm, if it cannot work."""
     settings = study.experiment.to_dict()
-    chosen = ARMS["dit" if arm == BASE else arm]
+    chosen = BASES[arm] if arm in BASES else ARMS[arm]
     settings["model"] |= chosen.model
+    if chosen.flow is not None:
+        settings["diffusion"] |= {"objective": "flow"}
+        settings["flow"] |= chosen.flow
+    settings["sample"] |= chosen.sample
     if settings["model"]["conv"] == "none":
         settings["train"]["dilation_probability"] = 0.0
     settings["train"] |= {"num_steps": study.steps, "seed": seed} | chosen.train
-    if arm == BASE:
+    if arm in BASES:
         settings["train"] |= {"num_steps": study.base_steps, "learning_rate": study.base_learning_rate}
     try:
         return Config.from_dict(settings)
@@ -110,8 +116,8 @@ def arm_config(study: StudyConfig, arm: str, seed: int) -> Config:
 
 
 def sampling_options(study: StudyConfig, method: Method) -> dict:
-    """SampleConfig fields that a method draws with: the experiment's, and its own switches."""
-    return dataclasses.asdict(study.experiment.sample) | method.sample
+    """SampleConfig fields that a method draws with: the experiment's, its process's, and its own switches."""
+    return dataclasses.asdict(study.experiment.sample) | ARMS[method.arm].sample | method.sample
 
 
 def check_study(study: StudyConfig) -> None:
@@ -133,13 +139,14 @@ def check_study(study: StudyConfig) -> None:
             check_image_size(height, width, study.experiment.granularity)
         except ConfigError as error:
             raise ConfigError(f"size {size}: {error}") from error
+    checked = set()
     for name, method in methods.items():
-        _check_method(study, name, method)
+        _check_method(study, name, method, checked)
     _check_source(study)
 
 
-def _check_method(study: StudyConfig, name: str, method: Method) -> None:
-    """That the method's weights can be had, and that its network runs at every size."""
+def _check_method(study: StudyConfig, name: str, method: Method, checked: set[Network]) -> None:
+    """That the method's weights can be had, and that its network runs at every size; those in `checked` do."""
     if study.base_steps and not ARMS[method.arm].from_dit:
         raise ConfigError(
             f"method {name} cannot start from a DiT, its blocks hold other arrays: leave it out, or set base_steps=0, "
@@ -149,16 +156,21 @@ def _check_method(study: StudyConfig, name: str, method: Method) -> None:
     # The last block of any depth runs like the second: shapes at two blocks are those of the whole.
     settings["model"]["depth"] = 2
     settings["sample"] |= sampling_options(study, method)
-    config = Config.from_dict(settings)
     try:
-        network = make_network(config, make_process(config)).for_sampling(config.sample)
+        config = Config.from_dict(settings)
+        process = make_process(config)
+        network = make_network(config, process).for_sampling(config.sample)
     except ConfigError as error:
         raise ConfigError(f"method {name}: {error}") from error
+    if network in checked:
+        return
+    checked.add(network)
     apply, params, label = make_apply(network), abstract_params(network), jax.ShapeDtypeStruct((1,), "int32")
+    times = jax.eval_shape(lambda key: process.fed_times(process.draw_times(key, 1)), jax.random.key(0))
     for height, width in study.image_sizes:
         x = jax.ShapeDtypeStruct((1, *config.latent_shape(height, width)), "float32")
         try:
-            jax.eval_shape(apply, params, x, label, label)
+            jax.eval_shape(apply, params, x, times, label)
         except (TypeError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise ConfigError(f"method {name} cannot run at {height}x{width}: {reason}") from error

@@ -1,9 +1,11 @@
 """The methods of the extrapolation study by name: which weights each needs, and what it changes at sampling.
 
 An arm is a set of weights, given by the settings in which its model differs from the study's experiment. Methods
-that act at sampling alone (NTK, YaRN, RIFLEx, attention scaling) share one arm.
+that act at sampling alone (NTK, YaRN, RIFLEx, attention scaling) share one arm. Any method may be drawn by a sampler of
+its own with so many network calls: "ledit-flow@ab2-16".
 """
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +22,14 @@ _PLAIN = {
 _LEDIT = _PLAIN | {"block_order": "sa_ca", "conv": "dense"}
 
 
+# Fed 1000 t, as a diffusion's networks are: the processes then differ in nothing else, and either's DiT starts both.
+_FLOW = {"time_scale": 1000.0}
+_BY_FLOW = {"sampler": "ab2"}
+
+BASE, FLOW_BASE = "base", "base-flow"
+"""The DiTs that arms are fine-tuned from, if there are any: by the experiment's process, and by flow."""
+
+
 @dataclass(frozen=True)
 class Arm:
     """ModelConfig fields of a set of weights, and TrainConfig fields where the method is about training."""
@@ -28,6 +38,11 @@ class Arm:
     train: dict[str, Any] = field(default_factory=dict)
     from_dit: bool = True
     """Whether the weights of a DiT fit, so that the arm can be fine-tuned from one."""
+    flow: dict[str, Any] | None = None
+    """FlowConfig fields of weights that learn a flow; None learns the experiment's process."""
+    sample: dict[str, Any] = field(default_factory=dict)
+    """SampleConfig fields where the experiment's sampler does not fit the process."""
+    base: str = BASE
 
 
 @dataclass(frozen=True)
@@ -61,6 +76,20 @@ ARMS: dict[str, Arm] = {
     "ledit-single": Arm(_LEDIT | {"block_order": "single_ca"}),
     "ledit-threshold": Arm(_LEDIT | {"causal_from_timestep": 500.0}),
     "ledit-refined": Arm(_LEDIT | {"block_order": "single_ca", "post_norm": True}, {"dilation_probability": 0.0}),
+    "ledit-flow": Arm(_LEDIT, flow=_FLOW, sample=_BY_FLOW, base=FLOW_BASE),
+    "ledit-flow-from-dit": Arm(_LEDIT, flow=_FLOW, sample=_BY_FLOW),
+    "ledit-meanflow": Arm(
+        _LEDIT | {"span_embed": True},
+        # The share and the times of MeanFlow's own ImageNet networks (arXiv 2505.13447, table 4).
+        flow=_FLOW | {"mean_flow_share": 0.25, "times": "logit_normal", "times_mean": -0.4},
+        sample={"sampler": "meanflow", "num_steps": 2},
+        base=FLOW_BASE,
+    ),
+}
+
+BASES: dict[str, Arm] = {
+    BASE: ARMS["dit"],
+    FLOW_BASE: dataclasses.replace(ARMS["dit"], flow=_FLOW, sample=_BY_FLOW, base=FLOW_BASE),
 }
 
 METHODS: dict[str, Method] = {
@@ -104,11 +133,33 @@ METHODS: dict[str, Method] = {
     "ledit-single": Method("ledit-single", "LEDiT, first block causal"),
     "ledit-threshold": Method("ledit-threshold", "LEDiT, causal from t = 500"),
     "ledit-refined": Method("ledit-refined", "LEDiT*, refined"),
+    "ledit-flow": Method("ledit-flow", "LEDiT by flow"),
+    "ledit-flow-shift": Method("ledit-flow", "LEDiT by flow + time shift", {"time_shift": "auto"}),
+    "ledit-flow-shift-3": Method("ledit-flow", "LEDiT by flow + time shift 3", {"time_shift": "3"}),
+    "ledit-flow-from-dit": Method("ledit-flow-from-dit", "LEDiT by flow, from the diffusion's DiT"),
+    "ledit-meanflow": Method("ledit-meanflow", "LEDiT by MeanFlow"),
 }
 
 
 def find_method(name: str) -> Method:
-    """The method of that name. Raises ConfigError, with the nearest one, if there is none."""
-    if name not in METHODS:
-        raise ConfigError(f"methods: {name!r} is unknown: {nearest(name, METHODS)}")
-    return METHODS[name]
+    """The method of that name, which may end in @SAMPLER-CALLS. Raises ConfigError, with the nearest one, if there is
+    none; whether the sampler fits is for the config to say."""
+    plain, sampler, calls = split_name(name)
+    if plain not in METHODS:
+        raise ConfigError(f"methods: {plain!r} is unknown: {nearest(plain, METHODS)}")
+    method = METHODS[plain]
+    if sampler is None:
+        return method
+    label = f"{method.label}, {sampler}, {calls} calls"
+    return dataclasses.replace(method, label=label, sample=method.sample | {"sampler": sampler, "num_steps": calls})
+
+
+def split_name(name: str) -> tuple[str, str | None, int | None]:
+    """ "ledit@ddim-8" -> ("ledit", "ddim", 8); without a sampler the others are None. Raises ConfigError."""
+    plain, at, drawn = name.partition("@")
+    if not at:
+        return plain, None, None
+    sampler, _, calls = drawn.partition("-")
+    if not (sampler and calls.isdecimal()):
+        raise ConfigError(f"methods: {name!r} must end in a sampler and a number of calls, as in {plain}@ddim-8")
+    return plain, sampler, int(calls)

@@ -7,10 +7,11 @@ from pathlib import Path
 from experiments.plots import loss_curve
 from experiments.sizes import size_name
 from experiments.study.arms import check_arms, train_arms
+from experiments.study.calls import calls_chart, calls_sheet, is_by_calls
 from experiments.study.cells import load_samples, measure_seed, open_samples
 from experiments.study.charts import metric_chart
 from experiments.study.config import Study, StudyConfig
-from experiments.study.methods import METHODS
+from experiments.study.methods import find_method
 from experiments.study.reference import make_reference, prepare_images
 from experiments.study.results import Cell, Results, summarise
 from experiments.study.sheets import method_sheet, size_sheet
@@ -38,7 +39,7 @@ def run_study(config: StudyConfig, workdir: Path, command: str = "") -> list[Cel
     real = {size: reference.measure_real(size, config.images_per_cell) for size in config.image_sizes}
     start = f"after {config.base_steps:,} of a common DiT" if config.base_steps else "from scratch"
     weights = f"{config.steps:,} training steps {start}"
-    labels = {name: METHODS[name].label for name in config.methods}
+    labels = {name: find_method(name).label for name in config.methods}
     results = summarise(config, labels, cells, real, weights=weights, command=command)
     write_tables(results, cells, dataclasses.asdict(config), workdir)
     draw_study(study, results, cells, failed[config.seeds[0]])
@@ -49,16 +50,23 @@ def run_study(config: StudyConfig, workdir: Path, command: str = "") -> list[Cel
 def draw_study(study: Study, results: Results, cells: Sequence[Cell], failed: Mapping[str, str]) -> None:
     """Writes METRIC.png, loss.png, images-HxW.png and images-METHOD.png: curves and images are of the first seed.
 
-    failed: arms without weights.
+    Methods drawn with several numbers of calls have calls.png and calls-HxW.png instead. failed: arms without weights.
     """
-    seed = study.config.seeds[0]
-    for metric in results.metrics:
-        metric_chart(results, metric, study.workdir / f"{metric}.png")
+    seed, by_calls = study.config.seeds[0], [name for name in results.methods if is_by_calls(name)]
     curves = {arm: study.weights(arm, seed) / "metrics.jsonl" for arm in study.config.arms if arm not in failed}
     if curves:
         loss_curve(curves, study.workdir / "loss.png")
     drawn = [cell for cell in cells if cell.seed == seed and cell.figures is not None]
     images = {(cell.method, cell.size): load_samples(study, cell.method, seed, cell.size) for cell in drawn}
+    if by_calls:
+        calls_chart(results, study.workdir / "calls.png")
+        for size in results.sizes:
+            calls_sheet(results, size, images, study.workdir / f"calls-{size_name(size)}.png")
+    results = results.select([name for name in results.methods if name not in by_calls])
+    if not results.methods:
+        return
+    for metric in results.metrics:
+        metric_chart(results, metric, study.workdir / f"{metric}.png")
     for size in results.sizes:
         ours = {name: images[name, size] for name in results.methods if (name, size) in images}
         size_sheet(results, size, ours, study.workdir / f"images-{size_name(size)}.png")

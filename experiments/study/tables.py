@@ -17,6 +17,7 @@ import jax
 from absl import flags
 
 from experiments.sizes import Size, relative_size, size_name
+from experiments.study.calls import calls_table, is_by_calls
 from experiments.study.charts import metric_chart
 from experiments.study.reference import Figures
 from experiments.study.results import METRICS, REAL, Cell, Results, read_results, write_results
@@ -62,8 +63,16 @@ def method_table(results: Results, metrics: Sequence[str]) -> str:
 
 
 def all_tables(results: Results, metrics: Sequence[str]) -> str:
-    """A table for each metric, or one for a single method; how much was measured, and the errors of what failed."""
-    if len(results.methods) == 1:
+    """A table for each metric, or one for a single method; how much was measured, and the errors of what failed.
+
+    Methods drawn with several numbers of calls have a table for each size instead, of share and distance alone.
+    """
+    by_calls = [name for name in results.methods if is_by_calls(name)]
+    if by_calls:
+        plain = results.select([name for name in results.methods if name not in by_calls])
+        parts = [calls_table(results, size) for size in results.sizes]
+        parts += [metric_table(plain, metric) for metric in metrics if plain.methods]
+    elif len(results.methods) == 1:
         titles = "\n".join(f"- {metric}: {METRICS[metric][0]}" for metric in metrics)
         parts = [method_table(results, metrics), titles]
     else:

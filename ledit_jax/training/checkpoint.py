@@ -66,12 +66,12 @@ class TrainCheckpointer:
 
         `abstract` gives shapes, dtypes and shardings, which need not be those it was written with. What is newer is
         moved out of the way, to `set_aside` in the workdir; `went_back` says that it was asked for. Raises
-        CheckpointError if the architecture changed or a file is damaged.
+        CheckpointError if the network or the process changed or a file is damaged.
         """
         folder = self.directory / str(step)
         try:
             saved = load_config(folder)
-            _check_same_architecture(saved, self.config, folder)
+            check_same_meaning(saved, self.config, folder)
             state, data_states = self._read(folder, abstract)
         except DamagedCheckpoint as error:
             raise CheckpointError(f"{str(error).removesuffix(': use another one')}: {self._way_out(step)}") from error
@@ -155,20 +155,32 @@ def _optimizer_item(state: TrainState) -> dict[str, Any]:
     return {"step": state.step, "nonfinite_steps": state.nonfinite_steps, "opt_state": state.opt_state}
 
 
-def _check_same_architecture(saved: Config, current: Config, folder: Path) -> None:
-    """What changes the meaning of the weights must be as it was; the schedule, the batch and the mesh may change."""
-    free = {"dtype", "matmul_precision", "remat", "attention", "conv_init"}
-    for field in dataclasses.fields(saved.model):
-        old, new = getattr(saved.model, field.name), getattr(current.model, field.name)
-        if field.name not in free and old != new:
-            raise CheckpointError(
-                f"model.{field.name}={new!r}, but {folder} was trained with {old!r}: set it back to resume, or train "
-                "in another workdir (init_from starts it from these weights)"
-            )
-    for name in ("diffusion", "autoencoder"):
-        if getattr(saved, name) != getattr(current, name):
-            raise CheckpointError(f"config section {name} differs from that of {folder}: set it back to resume")
+# What gives weights their meaning must be as it was, but for these: how they are computed, and how times are drawn.
+_MAY_CHANGE = {
+    "model": {"dtype", "matmul_precision", "remat", "attention", "conv_init"},
+    "diffusion": set(),
+    "flow": {"times", "times_mean", "times_std", "time_shift", "base_tokens", "mean_flow_share"},
+    "autoencoder": {"checkpoint"},
+}
+
+
+def check_same_meaning(saved: Config, current: Config, folder: Path) -> None:
+    """Raises CheckpointError unless a run of `saved`, whose checkpoint is `folder`, can go on as `current`.
+
+    The network, the process and the latents must be the same, whether shapes tell or not. The rate, the batch, the mesh
+    and the draw of a flow's times may change.
+    """
+    for section, free in _MAY_CHANGE.items():
+        before, now = getattr(saved, section), getattr(current, section)
+        for name in (field.name for field in dataclasses.fields(before) if field.name not in free):
+            old, new = getattr(before, name), getattr(now, name)
+            if old != new:
+                raise CheckpointError(
+                    f"{section}.{name}={new!r}, but {folder} was trained with {old!r}: set it back to resume, or "
+                    "train in another workdir (init_from starts it from these weights)"
+                )
     if saved.in_channels != current.in_channels:
         raise CheckpointError(
-            f"data.image_channels={current.in_channels}, but {folder} was trained with {saved.in_channels}"
+            f"data.image_channels={current.in_channels}, but {folder} was trained with {saved.in_channels}: set it back "
+            "to resume, or train in another workdir"
         )

@@ -1,6 +1,7 @@
 """The process of flow matching: conversions, times, losses, MeanFlow's identity, and training through the real loop."""
 
 import dataclasses
+import typing
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +9,10 @@ import numpy as np
 import pytest
 from tiny import network_of, noisy_params, tiny_config, with_train
 
-from ledit_jax.config import Config, FlowConfig
+from ledit_jax.config import Config, FlowConfig, SampleConfig
 from ledit_jax.diffusion import FlowProcess, make_process
 from ledit_jax.diffusion.interpolant import Interpolant, shift_times
-from ledit_jax.errors import ConfigError
+from ledit_jax.errors import CheckpointError, ConfigError
 from ledit_jax.models import make_apply
 from ledit_jax.sampling.pipeline import LEDiTPipeline
 from ledit_jax.training.loop import train
@@ -167,6 +168,8 @@ def test_a_run_resumes_bit_for_bit_and_samples(case, tmp_path):
     train(with_train(config, num_steps=4), tmp_path / "parts")
     parts = train(config, tmp_path / "parts")
     jax.tree.map(np.testing.assert_array_equal, whole.params, parts.params)
+    with pytest.raises(CheckpointError, match=r"flow.time_scale=1000.0, but .*parts/.* was trained with 1.0: set it"):
+        train(config.replaced("flow", time_scale=1000.0), tmp_path / "parts")
     pipeline = LEDiTPipeline.from_checkpoint(tmp_path / "whole")
     images = pipeline([1, 2], 12, 8, cfg_scale=2.0)
     assert images.shape == (2, 12, 8, 1)
@@ -217,6 +220,22 @@ def test_a_flows_settings_do_not_fit_a_diffusion(section, fields, words):
 def test_a_diffusions_settings_do_not_fit_a_flow():
     with pytest.raises(ConfigError, match="diffusion.num_timesteps=500 is of DiT's diffusion, and a flow has none"):
         flow_config().replaced("diffusion", num_timesteps=500)
+
+
+def test_a_config_takes_the_samplers_that_its_process_makes():
+    def taken(call):
+        try:
+            call()
+        except ConfigError:
+            return False
+        return True
+
+    names = typing.get_args(typing.get_type_hints(SampleConfig)["sampler"])
+    for config, count in ((tiny_config(), 3), (flow_config(), 5), (flow_config(**MEAN), 6)):
+        process = make_process(config)
+        made = {name for name in names if taken(lambda name=name: process.make_sampler(name, 4))}
+        assert made == {name for name in names if taken(lambda name=name: config.replaced("sample", sampler=name))}
+        assert len(made) == count
 
 
 def test_defaults_are_a_flow_without_a_shift():

@@ -10,7 +10,7 @@ from experiments.theory.block_outputs import block_outputs
 from ledit_jax.config import Config
 from ledit_jax.errors import CheckpointError
 from ledit_jax.models import abstract_params, make_apply
-from ledit_jax.training.checkpoint import _check_same_architecture
+from ledit_jax.training.checkpoint import check_same_meaning
 
 BASE = tiny_config("LEDiT", model=dict(width=64, num_heads=4, depth=4, scan_layers=True, post_norm=True))
 X = jax.random.normal(jax.random.key(0), (4, 8, 8, 1))
@@ -66,4 +66,4 @@ def test_a_run_of_earlier_versions_keeps_its_bfloat16_stream(tmp_path):
     old = Config.from_dict(values)
     assert old.model.residual == "bfloat16"
     with pytest.raises(CheckpointError, match="model.residual_dtype='float32', but .* was trained with 'same'"):
-        _check_same_architecture(old, config_of("bfloat16", "float32"), tmp_path)
+        check_same_meaning(old, config_of("bfloat16", "float32"), tmp_path)

@@ -12,9 +12,9 @@ from ledit_jax.diffusion.interpolant import Interpolant
 from ledit_jax.diffusion.process import Sampler, sample_loop
 
 
-def exact_velocity(path, x, t, lib):
+def exact_velocity(path, x, t, lib, log_prior=0.0):
     alpha, sigma, d_alpha, d_sigma = Interpolant(path).coefficients(t, lib)
-    clean, noise = exact(x, alpha, sigma, lib)
+    clean, noise = exact(x, alpha, sigma, lib, log_prior)
     return d_alpha * clean + d_sigma * noise
 
 

@@ -12,11 +12,14 @@ VARIANCES = (0.6 * SPECTRUM * rng.uniform(0.3, 1.0, size=(K, D))) ** 2
 NOISE = rng.normal(size=(BATCH, D)).astype(np.float32)
 
 
-def exact(x, alpha, sigma, lib):
-    """(E[x0 | x], E[noise | x]) for x = alpha x0 + sigma noise, [B, D]; finite for any alpha and sigma."""
+def exact(x, alpha, sigma, lib, log_prior=0.0):
+    """(E[x0 | x], E[noise | x]) for x = alpha x0 + sigma noise, [B, D]; finite for any alpha and sigma.
+
+    log_prior: of the Gaussians, [B, K]; a constant makes them equally likely.
+    """
     total = alpha**2 * VARIANCES + sigma**2
     residual = x[:, None] - alpha * MEANS
-    log_weight = -0.5 * (residual**2 / total + lib.log(total)).sum(-1)
+    log_weight = -0.5 * (residual**2 / total + lib.log(total)).sum(-1) + log_prior
     weight = lib.exp(log_weight - log_weight.max(1, keepdims=True))
     weight = (weight / weight.sum(1, keepdims=True))[..., None]
     clean = (weight * (MEANS + alpha * VARIANCES / total * residual)).sum(1)
