@@ -3,8 +3,8 @@
   python -m experiments.study --config=configs/study_flow.py --workdir=runs/study_flow
 
 The recipe of configs/study_digits.py: 4,000 steps of a DiT, then 3,000 of LEDiT from its weights. Each process has a
-DiT of its own, and `ledit-flow-from-dit` is a flow from the diffusion's. Two DiTs and four arms are 20,000 steps: half an
-hour at 11.7 steps/s (two quiet cores; MeanFlow's steps cost more), and the images take as long.
+DiT of its own, and `ledit-flow-from-dit` is a flow from the diffusion's. Two DiTs and four arms are 20,000 steps: half
+an hour at 11.7 steps/s (two quiet cores; MeanFlow's steps cost more), and the images take as long.
 """
 
 import dataclasses

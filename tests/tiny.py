@@ -42,6 +42,24 @@ def tiny_config(family: str = "LEDiT", *, model: dict | None = None, train: dict
     return config
 
 
+def flow_config(model=(), flow=(), train=(), sample=()) -> Config:
+    """The same as a flow, with fields of its sections replaced."""
+    values = tiny_config(train=dict(train)).to_dict()
+    values["model"] |= dict(model)
+    values["diffusion"]["objective"] = "flow"
+    values["flow"] |= dict(flow)
+    values["sample"] |= dict(sampler="euler", num_steps=4) | dict(sample)
+    return Config.from_dict(values)
+
+
+MEAN_FLOW = dict(
+    model=dict(span_embed=True),
+    flow=dict(mean_flow_share=0.5, times="logit_normal"),
+    sample=dict(sampler="meanflow", num_steps=2),
+)
+"""What makes a `flow_config` one of MeanFlow."""
+
+
 def with_train(config: Config, **fields) -> Config:
     """The config with fields of its train section replaced."""
     return dataclasses.replace(config, train=dataclasses.replace(config.train, **fields))

@@ -54,6 +54,7 @@ def draw_study(study: Study, results: Results, cells: Sequence[Cell], failed: Ma
     """
     seed, by_calls = study.config.seeds[0], [name for name in results.methods if is_by_calls(name)]
     curves = {arm: study.weights(arm, seed) / "metrics.jsonl" for arm in study.config.arms if arm not in failed}
+    curves = {arm: file for arm, file in curves.items() if file.exists()}  # weights may have come without their history
     if curves:
         loss_curve(curves, study.workdir / "loss.png")
     drawn = [cell for cell in cells if cell.seed == seed and cell.figures is not None]

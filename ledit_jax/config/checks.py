@@ -168,6 +168,12 @@ def _check_objective(config: "Config") -> None:
     _not_negative(config, "flow", "base_tokens")
     _shares(config, "flow", "mean_flow_share")
     resolve_shift(flow.time_shift, None, None, name="flow.time_shift")
+    for name, default in (("times_mean", 0.0), ("times_std", 1.0)) if flow.times == "uniform" else ():
+        if getattr(flow, name) != default:
+            raise ConfigError(
+                f"flow.{name}={getattr(flow, name)} has no effect with flow.times=uniform: use logit_normal, or "
+                f"{name}={default}"
+            )
     if bool(flow.mean_flow_share) != model.span_embed:
         raise ConfigError(
             f"flow.mean_flow_share={flow.mean_flow_share} with model.span_embed={model.span_embed}: average velocities "
@@ -188,8 +194,10 @@ def _check_sample(config: "Config") -> None:
         what = "DiT's diffusion" if objective == "noise" else "a flow"
         raise ConfigError(f"sample.sampler={sample.sampler} does not fit {what}: use {', '.join(samplers)}")
     resolve_shift(sample.time_shift, None, None, name="sample.time_shift")
-    if objective == "noise" and sample.time_shift != "none":
-        raise ConfigError(f"sample.time_shift={sample.time_shift} is for flows, and this is DiT's diffusion: use none")
+    for name, nothing in (("time_shift", "none"), ("sde_diffusion", "sigma")) if objective == "noise" else ():
+        value = getattr(sample, name)
+        if value != nothing:
+            raise ConfigError(f"sample.{name}={value} is for flows, and this is DiT's diffusion: use {nothing}")
     if objective == "noise" and sample.num_steps > config.diffusion.num_timesteps:
         raise ConfigError(
             f"sample.num_steps={sample.num_steps} is more than diffusion.num_timesteps="

@@ -181,6 +181,6 @@ def check_same_meaning(saved: Config, current: Config, folder: Path) -> None:
                 )
     if saved.in_channels != current.in_channels:
         raise CheckpointError(
-            f"data.image_channels={current.in_channels}, but {folder} was trained with {saved.in_channels}: set it back "
-            "to resume, or train in another workdir"
+            f"data.image_channels={current.in_channels}, but {folder} was trained with {saved.in_channels}: set it "
+            "back to resume, or train in another workdir"
         )

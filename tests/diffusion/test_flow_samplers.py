@@ -11,8 +11,8 @@ from oracles.mixture import BATCH, NOISE, SHAPE, D
 
 from ledit_jax.diffusion import FlowProcess
 from ledit_jax.diffusion.flow_samplers import FlowSampler
-from ledit_jax.diffusion.interpolant import Interpolant
-from ledit_jax.diffusion.process import sample_keys, sample_loop, sample_noise
+from ledit_jax.diffusion.interpolant import Interpolant, shift_times
+from ledit_jax.diffusion.process import sample_keys, sample_loop, sample_noise, step_noise
 from ledit_jax.diffusion.samplers import multistep_table
 from ledit_jax.errors import ConfigError
 
@@ -31,20 +31,43 @@ def test_second_order_is_better_at_25_calls():
     assert 1.5 * ab2 < dpmpp < 0.6 * heun < euler
 
 
-@pytest.mark.parametrize("path", ["linear", "gvp"])
-@pytest.mark.parametrize("diffusion", ["sigma", "sbdm", "increasing_decreasing"])
-def test_the_sde_has_the_moments_of_a_gaussian(path, diffusion):
-    mean, deviation = 0.3, 0.5
+MEAN, DEVIATION = 0.3, 0.5
 
+
+def of_a_gaussian(path):
     def denoise(x, times):
         alpha, sigma, d_alpha, d_sigma = Interpolant(path).coefficients(times[0], jnp)
-        residual = (x - alpha * mean) / (alpha**2 * deviation**2 + sigma**2)
-        return d_alpha * (mean + alpha * deviation**2 * residual) + d_sigma * sigma * residual
+        residual = (x - alpha * MEAN) / (alpha**2 * DEVIATION**2 + sigma**2)
+        return d_alpha * (MEAN + alpha * DEVIATION**2 * residual) + d_sigma * sigma * residual
 
-    keys = sample_keys(0, np.arange(64))
-    process = FlowProcess(path, sde_diffusion=diffusion)
-    x = sample_loop(process.make_sampler("sde", 250), denoise, sample_noise(keys, (16, 16, 1)), keys)
-    np.testing.assert_allclose([x.mean(), x.std()], [mean, deviation], atol=0.02)
+    return denoise
+
+
+@pytest.mark.parametrize("path", ["linear", "gvp"])
+@pytest.mark.parametrize("diffusion", ["sigma", "sbdm", "increasing_decreasing"])
+class TestTheSDE:
+    def test_it_has_the_moments_of_a_gaussian(self, path, diffusion):
+        keys = sample_keys(0, np.arange(64))
+        sampler = FlowProcess(path, sde_diffusion=diffusion).make_sampler("sde", 250)
+        x = sample_loop(sampler, of_a_gaussian(path), sample_noise(keys, (16, 16, 1)), keys)
+        np.testing.assert_allclose([x.mean(), x.std()], [MEAN, DEVIATION], atol=0.02)
+
+    def test_its_weak_order_is_one(self, path, diffusion):
+        """The deviation where the last step begins; a step of a Gaussian is a x + b + c noise, read off by probes."""
+
+        def error(count):
+            sampler = FlowProcess(path, sde_diffusion=diffusion).make_sampler("sde", count)
+            keys, probes = sample_keys(0, np.array([0, 0, 1])), jnp.array([0.0, 1.0, 0.0]).reshape(3, 1, 1, 1)
+            step = jax.jit(lambda i: sampler.step(of_a_gaussian(path), probes, i, keys).ravel())
+            variance = 1.0
+            for i in range(count - 1):
+                out, noise = (np.asarray(x, np.float64) for x in (step(i), step_noise(keys, i, (1, 1, 1)).ravel()))
+                variance *= (out[1] - out[0]) ** 2
+                variance += ((out[0] - out[2]) / (noise[0] - noise[2])) ** 2
+            alpha, sigma, _, _ = Interpolant(path).coefficients(sampler.times[-1])
+            return abs(np.sqrt(variance) - np.sqrt(alpha**2 * DEVIATION**2 + sigma**2))
+
+        assert abs(np.log(error(65) / error(257)) / np.log(4) - 1) < 0.25
 
 
 def run_diffusers(scheduler, sigmas_of_calls):
@@ -78,6 +101,8 @@ def test_heun_is_diffusers(shift):
     sampler, x = ours("heun", 13, shift)
     scheduler = FlowMatchHeunDiscreteScheduler(shift=shift)
     scheduler.set_timesteps(7)
+    own = shift_times(np.linspace(1, scheduler.sigma_min, 7), shift)
+    np.testing.assert_allclose(scheduler.sigmas[[0, *range(1, 13, 2)]], own, rtol=1e-6)
     # Its own spacing ends at 1 / 1000, ours at an equal share of the way: the same steps are made at our times.
     scheduler.sigmas = torch.from_numpy(np.append(np.append(sampler.times[:1], np.repeat(sampler.times[2::2], 2)), 0.0))
     scheduler.timesteps = 1000 * torch.from_numpy(sampler.times)
@@ -123,7 +148,7 @@ def test_refusals_are_one_line(name, fields, steps, words):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["euler", "heun", "ab2", "sde"])
+@pytest.mark.parametrize("name", ["euler", "heun", "ab2", "dpmpp", "sde"])
 def test_a_sample_depends_on_its_own_key_alone(name):
     sampler = FlowProcess().make_sampler(name, 7)
     draw = jax.jit(lambda noise, keys: sample_loop(sampler, denoiser("linear"), noise, keys))

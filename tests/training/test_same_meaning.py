@@ -1,18 +1,10 @@
 """A run goes on only as what it was: another network or process of the same shapes is refused, in one line."""
 
 import pytest
-from tiny import tiny_config
+from tiny import flow_config, tiny_config
 
-from ledit_jax.config import Config
 from ledit_jax.errors import CheckpointError
 from ledit_jax.training.checkpoint import check_same_meaning
-
-
-def flow_config(**flow) -> Config:
-    values = tiny_config().to_dict()
-    values["diffusion"]["objective"], values["sample"]["sampler"] = "flow", "euler"
-    values["flow"] |= flow
-    return Config.from_dict(values)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +31,7 @@ def test_another_meaning_is_refused(saved, section, name, value, tmp_path):
 
 def test_a_diffusion_does_not_go_on_as_a_flow(tmp_path):
     """With SiT's convention even the number of outputs is the same."""
-    for saved, current in ((tiny_config(), flow_config(convention="sit")), (flow_config(), tiny_config())):
+    for saved, current in ((tiny_config(), flow_config(flow=dict(convention="sit"))), (flow_config(), tiny_config())):
         with pytest.raises(CheckpointError, match="diffusion.objective='(flow|noise)', but .* was trained with"):
             check_same_meaning(saved, current, tmp_path)
 
