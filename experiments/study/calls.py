@@ -48,13 +48,15 @@ def calls_chart(results: Results, path: Path) -> None:
                 points = {n: entry.mean for n, entry in points.items() if entry is not None}
                 style = {"color": f"C{index % 10}", "linestyle": ("-", "--")[index // 10 % 2]}
                 axes.plot(list(points), list(points.values()), marker="o", markersize=4, label=label, **style)
-            axes.axhline(results.real[size][metric], color="black", linestyle=(0, (1, 2)), label=REAL)
             axes.set_xscale("log")
             axes.set_xticks(_counts(results), map(str, _counts(results)), minor=False)
             axes.set_xticks([], minor=True)
             axes.grid(color="#e4e4e4", linewidth=0.6)
-            if metric == "frechet":
+            if metric == "frechet":  # real images are far below, in the table
                 axes.set_yscale("log")
+            else:
+                axes.axhline(results.real[size][metric], color="black", linestyle=(0, (1, 2)), label=REAL)
+                axes.set_ylim(0, 1.03)
         line[0].set_ylabel(METRICS[metric][0].partition(" (")[0])
     for size, top, bottom in zip(results.sizes, grid[0], grid[-1], strict=True):
         top.set_title(_title(results, size))

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import itertools
 import json
 
 import numpy as np
@@ -9,14 +10,14 @@ import pytest
 from PIL import Image
 from tiny import tiny_config
 
-from configs import digits, study_digits, study_photos, study_shapes
+from configs import digits, study_digits, study_flow, study_photos, study_shapes
 from experiments.measure import measure_checkpoint
 from experiments.study import arms as study_arms
 from experiments.study import cells as study_cells
 from experiments.study import images as study_images
 from experiments.study import run as study_run
-from experiments.study.config import BASE, StudyConfig, arm_config
-from experiments.study.methods import ARMS, METHODS
+from experiments.study.config import StudyConfig, arm_config
+from experiments.study.methods import ARMS, BASE, METHODS
 from experiments.study.reference import make_reference
 from experiments.study.run import run_study
 from ledit_jax.config import Config
@@ -158,9 +159,35 @@ def test_arms_start_from_the_base(finished):
     assert np.abs(base).max() > 9e-3 and np.abs(ledit - base).max() < 2.1e-3
 
 
+def test_flows_by_network_calls_have_a_base_and_pages_of_their_own(tmp_path, monkeypatch):
+    names = ("ledit-flow@euler-1", "ledit-flow@euler-2", "ledit-flow-shift@ab2-2")
+    study = tiny_study(methods=names, sizes=("12x8",))
+    cells = run_study(study, tmp_path)
+    assert {(c.method, c.error) for c in cells} == {(name, "") for name in names}
+    assert sorted(path.name for path in (tmp_path / "weights").iterdir()) == ["base-flow", "ledit-flow"]
+    for arm in ("base-flow", "ledit-flow"):
+        config = load_weights(tmp_path / "weights" / arm / "seed-0")[1]
+        assert (config.diffusion.objective, config.flow.time_scale) == ("flow", 1000.0)
+    images = [np.load(tmp_path / "samples" / name / "seed-0" / "12x8.npz")["images"] for name in names]
+    assert all((a != b).any() for a, b in itertools.combinations(images, 2))
+    table = (tmp_path / "table.md").read_text()
+    assert (
+        "| 12x8 (2:3)" in table and "| LEDiT by flow, euler" in table and "| LEDiT by flow + time shift, ab2" in table
+    )
+    pages = {path.name for path in tmp_path.glob("*.png")}
+    assert pages == {"loss.png", "calls.png", "calls-12x8.png"}
+
+    for module, name in ((study_arms, "train"), (study_cells, "draw"), (study_run, "draw_study")):
+        monkeypatch.setattr(module, name, pytest.fail if name != "draw_study" else lambda *_: None)
+    assert run_study(study, tmp_path) == cells
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
+        (dict(methods=("ledit@dim-8",)), "method ledit@dim-8: sample.sampler='dim' is unknown"),
+        (dict(methods=("ledit-flow@ddim-8",)), "method ledit-flow@ddim-8: sample.sampler=ddim does not fit a flow"),
+        (dict(methods=("ledit@ddim",)), "must end in a sampler and a number of calls, as in ledit@ddim-8"),
         (dict(methods=("ledit", "rop")), "methods: 'rop' is unknown: did you mean rope"),
         (dict(methods=("ledit", "ledit")), "must be one or more different"),
         (dict(methods=()), "methods=()"),
@@ -204,9 +231,9 @@ def test_every_method_has_an_arm_that_is_a_valid_model():
 
 
 def test_study_configs_are_valid(tmp_path):
-    for module in (study_digits, study_shapes, study_photos):
+    for module in (study_digits, study_flow, study_shapes, study_photos):
         values = module.get_config().to_dict()
-        assert set(values["methods"]) <= set(METHODS)
+        assert {name.partition("@")[0] for name in values["methods"]} <= set(METHODS)
         values["methods"] = ["dit"]  # checking each method at each size takes a second
         if module is study_photos:
             with pytest.raises(ConfigError, match="images='' does not exist"):
