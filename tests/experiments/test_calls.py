@@ -49,12 +49,13 @@ def test_a_sheet_has_calls_across_and_leaves_white_what_is_missing(tmp_path):
     }
     calls_sheet(results, SIZE, images, tmp_path / "sheet.png")
     calls_chart(results, tmp_path / "chart.png")
-    page = np.asarray(Image.open(tmp_path / "sheet.png").convert("L"))
+    with Image.open(tmp_path / "sheet.png") as sheet, Image.open(tmp_path / "chart.png") as chart:
+        page = np.asarray(sheet.convert("L"))
+        assert chart.width > 400
     # A column of a panel is four images high; text has few pixels of a shade.
     columns = [np.nonzero((page == shade).sum(axis=0) >= 4 * 48)[0] for shade in (50, 100, 150)]
     assert [len(column) for column in columns] == [48, 48, 48]
     assert columns[0].max() < columns[1].min() and columns[1].max() < columns[2].min()
-    assert Image.open(tmp_path / "chart.png").width > 400
 
 
 def test_the_study_asks_for_the_issues_calls():
