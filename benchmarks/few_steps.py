@@ -4,8 +4,8 @@
   python benchmarks/few_steps.py --workdir=runs/study_flow
 
 The first command trains the weights. The second draws 100 images at 16x16 with each sampler, in turns of a batch each,
-has the study's judge read them, then times training steps in turns. Writes benchmarks/results/few_steps.json; what is
-there is not measured again.
+has the study's judge read them, then times training steps in turns. Writes few_steps.json beside the other
+results; what is there is not measured again.
 """
 
 import argparse

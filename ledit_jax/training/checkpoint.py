@@ -161,14 +161,15 @@ _MAY_CHANGE = {
     "diffusion": set(),
     "flow": {"times", "times_mean", "times_std", "time_shift", "base_tokens", "mean_flow_share"},
     "autoencoder": {"checkpoint"},
+    "text": {"checkpoint"},
 }
 
 
 def check_same_meaning(saved: Config, current: Config, folder: Path) -> None:
     """Raises CheckpointError unless a run of `saved`, whose checkpoint is `folder`, can go on as `current`.
 
-    The network, the process and the latents must be the same, whether shapes tell or not. The rate, the batch, the mesh
-    and the draw of a flow's times may change.
+    The network, the process, the latents and the captions must be the same, whether shapes tell or not. The rate, the
+    batch, the mesh and the draw of a flow's times may change.
     """
     for section, free in _MAY_CHANGE.items():
         before, now = getattr(saved, section), getattr(current, section)

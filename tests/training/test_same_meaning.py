@@ -19,6 +19,7 @@ from ledit_jax.training.checkpoint import check_same_meaning
         (flow_config(), "model", "timestep_max_period", 100.0),
         (flow_config(), "model", "num_heads", 1),
         (tiny_config(), "autoencoder", "scale", 1.0),
+        (tiny_config(), "text", "length", 8),
     ],
 )
 def test_another_meaning_is_refused(saved, section, name, value, tmp_path):
