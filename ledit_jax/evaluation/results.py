@@ -20,16 +20,18 @@ def read_recipe(samples: str | Path) -> dict[str, Any] | None:
 def report(
     metrics: Metrics,
     samples: SetStatistics,
-    reference: SetStatistics,
+    reference: SetStatistics | None,
     network: dict[str, str] | None,
     recipe: dict[str, Any] | None,
+    clip: dict[str, str] | None = None,
 ) -> dict[str, Any]:
-    """All that is known of a measurement, ready for JSON."""
+    """All that is known of a measurement, ready for JSON. network, clip: path and digest of the weights."""
     return {
         **dataclasses.asdict(metrics),
         "samples": _describe(samples),
-        "reference": _describe(reference),
+        "reference": reference and _describe(reference),
         "inception": network,
+        "clip": clip,
         "recipe": recipe,
         "versions": {name: importlib.metadata.version(name) for name in ("jax", "flax", "numpy", "scipy")},
     }

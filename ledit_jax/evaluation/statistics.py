@@ -45,11 +45,11 @@ class SetStatistics:
     num_samples: int | None
     """Images behind the means and covariances; None where the file does not say."""
     size: Size | None
-    pool: tuple[np.ndarray, np.ndarray] | None
+    pool: tuple[np.ndarray, np.ndarray] | None = None
     """Mean [2048] and covariance [2048, 2048] of pool_3."""
-    spatial: tuple[np.ndarray, np.ndarray] | None
+    spatial: tuple[np.ndarray, np.ndarray] | None = None
     """The same [2023] of mixed_6/conv."""
-    features: Float[np.ndarray, "N D"] | None
+    features: Float[np.ndarray, "N D"] | None = None
     """pool_3 of all images, or of MAX_NEIGHBOURS of a large reference, evenly spread."""
 
     @functools.cached_property
@@ -90,6 +90,12 @@ def measure_set(
         )
         return dataclasses.replace(computed, **kept)
     return computed
+
+
+def unmeasured_set(name: str) -> SetStatistics:
+    """What `open_images` can open, with no statistics."""
+    images = open_images(name)
+    return SetStatistics(images.name, images.count, images.size)
 
 
 def check_statistics_file(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The five numbers of ADM's evaluation, of one set of images against another, as a table and as JSON."""
+"""The five numbers of ADM's evaluation, of one set of images against another, and their table."""
 
 import logging
 from dataclasses import dataclass
@@ -20,15 +20,18 @@ _log = logging.getLogger(__name__)
 class Metrics:
     """None is what could not be computed from what was given."""
 
-    fid: float | None
-    sfid: float | None
-    inception_score: float | None
-    precision: float | None
-    recall: float | None
+    fid: float | None = None
+    sfid: float | None = None
+    inception_score: float | None = None
+    precision: float | None = None
+    recall: float | None = None
+    clip_score: float | None = None
+    """Of text-to-image samples, see clip_score.py; the other five are ADM's."""
 
 
 COLUMNS = {"fid": "FID", "sfid": "sFID", "inception_score": "IS", "precision": "precision", "recall": "recall"}
-"""The metrics in the paper's order, and what tables call them."""
+"""ADM's metrics in the paper's order, and what tables call them."""
+_CLIP = {"clip_score": "CLIP"}
 
 
 def evaluate(
@@ -98,10 +101,14 @@ def _warn_of_sizes(samples: SetStatistics, reference: SetStatistics) -> None:
 
 
 def metrics_table(rows: dict[str, Metrics]) -> str:
-    """Markdown: one row for each name, "-" for what could not be computed; higher or lower is better as marked."""
-    marks = {"fid": " ↓", "sfid": " ↓", "inception_score": " ↑", "precision": " ↑", "recall": " ↑"}
-    header = ["samples"] + [COLUMNS[name] + marks[name] for name in COLUMNS]
-    lines = [[row, *(format_metric(name, getattr(metrics, name)) for name in COLUMNS)] for row, metrics in rows.items()]
+    """Markdown: one row for each name, "-" for what could not be computed; higher or lower is better as marked.
+
+    The CLIP score has a column where some row has one.
+    """
+    has_clip = any(metrics.clip_score is not None for metrics in rows.values())
+    columns = COLUMNS | (_CLIP if has_clip else {})
+    header = ["samples"] + [title + (" ↓" if name in ("fid", "sfid") else " ↑") for name, title in columns.items()]
+    lines = [[row, *(format_metric(name, getattr(metrics, name)) for name in columns)] for row, metrics in rows.items()]
     return markdown(header, lines)
 
 

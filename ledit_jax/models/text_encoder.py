@@ -63,7 +63,7 @@ class CLIPTextEncoder:
         A prompt that is too long loses its end, which a warning says.
         """
         tokens, cut = self.tokenizer(prompts)
-        _warn_of_cuts(prompts, cut, self.length)
+        warn_of_cuts(prompts, cut, self.length)
         states = np.empty((len(prompts), self.length, self.width), np.float32)
         for start in range(0, len(prompts), self.batch_size):
             part = slice(start, start + self.batch_size)
@@ -79,7 +79,8 @@ class CLIPTextEncoder:
         return np.asarray(states)[: len(tokens)]
 
 
-def _warn_of_cuts(prompts: Sequence[str], cut: Int[np.ndarray, " B"], length: int) -> None:
+def warn_of_cuts(prompts: Sequence[str], cut: Int[np.ndarray, " B"], length: int) -> None:
+    """Says which prompts lose how many tokens: what `CLIPTokenizer` returns."""
     long = np.flatnonzero(cut)
     for index in long[:_NAMED]:
         _log.warning(

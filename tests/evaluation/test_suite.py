@@ -14,7 +14,7 @@ from PIL import Image
 
 from ledit_jax.convert.inception import load_inception
 from ledit_jax.errors import ConfigError, DataError, OutputError
-from ledit_jax.evaluation import features as features_module
+from ledit_jax.evaluation import pieces as pieces_module
 from ledit_jax.evaluation import statistics as statistics_module
 from ledit_jax.evaluation.features import FeatureExtractor
 from ledit_jax.evaluation.neighbours import precision_recall
@@ -87,7 +87,7 @@ def test_batch_size_does_not_matter(measured, sets, extractor):
     for one, two in zip(measured, again, strict=True):
         np.testing.assert_allclose(two.features, one.features, rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(two.spatial[0], one.spatial[0], rtol=1e-4, atol=1e-4)
-    one, two = (dataclasses.astuple(evaluate(*s, extractor.class_weights)) for s in (measured, again))
+    one, two = (dataclasses.astuple(evaluate(*s, extractor.class_weights))[:5] for s in (measured, again))
     np.testing.assert_allclose(two, one, rtol=1e-4)
 
 
@@ -102,7 +102,7 @@ def test_eight_devices_give_the_same(measured, sets, extractor, tmp_path):
         "from ledit_jax.evaluation.suite import evaluate\n"
         "extractor = FeatureExtractor(ToyInception(), batch_size=1)\n"
         "sets = [measure_set(name, lambda: extractor) for name in sys.argv[1:3]]\n"
-        "print(jax.local_device_count(), *dataclasses.astuple(evaluate(*sets, extractor.class_weights)))\n"
+        "print(jax.local_device_count(), *dataclasses.astuple(evaluate(*sets, extractor.class_weights))[:5])\n"
         "print(*precision_recall(*np.load(sys.argv[3]).values(), 20))\n"  # in more blocks than there are devices
     )
     rng = np.random.default_rng(0)
@@ -111,13 +111,13 @@ def test_eight_devices_give_the_same(measured, sets, extractor, tmp_path):
     figures, shares = run_on_eight_devices(script, tmp_path, *sets[:2], tmp_path / "x.npz").splitlines()
     count, *figures = map(float, figures.split())
     assert count == 8
-    one = dataclasses.astuple(evaluate(*measured, extractor.class_weights))
+    one = dataclasses.astuple(evaluate(*measured, extractor.class_weights))[:5]
     np.testing.assert_allclose(figures, one, rtol=1e-4)
     assert tuple(map(float, shares.split())) == precision_recall(reference, samples, 20)
 
 
 def test_features_are_kept_and_gone_on_with(sets, extractor, measured, tmp_path, monkeypatch):
-    monkeypatch.setattr(features_module, "PIECE", 3)
+    monkeypatch.setattr(pieces_module, "PIECE", 3)
     calls = []
 
     class Counting(FeatureExtractor):
@@ -169,7 +169,7 @@ def test_adms_reference_statistics_of_all_and_images_of_some(measured, sets, ext
 
 def test_a_large_folder_of_reference_keeps_an_even_spread_of_features(extractor, tmp_path, monkeypatch):
     monkeypatch.setattr(statistics_module, "MAX_NEIGHBOURS", 4)
-    monkeypatch.setattr(features_module, "PIECE", 4)
+    monkeypatch.setattr(pieces_module, "PIECE", 4)
     for index, image in enumerate(np.random.default_rng(0).integers(0, 256, (10, 4, 4, 3), dtype=np.uint8)):
         Image.fromarray(image).save(tmp_path / f"{index}.png")
     whole = measure_set(str(tmp_path), lambda: extractor)
