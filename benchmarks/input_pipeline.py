@@ -27,7 +27,9 @@ from tqdm import tqdm  # noqa: E402
 
 from ledit_jax.config import AutoencoderConfig, Config, DataConfig, model_preset  # noqa: E402
 from ledit_jax.data import Loader, make_loader  # noqa: E402
-from ledit_jax.data.latents import MOMENTS, LatentMetadata, LatentWriter, write_metadata  # noqa: E402
+from ledit_jax.data.latent_metadata import LatentMetadata  # noqa: E402
+from ledit_jax.data.latent_records import MOMENTS  # noqa: E402
+from ledit_jax.data.latents import LatentWriter, write_metadata  # noqa: E402
 from ledit_jax.flops import PEAK_BF16_FLOPS, train_step_flops  # noqa: E402
 
 SIZE = 256

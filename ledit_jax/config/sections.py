@@ -107,9 +107,11 @@ class FlowConfig:
 class DataConfig:
     """Where images come from, and their size in pixels."""
 
-    source: Literal["digits", "shapes", "image_folder", "tfds", "latents"] = "digits"
+    source: Literal["digits", "shapes", "image_folder", "coco", "captioned_folder", "tfds", "latents"] = "digits"
     path: str = ""
-    """Folder of `image_folder` and `latents`; data_dir of `tfds` (empty: TFDS's own default)."""
+    """Folder of `image_folder`, `coco`, `captioned_folder` and `latents`; data_dir of `tfds` (empty: TFDS's own)."""
+    annotations: str = ""
+    """COCO's JSON of captions, of `coco`."""
     name: str = ""
     """Data set name of `tfds`, for example imagenet2012."""
     split: str = "train"

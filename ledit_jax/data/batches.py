@@ -84,10 +84,12 @@ def crop_record(record: Record, height: int, width: int, channels: int) -> UInt8
 
 
 class ImageRange:
-    """A range (start, stop) of a source's records to `{"image": uint8 [B, H, W, C], "label": int32 [B], "bad"}`.
+    """A range (start, stop) of a source's records to `{"image": uint8 [B, H, W, C], "label": int32 [B], "captions",
+    "bad"}`.
 
     Images are cropped to their centre. B is `batch_size` whatever the range; where it is shorter, and at records that
-    cannot be read, images are black. "bad" is a dict from places in the batch to messages.
+    cannot be read, images are black. "captions" is a list of texts for each place, empty without any; "bad" is a dict
+    from places in the batch to messages.
     """
 
     def __init__(self, source: Source, batch_size: int, height: int, width: int, channels: int):
@@ -95,6 +97,7 @@ class ImageRange:
 
     def __call__(self, bounds: tuple[int, int]) -> dict[str, Any]:
         images, labels = np.zeros(self._shape, np.uint8), np.zeros(self._shape[0], np.int32)
+        captions: list[list[str]] = [[] for _ in labels]
         bad: dict[int, str] = {}
         for i, index in enumerate(range(*bounds)):
             try:
@@ -103,7 +106,8 @@ class ImageRange:
                 bad[i] = str(error)
                 continue
             images[i], labels[i] = crop_record(record, *self._shape[1:]), record["label"]
-        return {"image": images, "label": labels, "bad": bad}
+            captions[i] = record.get("captions", [])
+        return {"image": images, "label": labels, "captions": captions, "bad": bad}
 
 
 class LatentBatch:

@@ -1,6 +1,7 @@
 """From a configuration to the source of training data it names."""
 
 from ledit_jax.config import AutoencoderConfig, DataConfig
+from ledit_jax.data.captioned import open_captioned_folder, open_coco
 from ledit_jax.data.digits import Digits
 from ledit_jax.data.image_folder import ImageFolder
 from ledit_jax.data.latents import Latents
@@ -24,12 +25,20 @@ def make_source(config: DataConfig, autoencoder: AutoencoderConfig) -> LabelledS
             f"data.source={config.source} holds images, and autoencoder.kind={autoencoder.kind} trains on latents: "
             "encode them first (encode_latents.py), or set autoencoder.kind to none"
         )
+    if config.annotations and config.source != "coco":
+        raise ConfigError(
+            f"data.annotations={config.annotations!r} has no effect with data.source={config.source}: it is for coco"
+        )
     if config.source == "digits":
         return Digits(height, width, config.split, channels)
     if config.source == "shapes":
         return Shapes(height, width, config.split, channels)
     if config.source == "image_folder":
         return ImageFolder(config.path, channels, (height, width))
+    if config.source == "coco":
+        return open_coco(config.path, config.annotations, channels, (height, width))
+    if config.source == "captioned_folder":
+        return open_captioned_folder(config.path, channels, (height, width))
     if config.source == "tfds":
         return TFDS(config.name, config.split, config.path, channels)
     return Latents(config.path, height, width, autoencoder)

@@ -1,4 +1,5 @@
-"""Images to latents: the moments of a VAE's posterior for each image and its mirror image, in ArrayRecord files.
+"""Images to latents: the moments of a VAE's posterior for each image and its mirror image, in ArrayRecord files, and
+beside them, if asked for, the states that a text encoder makes of its captions.
 
 File k holds the images k n to (k + 1) n of the source, in order, n being the shard size, and takes its name once it
 is whole. So the files that are there say what is done: a process writes those of its part that are not, and processes
@@ -20,8 +21,12 @@ from tqdm import tqdm
 
 from ledit_jax.config import AutoencoderConfig, DataConfig, check_image_size
 from ledit_jax.data.batches import ImageRange
+from ledit_jax.data.caption_states import CaptionStates, check_captions, mean_captions
 from ledit_jax.data.catalog import make_source
-from ledit_jax.data.latents import MOMENTS, LatentMetadata, LatentWriter, shard_path, write_metadata
+from ledit_jax.data.encoding_plan import PLAN_FILE, Plan, Report, describe_source, expected_size
+from ledit_jax.data.latent_metadata import EMPTY_CAPTION_FILE, LatentMetadata, write_empty_caption
+from ledit_jax.data.latent_records import MOMENTS
+from ledit_jax.data.latents import LatentWriter, shard_path, write_metadata
 from ledit_jax.data.portable import Portable
 from ledit_jax.data.read_ahead import ReadAhead
 from ledit_jax.data.source import BadRecords, LabelledSource
@@ -31,7 +36,6 @@ from ledit_jax.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 
-PLAN_FILE = "plan.json"
 Encode = Callable[[np.ndarray], Sequence[Any]]
 """From uint8 images [B, H, W, C] to arrays [B, H, W, C] in the order of MOMENTS, which may still be on their way."""
 
@@ -57,51 +61,6 @@ class Encoder(Protocol):
         """The encoder of batches of this shape."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """What a folder of latents is to become; another plan than the one that started a folder is refused there."""
-
-    metadata: LatentMetadata
-    """`count` is the number of images, before any of them turns out to be unreadable."""
-    shard_size: int
-
-    @property
-    def num_shards(self) -> int:
-        """Files of the folder; all but the last have `shard_size` images."""
-        return -(-self.metadata.count // self.shard_size)
-
-    def ranges(self, shard: int, batch_size: int) -> list[tuple[int, int]]:
-        """Batches of a file as (start, stop). None reaches into the next file, so that a batch holds the same
-        images in whatever order, and after however many kills, files are written."""
-        first, last = shard * self.shard_size, min((shard + 1) * self.shard_size, self.metadata.count)
-        return [(start, min(start + batch_size, last)) for start in range(first, last, batch_size)]
-
-
-@dataclasses.dataclass(frozen=True)
-class Report:
-    """What a call of `encode_latents` did, and what it found."""
-
-    encoded: int
-    """Images that this call encoded."""
-    images_per_sec: float
-    missing: int
-    """Files that other processes have still to write."""
-    metadata: LatentMetadata | None = None
-    """Of the folder once it is finished."""
-    bytes_per_image: float = 0.0
-
-    def __str__(self) -> str:
-        done = f"encoded {self.encoded:,} images at {self.images_per_sec:.1f} images/s"
-        if not self.encoded:
-            done = "nothing is left to do here"
-        if self.metadata is None:
-            return f"{done}; {self.missing} files are still to be written by other processes"
-        skipped = f", {self.metadata.skipped} images could not be read" if self.metadata.skipped else ""
-        return (
-            f"{done}; all {self.metadata.count:,} records are there, {self.bytes_per_image:,.0f} bytes/image{skipped}"
-        )
-
-
 def encode_latents(
     data: DataConfig,
     encoder: Encoder,
@@ -111,14 +70,16 @@ def encode_latents(
     batch_size: int,
     shard_size: int,
     part: tuple[int, int] = (0, 1),
+    captions: CaptionStates | None = None,
 ) -> Report:
     """Encodes the images of `data` that are not encoded yet; after a kill, the same call again goes on.
 
     data: where images come from, their size in pixels, worker processes, and the share of bad ones to put up with.
     scale: recorded for training; moments are stored as they are. batch_size: images at a time, over all devices of
     this process. shard_size: images of a file, and the most that a kill costs. part: (index, count) of this process
-    among those that share the work. Raises ConfigError, DataError or OutputError for what cannot work, before
-    anything is computed; the folder of another plan is an OutputError.
+    among those that share the work. captions: what encodes the captions of the images too, all of each. Raises
+    ConfigError, DataError or OutputError for what cannot work, before anything is computed; the folder of another plan
+    is an OutputError.
     """
     check_image_size(data.image_height, data.image_width, encoder.downsample)
     if batch_size % encoder.num_devices:
@@ -126,6 +87,7 @@ def encode_latents(
             f"batch_size={batch_size} is not a multiple of the {encoder.num_devices} devices of this process"
         )
     source = make_source(dataclasses.replace(data, image_channels=encoder.image_channels), AutoencoderConfig())
+    check_captions(source, data.source, captions)
     metadata = LatentMetadata(
         vae=encoder.name,
         scale=scale,
@@ -137,19 +99,16 @@ def encode_latents(
         num_classes=source.num_classes,
         count=len(source),
         vae_id=encoder.fingerprint,
+        **(captions.metadata if captions else {}),
     )
     plan, output = Plan(metadata, shard_size), Path(output)
-    settings = dataclasses.asdict(metadata) | {"shard_size": shard_size}
-    # The fingerprint tells the autoencoder, wherever it lies.
-    PieceFolder.open(output, PLAN_FILE, settings, free=("vae",), pieces="*.array_record")
-    encoded, seconds = _write_missing(plan, source, data, encoder, output, batch_size, part)
+    settings = metadata.to_dict() | {"shard_size": shard_size}
+    # Fingerprints tell the encoders, wherever they lie.
+    PieceFolder.open(output, PLAN_FILE, settings, free=("vae", "text"), pieces="*.array_record")
+    if captions and not (output / EMPTY_CAPTION_FILE).exists():
+        write_empty_caption(output, captions.encode_empty())
+    encoded, seconds = _write_missing(plan, source, data, encoder, output, batch_size, part, captions)
     return _finish(plan, output, encoded, seconds)
-
-
-def describe_source(data: DataConfig) -> str:
-    """Name, split and place of the images, as metadata.json has them."""
-    words = [data.source, data.name] + ([] if data.source == "image_folder" else [data.split]) + [data.path]
-    return " ".join(word for word in words if word)
 
 
 def _write_missing(
@@ -160,6 +119,7 @@ def _write_missing(
     output: Path,
     batch_size: int,
     part: tuple[int, int],
+    captions: CaptionStates | None,
 ) -> tuple[int, float]:
     """Writes this part's files that are not there; returns images encoded and seconds, compilation not counted."""
     index, count = part
@@ -169,6 +129,7 @@ def _write_missing(
         return 0, 0.0
     if len(missing) < len(mine):
         logger.info(f"going on in {output}: {len(mine) - len(missing)} of {len(mine)} files are there")
+    logger.info(expected_size(plan.metadata, mean_captions(source) if captions else 0.0, output))
     shape = (batch_size, data.image_height, data.image_width, encoder.image_channels)
     encode = encoder.compile(shape)
     ranges = [bounds for shard in missing for bounds in plan.ranges(shard, batch_size)]
@@ -176,7 +137,8 @@ def _write_missing(
     batches = ReadAhead(grain.MapDataset.source(ranges).map(read), data.num_workers)
     total, start = sum(stop - first for first, stop in ranges), time.perf_counter()
     with contextlib.closing(batches), progress_bar("encode", total, "image") as bar:
-        encoded = _write_shards(plan, output, _encode_all(ranges, batches, encode), BadRecords(data.max_bad_share), bar)
+        encoded = _encode_all(ranges, batches, encode)
+        encoded = _write_shards(plan, output, encoded, BadRecords(data.max_bad_share), bar, captions)
     return encoded, time.perf_counter() - start
 
 
@@ -194,18 +156,23 @@ def _encode_all(
         yield previous
 
 
-def _write_shards(plan: Plan, output: Path, encoded: Iterator, bad: BadRecords, bar: tqdm) -> int:
+def _write_shards(
+    plan: Plan, output: Path, encoded: Iterator, bad: BadRecords, bar: tqdm, captions: CaptionStates | None
+) -> int:
     """Writes a file after the other from encoded batches; returns how many records."""
     written = 0
     for shard, group in itertools.groupby(encoded, key=lambda item: item[0].start // plan.shard_size):
         with LatentWriter(output, plan.metadata.shape, shard, plan.num_shards) as writer:
             for places, batch, moments in group:
                 moments = [np.asarray(moment) for moment in moments]
-                for i in range(len(places)):
-                    if i not in batch["bad"]:
-                        record = {name: moment[i] for name, moment in zip(MOMENTS, moments, strict=True)}
-                        writer.write(record | {"label": int(batch["label"][i])})
-                written += len(places) - len(batch["bad"])
+                good = [i for i in range(len(places)) if i not in batch["bad"]]
+                texts = [batch["captions"][i] for i in good]
+                states = captions.encode(texts) if captions else [None] * len(good)
+                for i, text, state in zip(good, texts, states, strict=True):
+                    record = {name: moment[i] for name, moment in zip(MOMENTS, moments, strict=True)}
+                    record |= {"label": int(batch["label"][i])}
+                    writer.write(record | ({"captions": text, "caption_states": state} if captions else {}))
+                written += len(good)
                 bad.add(list(batch["bad"].values()), written)
                 bar.update(len(places))
     return written

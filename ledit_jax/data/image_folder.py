@@ -9,6 +9,8 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
 from ledit_jax.data.source import UnreadableRecord
@@ -60,8 +62,7 @@ class ImageFolder:
     @property
     def fingerprint(self) -> str:
         """What tells these images from others: every name and label, and the sizes of files spread over all."""
-        step = -(-len(self._files) // _LOOKED_AT)
-        sizes = [_size(os.path.join(self._root, file)) for file in self._files[::step]]
+        sizes = [file_size(os.path.join(self._root, file)) for file in spread(self._files)]
         text = repr((self._files, self._labels, sizes))
         return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]
 
@@ -69,20 +70,30 @@ class ImageFolder:
         return len(self._files)
 
     def __getitem__(self, index: int) -> dict:
-        path = os.path.join(self._root, self._files[index])
-        try:
-            if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe waits for somebody to write to it
-                raise OSError("it is no regular file")
-            with Image.open(path) as opened:
-                ImageOps.exif_transpose(opened, in_place=True)
-                shown = to_mode(opened, self._channels)
-                image = to_array(center_crop(shown, *self._size) if self._size else shown, self._channels)
-        except PILLOW_ERRORS as error:
-            raise UnreadableRecord(f"{path}: {error}") from error
+        image = read_image(os.path.join(self._root, self._files[index]), self._channels, self._size)
         return {"image": image, "label": self._labels[index]}
 
 
-def _size(path: str) -> int:
+def read_image(path: str, channels: int, size: tuple[int, int] | None) -> UInt8[np.ndarray, "H W C"]:
+    """A file's image as `ImageFolder` gives it. Raises UnreadableRecord."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe waits for somebody to write to it
+            raise OSError("it is no regular file")
+        with Image.open(path) as opened:
+            ImageOps.exif_transpose(opened, in_place=True)
+            shown = to_mode(opened, channels)
+            return to_array(center_crop(shown, *size) if size else shown, channels)
+    except PILLOW_ERRORS as error:
+        raise UnreadableRecord(f"{path}: {error}") from error
+
+
+def spread(files: list[str]) -> list[str]:
+    """Some of the files, evenly spread: what a fingerprint looks at."""
+    return files[:: -(-len(files) // _LOOKED_AT)]
+
+
+def file_size(path: str) -> int:
+    """In bytes; -1 for a file that is not there."""
     try:
         return os.stat(path).st_size
     except OSError:

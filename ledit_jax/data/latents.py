@@ -1,86 +1,24 @@
-"""Latents encoded ahead of training: their files, how a record is packed, the writer and the source.
+"""Latents encoded ahead of training: their files, the writer and the source.
 
 A folder holds `latents-00000-of-00004.array_record` and so on, and a `metadata.json` that is written last: a folder
-without one is unfinished. Records hold float32 moments of the image and of its mirror image.
+without one is unfinished. Records are those of `ledit_jax.data.latent_records`. One with captions holds the states of
+the empty caption too, in `empty_caption.npy`.
 """
 
 import dataclasses
 import fcntl
-import hashlib
 import math
-import struct
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ledit_jax.config import AutoencoderConfig
-from ledit_jax.config.parse import from_mapping
+from ledit_jax.data.latent_metadata import METADATA_FILE, LatentMetadata, read_empty_caption, read_metadata
+from ledit_jax.data.latent_records import decode_record, encode_record
 from ledit_jax.errors import ConfigError, DataError, OutputError
 from ledit_jax.files import settle, write_json
-from ledit_jax.files.readers import read_json
 from ledit_jax.files.refusals import writing
-
-MOMENTS = ("mean", "logvar", "mean_flip", "logvar_flip")
-METADATA_FILE = "metadata.json"
-_MAGIC = b"LAT1"
-_HEADER = struct.Struct("<4s4I")  # magic, height, width, channels, label
-
-
-@dataclasses.dataclass(frozen=True)
-class LatentMetadata:
-    """What metadata.json says of a folder of latents."""
-
-    vae: str
-    """Which autoencoder made them: a name or path for people to read."""
-    scale: float
-    """What sampled latents are multiplied by for training; the stored moments are not multiplied."""
-    height: int
-    """Of the source images, in pixels."""
-    width: int
-    downsample: int
-    """Pixels per side of one latent cell."""
-    latent_channels: int
-    source: str
-    """Which images were encoded: a name or path for people to read."""
-    num_classes: int
-    count: int = 0
-    """Number of records in all files; `write_metadata` counts them."""
-    layout: str = "NHWC"
-    vae_id: str = ""
-    """Fingerprint of the autoencoder's weights, see `ledit_jax.weights.fingerprint`."""
-    skipped: int = 0
-    """Images of the source that could not be read."""
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of each moment."""
-        return self.height // self.downsample, self.width // self.downsample, self.latent_channels
-
-
-def encode_record(record: dict[str, Any]) -> bytes:
-    """Packs a latent record: `{"mean", "logvar", "mean_flip", "logvar_flip": [H, W, C], "label": int}`.
-
-    Layout, all little-endian: 4 bytes "LAT1"; H, W, C and the label as uint32; the four moments in that order as
-    float32 in C order. Raises ValueError unless the four have one shape.
-    """
-    moments = [np.asarray(record[name], "<f4") for name in MOMENTS]
-    shape = moments[0].shape
-    if len(shape) != 3 or any(moment.shape != shape for moment in moments):
-        raise ValueError(f"moments must be four arrays of one shape [H, W, C], got {[m.shape for m in moments]}")
-    return _HEADER.pack(_MAGIC, *shape, record["label"]) + b"".join(moment.tobytes() for moment in moments)
-
-
-def decode_record(data: bytes) -> dict[str, Any]:
-    """Unpacks what `encode_record` packed; the arrays are read-only views. Raises ValueError for anything else."""
-    if len(data) < _HEADER.size or data[:4] != _MAGIC:
-        raise ValueError(f"{len(data)} bytes that do not start with {_MAGIC!r} are no latent record")
-    _, height, width, channels, label = _HEADER.unpack_from(data)
-    shape = (len(MOMENTS), height, width, channels)
-    if len(data) != _HEADER.size + 4 * math.prod(shape):
-        raise ValueError(f"a latent record of shape {shape[1:]} cannot have {len(data)} bytes")
-    moments = np.frombuffer(data, "<f4", offset=_HEADER.size).reshape(shape)
-    return dict(zip(MOMENTS, moments, strict=True)) | {"label": label}
 
 
 def shard_path(folder: str | Path, shard: int, num_shards: int) -> Path:
@@ -151,7 +89,7 @@ def write_metadata(folder: str | Path, metadata: LatentMetadata, num_shards: int
         raise DataError(f"{str(folder)!r} lacks {missing[0]}, one of {len(missing)} files: encode them first")
     count = len(_open(paths))
     metadata = dataclasses.replace(metadata, count=count, skipped=max(metadata.count - count, 0))
-    write_json(Path(folder) / METADATA_FILE, dataclasses.asdict(metadata))
+    write_json(Path(folder) / METADATA_FILE, metadata.to_dict())
     return metadata
 
 
@@ -173,11 +111,18 @@ class Latents:
                 f"data.path={path!r} holds {held}, and its {METADATA_FILE} counts {self.metadata.count}: encode it anew"
             )
         self.num_classes = self.metadata.num_classes
+        self.empty_caption = read_empty_caption(path, self.metadata) if self.metadata.text_id else None
+        """States [S, E] in float32 of the caption that says nothing; None without captions."""
 
     @property
     def fingerprint(self) -> str:
         """What tells these latents from others."""
-        return hashlib.sha256(repr(self.metadata).encode()).hexdigest()[:16]
+        return self.metadata.fingerprint
+
+    @property
+    def text_id(self) -> str | None:
+        """Fingerprint of the encoder of the captions' states; None without captions."""
+        return self.metadata.text_id or None
 
     def __len__(self) -> int:
         return self.metadata.count
@@ -188,6 +133,9 @@ class Latents:
         record = decode_record(self._records[index])
         if record["mean"].shape != self.metadata.shape:
             raise ValueError(f"latent {index} has shape {record['mean'].shape}, and not {self.metadata.shape}")
+        if self.text_id and record["caption_states"].shape[1:] != self.empty_caption.shape:
+            found = record["caption_states"].shape[1:]
+            raise ValueError(f"latent {index} has states of shape {found}, and not {self.empty_caption.shape}")
         return record
 
 
@@ -195,21 +143,6 @@ def _open(paths: list[Path]) -> Any:
     from array_record.python.array_record_data_source import ArrayRecordDataSource
 
     return ArrayRecordDataSource([str(path) for path in paths])
-
-
-def read_metadata(path: str) -> LatentMetadata:
-    """metadata.json of a finished folder. Raises DataError for any other folder."""
-    file = Path(path) / METADATA_FILE
-    if not path or not file.is_file():
-        raise DataError(f"data.path={path!r} has no {METADATA_FILE}: give a folder that encode_latents.py finished")
-    try:
-        metadata = from_mapping(LatentMetadata, read_json(file))
-    except (ConfigError, TypeError) as error:
-        raise DataError(f"{file} has other fields ({error}): encode the folder anew") from error
-    sizes = ("height", "width", "downsample", "latent_channels", "num_classes", "scale")
-    if wrong := [name for name in sizes if not getattr(metadata, name) > 0]:
-        raise DataError(f"{file}: {wrong[0]}={getattr(metadata, wrong[0])} cannot be: encode the folder anew")
-    return metadata
 
 
 def _check_fits(path: str, metadata: LatentMetadata, height: int, width: int, autoencoder: AutoencoderConfig) -> None:

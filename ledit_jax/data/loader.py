@@ -168,4 +168,6 @@ def make_loader(
         stream["data"] = source.fingerprint
     if isinstance(source, Latents):
         stream["vae"] = source.metadata.vae_id
+        if source.text_id:
+            stream["text"] = source.text_id
     return Loader(source, batches, config.num_workers, config.max_bad_share, stream)

@@ -3,7 +3,7 @@
 from jax.sharding import Mesh
 
 from ledit_jax.config import Config
-from ledit_jax.data.latents import read_metadata
+from ledit_jax.data.latent_metadata import read_metadata
 from ledit_jax.errors import ConfigError
 from ledit_jax.parallel.memory import check_fits, device_memory
 from ledit_jax.weights import vae_description

@@ -4,7 +4,9 @@ import numpy as np
 from PIL import Image
 
 from ledit_jax.config import AutoencoderConfig, DataConfig
-from ledit_jax.data.latents import MOMENTS, LatentMetadata, LatentWriter, write_metadata
+from ledit_jax.data.latent_metadata import LatentMetadata
+from ledit_jax.data.latent_records import MOMENTS
+from ledit_jax.data.latents import LatentWriter, write_metadata
 
 PIXELS = AutoencoderConfig()
 SD = AutoencoderConfig(kind="sd")

@@ -14,7 +14,8 @@ from tiny import cpu_devices, tiny_config
 
 from ledit_jax.config import Config
 from ledit_jax.data.encoding import encode_latents
-from ledit_jax.data.latents import MOMENTS, read_metadata
+from ledit_jax.data.latent_metadata import read_metadata
+from ledit_jax.data.latent_records import MOMENTS
 from ledit_jax.data.transforms import center_crop, to_float
 from ledit_jax.errors import ConfigError, DataError, OutputError
 from ledit_jax.training.loop import train
@@ -55,7 +56,7 @@ def test_metadata_and_report(whole, images, vae):
     folder, report = whole
     metadata = read_metadata(str(folder))
     stored = json.loads((folder / "metadata.json").read_text())
-    assert stored == dataclasses.asdict(metadata) == dataclasses.asdict(report.metadata)
+    assert stored == metadata.to_dict() == report.metadata.to_dict()
     assert (metadata.count, metadata.skipped, metadata.num_classes) == (39, 1, 4)
     assert (metadata.vae, metadata.scale, metadata.layout) == (vae, 0.18215, "NHWC")
     assert (metadata.height, metadata.width, metadata.downsample) == (16, 12, 2)

@@ -9,16 +9,9 @@ import numpy as np
 import pytest
 
 from ledit_jax.config import AutoencoderConfig
-from ledit_jax.data.latents import (
-    MOMENTS,
-    LatentMetadata,
-    Latents,
-    LatentWriter,
-    decode_record,
-    encode_record,
-    shard_path,
-    write_metadata,
-)
+from ledit_jax.data.latent_metadata import LatentMetadata
+from ledit_jax.data.latent_records import MOMENTS, decode_record, encode_record
+from ledit_jax.data.latents import Latents, LatentWriter, shard_path, write_metadata
 from ledit_jax.errors import ConfigError, DataError, OutputError
 
 SD = AutoencoderConfig(kind="sd")
@@ -73,7 +66,7 @@ def test_folder_round_trip(tmp_path):
     with pytest.raises(IndexError):
         source[6]
     stored = json.loads((tmp_path / "metadata.json").read_text())
-    assert stored == dataclasses.asdict(METADATA) | {"count": 6} and stored["layout"] == "NHWC"
+    assert stored == METADATA.to_dict() | {"count": 6} and stored["layout"] == "NHWC"
 
 
 def test_writers_do_not_overwrite_and_leave_nothing_half_written(tmp_path):

@@ -98,7 +98,7 @@ def test_refusals_are_one_line(tmp_path):
         (("tiny", "test", str(tmp_path)), "data.split='test'.*Unknown split"),
         (("absent_name", "train", str(tmp_path)), "data.name='absent_name'.*not found"),
         (("tiny", "train", str(tmp_path / "elsewhere")), "elsewhere.*tfds build tiny"),
-        (("tiny", "train", str(tmp_path)), "a class label are needed"),
+        (("tiny", "train", str(tmp_path)), "a class label, or captions, are needed"),
     ]
     for arguments, message in cases:
         with pytest.raises(DataError, match=message) as caught:

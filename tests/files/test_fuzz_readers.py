@@ -16,7 +16,7 @@ from experiments.study.results import read_results
 from ledit_jax.config import Config
 from ledit_jax.convert.files import open_tensors
 from ledit_jax.data.image_folder import ImageFolder
-from ledit_jax.data.latents import read_metadata
+from ledit_jax.data.latent_metadata import read_metadata
 from ledit_jax.errors import LEDiTError
 from ledit_jax.evaluation.images import open_images
 from ledit_jax.files.readers import check_array, read_npy, read_npz

@@ -6,7 +6,7 @@ import signal
 from flax import nnx
 from script_runs import Script
 
-from ledit_jax.data.latents import read_metadata
+from ledit_jax.data.latent_metadata import read_metadata
 from ledit_jax.models.vae import AutoencoderKL, VAEConfig
 from ledit_jax.weights import export_vae
 

@@ -9,7 +9,8 @@ import pytest
 from tiny import begin_training, network_of, tiny_config, with_train
 from training.run_results import leaves
 
-from ledit_jax.data.latents import LatentMetadata, LatentWriter, write_metadata
+from ledit_jax.data.latent_metadata import LatentMetadata
+from ledit_jax.data.latents import LatentWriter, write_metadata
 from ledit_jax.diffusion import make_process
 from ledit_jax.diffusion.gaussian import GaussianProcess
 from ledit_jax.errors import CheckpointError, ConfigError, TrainingStopped
