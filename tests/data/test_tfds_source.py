@@ -19,15 +19,20 @@ from ledit_jax.errors import DataError
 
 def write_dataset(root, images, channels, label_feature):
     """A data set "tiny" with the split "train", as `tfds build --file_format=array_record` lays it out."""
+    features = {"image": tfds.features.Image(shape=(None, None, channels)), "label": label_feature}
+    write_examples(root, features, [{"image": [data], "label": [label]} for label, data in images])
+
+
+def write_examples(root, features, images):
     folder = root / "tiny" / "1.0.0"
     folder.mkdir(parents=True)
-    image_feature = tfds.features.Image(shape=(None, None, channels))
-    tfds.features.FeaturesDict({"image": image_feature, "label": label_feature}).save_config(folder)
+    tfds.features.FeaturesDict(features).save_config(folder)
     writer = ArrayRecordWriter(str(folder / "tiny-train.array_record-00000-of-00001"), "group_size:1")
-    for label, data in images:
+    for values in images:
         example = tf_example_pb2.Example()
-        example.features.feature["image"].bytes_list.value.append(data)
-        example.features.feature["label"].int64_list.value.append(label)
+        for name, entries in values.items():
+            feature = example.features.feature[name]
+            (feature.bytes_list if isinstance(entries[0], bytes) else feature.int64_list).value.extend(entries)
         writer.write(example.SerializeToString())
     writer.close()
     template = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
@@ -56,6 +61,25 @@ def test_records(tmp_path, stored, channels):
         np.testing.assert_array_equal(record["image"], np.repeat(grey[i], channels, axis=-1))
     assert len(TFDS("tiny", "train[1:3]", str(tmp_path))) == 2
     assert "tensorflow" not in sys.modules
+
+
+def test_captions_are_read_as_coco_captions_has_them(tmp_path):
+    features = {
+        "image": tfds.features.Image(shape=(None, None, 3)),
+        "captions": tfds.features.Sequence({"text": np.str_, "id": np.int64}),
+    }
+    image = png(np.zeros((2, 2, 3), np.uint8))
+    examples = [
+        {"image": [image], "captions/text": [b"A disc.", "Über\n dem Haus".encode()], "captions/id": [4, 9]},
+        {"image": [image], "captions/text": [b" "], "captions/id": [5]},
+    ]
+    write_examples(tmp_path, features, examples)
+    source = pickle.loads(pickle.dumps(TFDS("tiny", "train", str(tmp_path))))
+    assert source.has_captions and source.num_classes == 1
+    record = source[0]
+    assert (record["label"], record["captions"]) == (0, ["A disc.", "Über dem Haus"])
+    with pytest.raises(UnreadableRecord, match=r"tiny train record 1: it has no caption"):
+        source[1]
 
 
 def test_damaged_image_is_an_unreadable_record(tmp_path):
