@@ -4,11 +4,14 @@
       --num_workers=8
   python encode_latents.py --source=tfds --name=imagenet2012 --height=512 --width=512 --vae=checkpoints/vae \\
       --output=latents/512
+  python encode_latents.py --source=coco --path=coco/train2014 --annotations=coco/captions_train2014.json \\
+      --vae=checkpoints/vae --text_encoder=checkpoints/clip --output=latents/coco256
   python train.py --config=configs/imagenet256.py --workdir=runs/xl2 --config.data.path=latents/256
 
 Images are cropped as ADM crops them. Stored are mean and log-variance in float32, of each image and of its mirror
 image, so that training draws flip and sample afresh each time: 64 KiB an image at 256x256, 256 KiB at 512x512.
---vae is what convert_torch_weights.py made of the Stable Diffusion autoencoder.
+--vae is what convert_torch_weights.py made of the Stable Diffusion autoencoder. With --text_encoder, which it made of
+CLIP, the states of all captions of an image are stored as well: 115.5 KiB a caption in bfloat16.
 
 All devices of the process share each batch. To share the work among processes or machines, start the same command once
 for each with --part=0/8, --part=1/8 and so on (in a SLURM job --part=$SLURM_PROCID/$SLURM_NTASKS); they need nothing
@@ -25,18 +28,22 @@ from absl import flags
 
 from ledit_jax import cli
 from ledit_jax.config import DataConfig
+from ledit_jax.data.caption_states import CaptionStates
 from ledit_jax.data.encoding import encode_latents
+from ledit_jax.data.latent_records import STATES
 from ledit_jax.errors import ConfigError, DataError, OutputError
 from ledit_jax.models.vae_encoder import VAEEncoder
-from ledit_jax.weights import load_vae, vae_description
+from ledit_jax.weights import load_text_encoder, load_vae, vae_description
 
-SOURCE = flags.DEFINE_enum(
-    "source", "image_folder", ["image_folder", "tfds", "digits", "shapes"], "Where images come from."
-)
+_SOURCES = ["image_folder", "coco", "captioned_folder", "tfds", "digits", "shapes"]
+SOURCE = flags.DEFINE_enum("source", "image_folder", _SOURCES, "Where images come from.")
 PATH = flags.DEFINE_string("path", "", "The image folder; for tfds its data_dir (default: TFDS's own).")
+ANNOTATIONS = flags.DEFINE_string("annotations", "", "COCO's JSON of captions, of coco.")
 NAME = flags.DEFINE_string("name", "", "Data set of tfds, for example imagenet2012.")
 SPLIT = flags.DEFINE_string("split", "train", "Part of tfds, digits or shapes.")
 VAE = flags.DEFINE_string("vae", None, "VAE checkpoint of ours, see docs/porting.md.")
+TEXT_ENCODER = flags.DEFINE_string("text_encoder", None, "Text encoder checkpoint of ours: encodes the captions too.")
+TEXT_DTYPE = flags.DEFINE_enum("text_dtype", "bfloat16", list(STATES), "What captions' states are stored as.")
 OUTPUT = flags.DEFINE_string("output", None, "Folder of latents to write, or to go on with.")
 HEIGHT = flags.DEFINE_integer("height", 256, "Pixels that images are cropped to; a multiple of 8.", lower_bound=1)
 WIDTH = flags.DEFINE_integer("width", 256, "Like --height.", lower_bound=1)
@@ -54,7 +61,7 @@ flags.mark_flags_as_required(["vae", "output"])
 
 # What the package calls the values of these flags.
 _FIELDS = {"data.image_height": HEIGHT, "data.image_width": WIDTH} | {
-    f"data.{flag.name}": flag for flag in (SOURCE, PATH, NAME, SPLIT, MAX_BAD_SHARE)
+    f"data.{flag.name}": flag for flag in (SOURCE, PATH, ANNOTATIONS, NAME, SPLIT, MAX_BAD_SHARE)
 }
 
 
@@ -62,6 +69,7 @@ def main() -> None:
     data = DataConfig(
         source=SOURCE.value,
         path=PATH.value,
+        annotations=ANNOTATIONS.value,
         name=NAME.value,
         split=SPLIT.value,
         image_height=HEIGHT.value,
@@ -71,8 +79,11 @@ def main() -> None:
     )
     sizes = dict(scale=SCALE.value, batch_size=BATCH_SIZE.value, shard_size=SHARD_SIZE.value)
     encoder = VAEEncoder(VAE.value, *vae_description(VAE.value), functools.partial(load_vae, VAE.value))
+    captions = None
+    if TEXT_ENCODER.value:
+        captions = CaptionStates(load_text_encoder(TEXT_ENCODER.value), TEXT_DTYPE.value, TEXT_ENCODER.value)
     try:
-        print(encode_latents(data, encoder, OUTPUT.value, **sizes, part=_part()))
+        print(encode_latents(data, encoder, OUTPUT.value, **sizes, part=_part(), captions=captions))
     except (ConfigError, DataError, OutputError) as error:
         error.args = (_with_flags(str(error)),)
         raise

@@ -2,14 +2,17 @@
 
   python sample.py --checkpoint=runs/digits --height=32 --width=32 --class_labels=3,7 --num_samples=20 --out=grid.png
   python sample.py --checkpoint=runs/xl2 --num_samples=50000 --labels=random --out=x.npz      (for evaluate.py)
+  python sample.py --checkpoint=runs/coco --prompt="a red bus" --negative_prompt="people" --num_samples=4 --out=bus.png
   python sample.py --config=configs/imagenet256.py:LEDiT-XL/2 --height=512 --width=512 --compile_only=v5e:4x4
 
 The last one compiles a denoising step for a TPU slice with no TPU present, and says whether it fits.
 
 --out=x.png is a grid, --out=folder one PNG for each, --out=x.npz the layout of ADM's evaluation suite. The last two
 are drawn in shards: the same command goes on after a kill. x.recipe.json says how they were made.
-What is not given comes from the checkpoint's config. Image i depends on --seed and i alone: neither on the batch
-size nor on the devices. Fewer steps: --sampler=dpmpp --num_steps=25 comes close to 250 steps of ddpm.
+--prompts=FILE has a prompt a line, or is COCO's JSON: the first caption of each image. They are kept beside the images,
+in the npz's array `prompts` or the folder's prompts.txt.
+What is not given comes from the checkpoint's config. Image i depends on --seed and i alone: neither on the batch size
+nor on the devices. Fewer steps: --sampler=dpmpp --num_steps=25 comes close to 250 steps of ddpm.
 Exit code 0: all is written. 1: stopped, as by SIGTERM, SIGHUP or Ctrl-C. 2: something given cannot work.
 """
 
@@ -24,22 +27,29 @@ from ledit_jax.config import SampleConfig
 from ledit_jax.errors import ConfigError
 from ledit_jax.parallel.processes import is_main_process
 from ledit_jax.sampling.pipeline import LEDiTPipeline
-from ledit_jax.sampling.run import make_recipe, write_grid, write_samples
+from ledit_jax.sampling.prompts import find_prompts
+from ledit_jax.sampling.recipe import make_recipe
+from ledit_jax.sampling.run import write_grid, write_samples
 from ledit_jax.sampling.writers import check_name
 from ledit_jax.weights import find_checkpoint, load_config
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Workdir of train.py, or a checkpoint folder.")
 WEIGHTS = flags.DEFINE_enum("weights", "ema", ["ema", "params"], "Averaged weights (results use these) or raw ones.")
 VAE = flags.DEFINE_string("vae", None, "VAE checkpoint that decodes latents. Default: the one the config names.")
+TEXT_ENCODER = flags.DEFINE_string(
+    "text_encoder", None, "Text encoder checkpoint, for prompts. Default: the one the config names."
+)
 OUT = flags.DEFINE_string("out", None, "x.png (grid), x.npz (ADM's layout) or a folder name (one PNG each).")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace what --out names.")
 HEIGHT = flags.DEFINE_integer("height", None, "Pixels; a multiple of patch size x downsampling. Default: as trained.")
 WIDTH = flags.DEFINE_integer("width", None, "Like --height.")
 CLASSES = flags.DEFINE_list("class_labels", None, "Classes to draw, for example 207,360. Default: all.")
+PROMPT = flags.DEFINE_string("prompt", None, "What to draw, of a model that draws from text.")
+PROMPTS = flags.DEFINE_string("prompts", None, "File of prompts, one a line, or COCO's JSON of captions.")
 LABELS = flags.DEFINE_enum(
-    "labels", "balanced", ["balanced", "random"], "Classes in turn, equally often, or each drawn uniformly at random."
+    "labels", "balanced", ["balanced", "random"], "Classes, or prompts, in turn, or each drawn uniformly at random."
 )
-NUM_SAMPLES = flags.DEFINE_integer("num_samples", None, "Images to draw. Default: one for each of --class_labels.")
+NUM_SAMPLES = flags.DEFINE_integer("num_samples", None, "Images to draw. Default: one for each class, or prompt.")
 SEED = flags.DEFINE_integer("seed", 0, "Image i is a function of the seed and i.")
 BATCH_SIZE = flags.DEFINE_integer(
     "batch_size", 64, "Images at a time on each device; less needs less memory.", lower_bound=1
@@ -58,20 +68,12 @@ def main() -> None:
     cli.start_distributed(stop_together=False)  # what a process has drawn is kept, whatever the others do
     is_grid = OUT.value.endswith(".png")  # which all processes draw together; of shards, each draws its own
     devices = None if is_grid else jax.local_devices()
-    pipeline = LEDiTPipeline.from_checkpoint(CHECKPOINT.value, WEIGHTS.value, VAE.value, devices=devices)
-    recipe = make_recipe(
-        pipeline,
-        checkpoint=CHECKPOINT.value,
-        weights=WEIGHTS.value,
-        vae=VAE.value,
-        labels=LABELS.value,
-        classes=cli.whole_numbers(CLASSES),
-        num_samples=NUM_SAMPLES.value,
-        height=HEIGHT.value,
-        width=WIDTH.value,
-        seed=SEED.value,
-        options=pipeline.options(**cli.given_settings(SampleConfig)),
-    )
+    asked = dict(classes=cli.whole_numbers(CLASSES), prompts=find_prompts(PROMPT.value, PROMPTS.value))
+    weights = dict(checkpoint=CHECKPOINT.value, weights=WEIGHTS.value, vae=VAE.value)
+    pipeline = LEDiTPipeline.from_checkpoint(**weights, text_encoder=TEXT_ENCODER.value, devices=devices)
+    options = pipeline.options(**cli.given_settings(SampleConfig))
+    given = {flag.name: flag.value for flag in (LABELS, NUM_SAMPLES, HEIGHT, WIDTH, SEED)}
+    recipe = make_recipe(pipeline, **weights, **asked, **given, options=options)
     sizes = dict(batch_size=BATCH_SIZE.value, overwrite=OVERWRITE.value)
     if is_grid:
         write_grid(OUT.value, pipeline, recipe, columns=COLUMNS.value, **sizes)

@@ -11,9 +11,10 @@ Any setting of ledit_jax/config/sections.py can be overridden: --config.train.ba
 compiles the step for a TPU slice with no TPU there, and says whether it fits (docs/compile_only.md).
 
 WORKDIR/metrics.jsonl holds the metrics of every logged step, TensorBoard events lie beside it, sample grids in
-WORKDIR/samples, and in WORKDIR/run.json the config, versions and source revision of every start. --profile=100:5 writes
-a trace of five steps to WORKDIR/profile. Ctrl-C, SIGHUP and SIGTERM save a checkpoint first; exit code 0 means
-saved, 1 that the run had to stop (a loss that is not finite, a signal while starting), 2 that a setting cannot work.
+WORKDIR/samples (of a model of text for captions of its data, prompts.txt there), and in WORKDIR/run.json the config,
+versions and source revision of every start. --profile=100:5 writes a trace of five steps to WORKDIR/profile. Ctrl-C,
+SIGHUP and SIGTERM save a checkpoint first; exit code 0 means saved, 1 that the run had to stop (a loss that is not
+finite, a signal while starting), 2 that a setting cannot work.
 """
 
 from pathlib import Path
@@ -23,8 +24,11 @@ from absl import flags
 from ledit_jax import cli
 from ledit_jax.compile_only.programs import report_train_step
 from ledit_jax.config import Config
+from ledit_jax.data import make_source
+from ledit_jax.files import write_whole
 from ledit_jax.parallel.processes import is_main_process
 from ledit_jax.sampling.pipeline import LEDiTPipeline
+from ledit_jax.sampling.prompts import example_captions
 from ledit_jax.sampling.sheets import image_grid, save_png
 from ledit_jax.training.hooks import Hook
 from ledit_jax.training.loop import train
@@ -49,16 +53,21 @@ flags.mark_flags_as_required(["config"])
 
 
 def sample_grids(config: Config, folder: Path, rows: int = 4, columns: int = 10) -> Hook:
-    """Draws a grid from a run's EMA weights, a column for each of the first classes."""
+    """Draws a grid from a run's EMA weights, a column for each of the first classes, or for captions of its data."""
     vae = load_vae(config.autoencoder.checkpoint) if config.autoencoder.checkpoint else None
     pipeline = LEDiTPipeline(config, {}, vae)
-    classes = list(range(min(columns, config.model.num_classes)))
+    asked, texts = list(range(min(columns, config.model.num_classes))), []
+    if pipeline.prompts.are_text:
+        source = make_source(config.data, config.autoencoder)
+        asked, texts = example_captions(pipeline.network.condition, source, columns)
 
     def draw(params, step: int) -> None:
         pipeline.set_params(params)
-        images = pipeline(classes * rows)  # all processes draw together, one writes
+        images = pipeline(asked * rows)  # all processes draw together, one writes
         if is_main_process():
-            save_png(image_grid(images, len(classes), framed=True), folder / f"step_{step:07d}.png")
+            save_png(image_grid(images, len(asked), framed=True), folder / f"step_{step:07d}.png")
+            if texts:
+                write_whole(folder / "prompts.txt", "\n".join(texts) + "\n")
 
     return Hook(config.train.sample_every, draw)
 

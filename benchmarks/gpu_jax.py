@@ -45,8 +45,8 @@ def _sample(config: Config, inputs: dict[str, jax.Array]) -> Callable[[], float]
     network = make_network(config, process)
     _, step = make_denoising_step(network, process, mesh, "ddpm", 250, config.num_tokens(), "3")
     params = jax.jit(lambda: init_params(network, jax.random.key(0)))()
-    keys = sample_keys(0, np.arange(len(inputs["x"])))
-    return lambda: float(step(params, inputs["x"], 100, keys, inputs["y"], 4.0, True).sum())
+    keys, null = sample_keys(0, np.arange(len(inputs["x"]))), network.condition.null(len(inputs["x"]))
+    return lambda: float(step(params, inputs["x"], 100, keys, inputs["y"], null, 4.0, True).sum())
 
 
 def output(config: Config, peer: torch_dit.LEDiT, inputs: dict[str, np.ndarray]) -> np.ndarray:

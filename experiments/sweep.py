@@ -35,7 +35,8 @@ from ledit_jax.evaluation.tables import markdown
 from ledit_jax.files import PieceFolder, write_json, write_whole
 from ledit_jax.files.readers import read_json
 from ledit_jax.sampling.pipeline import LEDiTPipeline
-from ledit_jax.sampling.run import Recipe, make_recipe, write_samples
+from ledit_jax.sampling.recipe import Recipe, make_recipe
+from ledit_jax.sampling.run import write_samples
 
 
 def fid_table(name: str, results: Mapping[Case, Metrics], trained_side: int, num_samples: int) -> str:

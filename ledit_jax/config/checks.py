@@ -203,6 +203,16 @@ def _check_sample(config: "Config") -> None:
             f"sample.num_steps={sample.num_steps} is more than diffusion.num_timesteps="
             f"{config.diffusion.num_timesteps}: use at most {config.diffusion.num_timesteps}"
         )
+    if sample.negative_prompt and config.text.encoder == "none":
+        raise ConfigError(
+            f"sample.negative_prompt={sample.negative_prompt!r:.60} is for models that draw from text, and this one "
+            "takes classes: leave it out"
+        )
+    if sample.negative_prompt and sample.cfg_scale == 1:
+        raise ConfigError(
+            f"sample.negative_prompt={sample.negative_prompt!r:.60} has no effect with sample.cfg_scale=1, which is no "
+            "guidance: use a larger scale"
+        )
     low, high = sample.cfg_interval
     if not 0 <= low <= high <= 1:
         raise ConfigError(f"sample.cfg_interval={sample.cfg_interval} must be two shares of the timesteps, low to high")

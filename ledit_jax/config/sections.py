@@ -213,6 +213,9 @@ class SampleConfig:
     num_steps: int = _setting(250, "Network calls, at most the timesteps of a diffusion (1000).")
     cfg_scale: float = _setting(1.5, "Classifier-free guidance: 1 is none, 1.5 for numbers, 4 for single images.")
     cfg_channels: Literal["3", "all"] = _setting("3", "Channels that are guided: 3 (DiT's published numbers) or all.")
+    negative_prompt: str = _setting(
+        "", "Of a model that draws from text: what guidance leads away from, in place of the empty caption."
+    )
     cfg_interval: tuple[float, float] = _setting(
         (0.0, 1.0), "LOW,HIGH: guide while time / end time, 1000 for DiT's diffusion, lies between."
     )

@@ -20,7 +20,7 @@ class TextEncoder(Protocol):
     """A text encoder, called with texts -> float32 [B, S, E]. It cuts what is too long, and says so."""
 
     name: str
-    """Which it is: a path for people to read."""
+    """Which kind it is, as `text.encoder` has it."""
     fingerprint: str
     """Of its weights and tokenizer."""
     length: int
@@ -33,10 +33,14 @@ class TextEncoder(Protocol):
 
 @dataclass(frozen=True)
 class CaptionStates:
-    """What makes the states of captions, and the dtype in `STATES` that they are stored as."""
+    """What makes the states of captions, and the dtype in `STATES` that they are stored as.
+
+    name: which encoder it is, for people to read: a path.
+    """
 
     encoder: TextEncoder
     dtype: str = "bfloat16"
+    name: str = ""
 
     def __post_init__(self):
         if self.dtype not in STATES:
@@ -47,7 +51,7 @@ class CaptionStates:
         """The fields of `LatentMetadata` that are about captions."""
         encoder = self.encoder
         return {
-            "text": encoder.name,
+            "text": self.name or encoder.name,
             "text_id": encoder.fingerprint,
             "text_length": encoder.length,
             "text_width": encoder.width,
@@ -70,8 +74,8 @@ def check_captions(source: Source, name: str, captions: CaptionStates | None) ->
     """Raises ConfigError where captions are to be encoded of a source, called `name`, that has none."""
     if captions and not getattr(source, "has_captions", False):
         raise ConfigError(
-            f"data.source={name} has no captions for text_encoder={captions.encoder.name}: leave it out, or take coco, "
-            "captioned_folder, or a set of tfds with captions"
+            f"data.source={name} has no captions for text_encoder={captions.metadata['text']}: leave it out, or take "
+            "coco, captioned_folder, or a set of tfds with captions"
         )
 
 

@@ -17,16 +17,16 @@ def make_denoising_step(
 ) -> tuple[Sampler, Callable[..., Any]]:
     """(sampler, step); the weights and the batch are placed on `mesh` already.
 
-    step(params, state, step, keys, condition, cfg_scale, is_guided) -> state, one network call, jitted with `is_guided`
-    static: an unguided step has no second half of the batch. It compiles once for each size, and the cache is the
+    step(params, state, step, keys, condition, null, cfg_scale, is_guided) -> state, one network call, jitted with
+    `is_guided` static: an unguided step has no second half of the batch. null: the condition that guidance leads away
+    from, such as `network.condition.null`. It compiles once for each size, and the cache is the
     process's: another pipeline of the same network, with other weights for example, compiles nothing.
     """
     solver, apply = process.make_sampler(sampler, num_steps, num_tokens), make_apply(network)
 
-    def step_fn(params, state, step, keys, condition, cfg_scale, is_guided):
+    def step_fn(params, state, step, keys, condition, null, cfg_scale, is_guided):
         denoise = functools.partial(apply, params)
         if is_guided:
-            null = network.condition.null(len(keys))
             denoiser = guided(denoise, condition, null, cfg_scale, cfg_channels)
         else:
             denoiser = conditional(denoise, condition)
@@ -34,4 +34,4 @@ def make_denoising_step(
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
             return solver.step(denoiser, state, step, keys)
 
-    return solver, jax.jit(step_fn, static_argnums=6)
+    return solver, jax.jit(step_fn, static_argnums=7)

@@ -1,6 +1,5 @@
 """From a checkpoint to images: what sample.py, the notebook and the sample grids of a run call."""
 
-import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
@@ -8,24 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, PyTree, UInt8
 
 from ledit_jax.config import Config, SampleConfig
+from ledit_jax.data.caption_states import TextEncoder
 from ledit_jax.diffusion import Process, guidance_mask, make_process, sample_keys, sample_noise
 from ledit_jax.errors import ConfigError
 from ledit_jax.models import Network, Params, make_apply, make_network
 from ledit_jax.models.vae import AutoencoderKL
-from ledit_jax.models.vae_parts import decode_in_parts
 from ledit_jax.parallel.mesh import data_mesh
-from ledit_jax.parallel.processes import gather, shard_arrays
+from ledit_jax.parallel.processes import shard_arrays
 from ledit_jax.parallel.sharding import batch_sharding
 from ledit_jax.progress import progress_bar
+from ledit_jax.sampling.decoding import decode, place_vae
 from ledit_jax.sampling.denoising import make_denoising_step
+from ledit_jax.sampling.prompts import Asked, Prompts, with_empty_caption
 from ledit_jax.weights import load_vae, load_weights
 
 
@@ -58,29 +57,22 @@ class LEDiTPipeline:
         devices: Sequence[jax.Device] | None = None,
         network: Network | None = None,
         process: Process | None = None,
+        text_encoder: TextEncoder | None = None,
     ):
         """params and vae: as `load_weights` and `load_vae` return them.
 
         Samples are spread over `devices`, by default all there are: with several processes, each of them then makes
         the same calls and gets all images. network and process: in the place of those that the config describes.
+        text_encoder: makes states of prompts, for a model that draws from text.
 
         Raises ConfigError for a model of latents without a vae, or with one of another shape of latents.
         """
-        if vae is None and config.autoencoder.kind != "none":
-            raise ConfigError(
-                "this model makes latents, and decoding them needs a VAE checkpoint of ours: give vae, or name one in "
-                "autoencoder.checkpoint"
-            )
-        if vae is not None:
-            _check_vae(vae, config)
         self.config = config
         self.process = process or make_process(config)
         self.network = network or make_network(config, self.process)
+        self.prompts = Prompts(self.network.condition, text_encoder)
         self.mesh = data_mesh(devices or jax.devices())
-        self.vae = None
-        if vae is not None:
-            graphdef, state = nnx.split(vae)
-            self.vae = graphdef, shard_arrays(state, NamedSharding(self.mesh, P()))
+        self.vae = place_vae(vae, config, self.mesh)
         self.set_params(params)
 
     def set_params(self, params: Params) -> None:
@@ -95,19 +87,30 @@ class LEDiTPipeline:
         vae: str | Path | None = None,
         dtype: str | None = None,
         devices: Sequence[jax.Device] | None = None,
+        text_encoder: str | Path | None = None,
     ) -> "LEDiTPipeline":
         """Loads a workdir, a folder of checkpoints or one step's folder. Raises CheckpointError.
 
         vae: a VAE checkpoint, for models of latents; by default the one that the config names. dtype: what the
-        network's matrix products compute in, "float32" or "bfloat16"; by default what the config says. Raises
-        ConfigError for another one.
+        network's matrix products compute in, "float32" or "bfloat16"; by default what the config says. text_encoder: a
+        text encoder's checkpoint, for models that draw from text; by default the one that the config names, if any.
+        Raises ConfigError for another dtype, and for an encoder that the model was not trained with.
         """
         params, config, _ = load_weights(checkpoint, weights)
         config = config.for_any_device()
         if dtype is not None:
             config = config.replaced("model", dtype=dtype)
         vae = vae or config.autoencoder.checkpoint
-        return cls(config, params, load_vae(vae) if vae else None, devices)
+        if text_encoder and config.text.encoder != "clip":
+            raise ConfigError(f"text_encoder={text_encoder} is for models of CLIP's states, which this one is not")
+        text_encoder = text_encoder or config.text.checkpoint
+        encoder = None
+        if text_encoder:
+            from ledit_jax.weights import load_text_encoder
+
+            encoder = load_text_encoder(text_encoder)
+            params = with_empty_caption(params, encoder, str(text_encoder))
+        return cls(config, params, load_vae(vae) if vae else None, devices, text_encoder=encoder)
 
     def __call__(
         self,
@@ -118,16 +121,17 @@ class LEDiTPipeline:
         cfg_scale: float | None = None,
         seed: int = 0,
         *,
+        negative_prompt: str | None = None,
         options: SampleConfig | None = None,
         batch_size: int = 64,
         progress: str | None = None,
     ) -> UInt8[np.ndarray, "B height width C"]:
-        """Images of the given classes, or of what else the network's condition takes; C is 3, or 1 for a grey model.
+        """Images of the given classes or prompts, or of what else the network's condition takes; C is 3, or 1 for grey.
 
-        num_steps and cfg_scale replace those of `options`, which are by default the checkpoint's. For the rest see
-        `batches`.
+        num_steps, cfg_scale and negative_prompt replace those of `options`, which are by default the checkpoint's. For
+        the rest see `batches`.
         """
-        options = self.options(options, num_steps=num_steps, cfg_scale=cfg_scale)
+        options = self.options(options, num_steps=num_steps, cfg_scale=cfg_scale, negative_prompt=negative_prompt)
         batches = self.batches(
             condition, height, width, options=options, seed=seed, batch_size=batch_size, progress=progress
         )
@@ -152,21 +156,20 @@ class LEDiTPipeline:
     ) -> Iterator[UInt8[np.ndarray, "B height width C"]]:
         """Images batch by batch, for more of them than memory holds.
 
-        condition: one value for each image, such as a class. Sizes are in pixels, by default the training size. Image
-        i is a function of (seed, i) alone, whatever the batch size and the number of devices. progress: the caption
-        of a progress bar; None shows none. Raises ConfigError, before anything runs, for a condition, a size or options
-        that cannot be.
+        condition: one value for each image: a class, or a text, or a text's states. Sizes are in pixels, by default the
+        training size. Image i is a function of (seed, i) alone, whatever the batch size and the number of devices.
+        progress: the caption of a progress bar; None shows none. Raises ConfigError, before anything runs, for a
+        condition, a size or options that cannot be.
         """
-        parsed = self.check(condition, height, width)
+        asked = self.check(condition, height, width)
         self.denoising_step(height, width, options)
-        count = len(condition)
-        batch_size = -(-min(batch_size, count) // self.mesh.size) * self.mesh.size
-        return self._generate(parsed, count, height, width, options, seed, batch_size, progress)
+        batch_size = -(-min(batch_size, len(asked)) // self.mesh.size) * self.mesh.size
+        return self._generate(asked, height, width, options, seed, batch_size, progress)
 
-    def check(self, condition: Sequence[Any], height: int | None, width: int | None) -> PyTree[np.ndarray]:
-        """The condition as arrays. Raises ConfigError for one, or for a size in pixels, that cannot be."""
+    def check(self, condition: Sequence[Any], height: int | None, width: int | None) -> Asked:
+        """What the images are to show. Raises ConfigError for what, or a size in pixels, that cannot be."""
         self.config.latent_shape(height, width)
-        return self.network.condition.parse(condition)
+        return self.prompts.ask(condition)
 
     def denoising_step(self, height: int | None, width: int | None, options: SampleConfig):
         """(sampler, compiled step) for a size in pixels, see `make_denoising_step`."""
@@ -180,15 +183,15 @@ class LEDiTPipeline:
             options.cfg_channels,
         )
 
-    def _generate(self, condition, count, height, width, options, seed, batch_size, progress):
+    def _generate(self, asked, height, width, options, seed, batch_size, progress):
+        count = len(asked)
         steps = options.num_steps * -(-count // batch_size)
         with progress_bar(progress, steps, "step", disable=progress is None) as bar:
             for start in range(0, count, batch_size):
                 # The last batch is filled up, so that one compiled program serves all.
                 indices = start + np.arange(batch_size)
                 places = start + np.arange(batch_size) % (min(start + batch_size, count) - start)
-                batch = jax.tree.map(lambda values, places=places: values[places], condition)
-                latents = self.sample_latents(batch, indices, height, width, options, seed, bar.update)
+                latents = self.sample_latents(asked.take(places), indices, height, width, options, seed, bar.update)
                 yield self.decode(latents)[: count - start]
 
     def sample_latents(
@@ -206,36 +209,18 @@ class LEDiTPipeline:
         is_guided = guidance_mask(sampler.times, options.cfg_interval, self.process.end_time)
         is_guided &= options.cfg_scale != 1.0
 
-        indices, condition = shard_arrays((indices, condition), batch_sharding(self.mesh))
+        null = self.prompts.null(options.negative_prompt, len(indices))
+        indices, condition, null = shard_arrays((indices, condition, null), batch_sharding(self.mesh))
         keys = sample_keys(seed, indices)
         state = sampler.init(sample_noise(keys, self.config.latent_shape(height, width)))
         for step in range(sampler.num_steps):
-            state = step_fn(self.params, state, step, keys, condition, options.cfg_scale, bool(is_guided[step]))
+            scale, guides = options.cfg_scale, bool(is_guided[step])
+            state = step_fn(self.params, state, step, keys, condition, null, scale, guides)
             # Waiting here keeps the bar honest and costs nothing: a step outlasts its dispatch by far.
             jax.block_until_ready(state)
             on_step(1)
         return sampler.sample(state)
 
     def decode(self, latents: Float[Array, "B H W C"]) -> UInt8[np.ndarray, "B height width channels"]:
-        """Samples to bytes, trunc(clamp(127.5 x + 128, 0, 255)) as DiT saves them; latents go through the VAE."""
-        if self.vae is not None:
-            precision = self.config.model.precision
-            # The VAE's own modules know no precision, and decoding has no gradient that a context would not reach.
-            with jax.default_matmul_precision(precision) if precision else contextlib.nullcontext():
-                latents = _decode_latents(*self.vae, latents / self.config.autoencoder.scale)
-        return gather(jnp.clip(127.5 * latents + 128.0, 0, 255).astype(jnp.uint8))
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _decode_latents(graphdef, state, latents):
-    return decode_in_parts(nnx.merge(graphdef, state), latents)
-
-
-def _check_vae(vae: AutoencoderKL, config: Config) -> None:
-    found = 2 ** (len(vae.config.block_out_channels) - 1), vae.config.latent_channels
-    needed = config.downsample, config.in_channels
-    if config.autoencoder.kind != "none" and found != needed:
-        raise ConfigError(
-            f"the VAE downsamples by {found[0]} to {found[1]} channels, and this model's latents are downsampled by "
-            f"{needed[0]} with {needed[1]} channels: give the VAE that it was trained with"
-        )
+        """Samples to bytes, see `ledit_jax.sampling.decoding.decode`."""
+        return decode(self.vae, self.config, latents)

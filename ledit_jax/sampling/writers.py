@@ -7,8 +7,9 @@ import contextlib
 import os
 import re
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from jaxtyping import UInt8
@@ -18,25 +19,30 @@ from ledit_jax.errors import ConfigError, OutputError
 from ledit_jax.files import recipe_path, written_aside
 from ledit_jax.sampling.sheets import image_grid
 
+PROMPTS_FILE = "prompts.txt"
 _LONGEST = 200
 """Of a name, in bytes: file systems take 255, and files beside it have longer ones."""
+_IN_FOLDER = re.compile(r"\d{6,}\.png|prompts\.txt")
 Write = Callable[[UInt8[np.ndarray, "B H W C"]], None]
 """Appends a batch of images."""
 
 
 @contextlib.contextmanager
-def open_writer(out: str | Path, num_samples: int, columns: int, overwrite: bool) -> Iterator[Write]:
+def open_writer(
+    out: str | Path, num_samples: int, columns: int, overwrite: bool, prompts: Sequence[str] | None = None
+) -> Iterator[Write]:
     """A function that takes batches of images in order; when the block is done, `out` is there, with all of them.
 
-    x.png is a grid of `columns`, x.npz has ADM's layout, and a name without a suffix is a folder of PNGs. Raises
+    x.png is a grid of `columns`, x.npz has ADM's layout, and a name without a suffix is a folder of PNGs. prompts: what
+    each image was drawn from, for the array `prompts` of an npz, or prompts.txt in a folder, one a line. Raises
     ConfigError for another suffix, and OutputError for a place that exists (unless `overwrite`) or cannot be written.
     """
     check_out(out, overwrite)
     with written_aside(Path(out)) as aside:
         if Path(out).suffix == ".npz":
-            writer = _write_npz(aside, num_samples)
+            writer = _write_npz(aside, num_samples, prompts)
         else:
-            writer = _write_grid(aside, columns) if Path(out).suffix == ".png" else _write_folder(aside)
+            writer = _write_grid(aside, columns) if Path(out).suffix == ".png" else _write_folder(aside, prompts)
         with writer as write:
             yield write
 
@@ -76,7 +82,7 @@ def _is_ours(folder: Path) -> bool:
         folder.is_dir()
         and not folder.is_symlink()
         and recipe_path(folder).is_file()
-        and all(path.is_file() and re.fullmatch(r"\d{6,}\.png", path.name) for path in folder.iterdir())
+        and all(path.is_file() and _IN_FOLDER.fullmatch(path.name) for path in folder.iterdir())
     )
 
 
@@ -90,9 +96,11 @@ def _write_grid(path: Path, columns: int) -> Iterator[Write]:
 
 
 @contextlib.contextmanager
-def _write_folder(path: Path) -> Iterator[Write]:
+def _write_folder(path: Path, prompts: Sequence[str] | None) -> Iterator[Write]:
     """One PNG for each image, named by its index."""
     path.mkdir()
+    if prompts is not None:
+        (path / PROMPTS_FILE).write_text("".join(f"{prompt}\n" for prompt in prompts), encoding="utf-8")
     count = 0
 
     def write(images: UInt8[np.ndarray, "B H W C"]) -> None:
@@ -105,19 +113,27 @@ def _write_folder(path: Path) -> Iterator[Write]:
 
 
 @contextlib.contextmanager
-def _write_npz(path: Path, num_samples: int) -> Iterator[Write]:
-    """`arr_0`, uint8 NHWC, written batch by batch; no more than one batch is held in memory."""
-    with zipfile.ZipFile(path, "w") as archive, archive.open("arr_0.npy", "w", force_zip64=True) as member:
-        has_header = False
+def _write_npz(path: Path, num_samples: int, prompts: Sequence[str] | None) -> Iterator[Write]:
+    """`arr_0`, uint8 NHWC, written batch by batch; no more than one batch is held in memory. Then `prompts`."""
+    with zipfile.ZipFile(path, "w") as archive:
+        with archive.open("arr_0.npy", "w", force_zip64=True) as member:
+            yield _npz_writer(member, num_samples)
+        if prompts is not None:
+            with archive.open("prompts.npy", "w") as member:
+                np.lib.format.write_array(member, np.asarray(prompts, np.str_), allow_pickle=False)
 
-        def write(images: UInt8[np.ndarray, "B H W C"]) -> None:
-            nonlocal has_header
-            # Grey images are written with three equal channels, as ADM's script wants them.
-            images = np.ascontiguousarray(np.broadcast_to(images, (*images.shape[:3], 3)))
-            if not has_header:
-                header = {"descr": "|u1", "fortran_order": False, "shape": (num_samples, *images.shape[1:])}
-                np.lib.format.write_array_header_2_0(member, header)
-                has_header = True
-            member.write(images.tobytes())
 
-        yield write
+def _npz_writer(member: IO[bytes], num_samples: int) -> Write:
+    has_header = False
+
+    def write(images: UInt8[np.ndarray, "B H W C"]) -> None:
+        nonlocal has_header
+        # Grey images are written with three equal channels, as ADM's script wants them.
+        images = np.ascontiguousarray(np.broadcast_to(images, (*images.shape[:3], 3)))
+        if not has_header:
+            header = {"descr": "|u1", "fortran_order": False, "shape": (num_samples, *images.shape[1:])}
+            np.lib.format.write_array_header_2_0(member, header)
+            has_header = True
+        member.write(images.tobytes())
+
+    return write

@@ -1,11 +1,18 @@
-"""What has to hold before a run builds anything: its latents are its autoencoder's, and its model fits."""
+"""What has to hold before a run begins: its latents and captions are its encoders', and its model fits."""
 
+from typing import Any
+
+import numpy as np
 from jax.sharding import Mesh
 
 from ledit_jax.config import Config
+from ledit_jax.data import Source
 from ledit_jax.data.latent_metadata import read_metadata
 from ledit_jax.errors import ConfigError
+from ledit_jax.models import Network, Params
+from ledit_jax.models.condition import are_same_states
 from ledit_jax.parallel.memory import check_fits, device_memory
+from ledit_jax.parallel.processes import gather
 from ledit_jax.weights import vae_description
 
 
@@ -35,3 +42,30 @@ def check_model_fits(config: Config, mesh: Mesh) -> None:
     what = f"model.depth={model.depth}, model.width={model.width} and model.num_classes={model.num_classes}"
     least, devices = 4 * 4 * config.least_parameters, mesh.devices.flatten().tolist()
     check_fits(what, least, device_memory(devices), "use a smaller model, or more devices")
+
+
+def data_constants(network: Network, source: Source) -> dict[str, np.ndarray]:
+    """What the data says of the network's frozen parameters, such as the empty caption's states: values by name."""
+    if not network.frozen:
+        return {}
+    constants: dict[str, Any] = network.condition.constants(source)
+    return constants
+
+
+def unset_constants(params: Params, constants: dict[str, np.ndarray], whose: str) -> dict[str, np.ndarray]:
+    """Those of the constants that the parameters do not have yet: they are zero, as converted weights leave them.
+
+    whose: the place of the parameters, for messages. Raises ConfigError where they have others than the data. All
+    processes of a run call it.
+    """
+    unset = {}
+    for name, value in constants.items():
+        found = gather(params[name])
+        if not found.any():
+            unset[name] = value
+        elif not are_same_states(found, value):
+            raise ConfigError(
+                f"{whose} has other states of the empty caption ({name}) than the data: its captions are of another "
+                "encoder, encode them with the one that it was trained with"
+            )
+    return unset

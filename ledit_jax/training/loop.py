@@ -20,7 +20,7 @@ from ledit_jax.parallel.sharding import batch_share
 from ledit_jax.training.checkpoint import TrainCheckpointer
 from ledit_jax.training.hooks import Hook
 from ledit_jax.training.init_from import init_from_checkpoint, run_lineage, run_seed
-from ledit_jax.training.inputs import check_latents_vae, check_model_fits
+from ledit_jax.training.inputs import check_latents_vae, check_model_fits, data_constants, unset_constants
 from ledit_jax.training.lock import claimed
 from ledit_jax.training.metrics import MetricWriter, Progress, Stopwatch
 from ledit_jax.training.profile import Profiler
@@ -77,10 +77,12 @@ class Run:
         The run has its workdir to itself by then, see `claimed`.
         """
         self.checkpointer = TrainCheckpointer(self.workdir, self.config, self.lineage)
+        constants = data_constants(self.program.network, self.loader.source)
         chosen = self.checkpointer.choose(resume_from)
         if chosen is not None:
             state, data_state = self.checkpointer.restore(self.program.state, chosen, went_back=chosen == resume_from)
             self.loader.set_state(data_state)
+            unset_constants(state.params, constants, f"{self.workdir}")
             self.dropped_before = int(state.nonfinite_steps)
             logger.info(f"resumed {self.workdir} at step {int(state.step)}")
             return state
@@ -90,7 +92,8 @@ class Run:
                 self.init_from, self.config, self.key, self.mesh, network=self.program.network
             )
             logger.info(str(report))
-        return self.program.init(self.key, params)
+            constants = unset_constants(params, constants, f"init_from={self.init_from}")
+        return self.program.init(self.key, params, constants)
 
     def wait_for_batch(self, stop: StopRequest) -> bool:
         """False where the run is asked to stop before there is one: data may come from a disk that does not answer."""

@@ -32,9 +32,12 @@ class TrainProgram:
         self.batch_sharding = batch_sharding(mesh)
         self.state, self._init, self.step = _programs(self.network, self.process, step_settings(config.train), mesh)
 
-    def init(self, key: jax.Array, params: Params | None = None) -> TrainState:
-        """State at step 0, made where it will live; from `params`, which it takes over, if given."""
-        return self._init(key, params)
+    def init(self, key: jax.Array, params: Params | None = None, constants: Params | None = None) -> TrainState:
+        """State at step 0, made where it will live; from `params`, which it takes over, if given.
+
+        constants: as for `init_state`.
+        """
+        return self._init(key, params, constants)
 
     def abstract_arguments(self) -> tuple[Any, ...]:
         """State, batch and key as `step` takes them, in shapes; its fourth argument is the dilation."""

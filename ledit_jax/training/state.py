@@ -26,9 +26,19 @@ class TrainState:
     opt_state: PyTree
 
 
-def init_state(network: Network, config: TrainConfig, key: jax.Array, params: Params | None = None) -> TrainState:
-    """State at step 0, from `params` if given, else freshly initialised; the EMA starts as the parameters."""
+def init_state(
+    network: Network,
+    config: TrainConfig,
+    key: jax.Array,
+    params: Params | None = None,
+    constants: Params | None = None,
+) -> TrainState:
+    """State at step 0, from `params` if given, else freshly initialised; the EMA starts as the parameters.
+
+    constants: values of frozen parameters, by their top-level names.
+    """
     params = init_params(network, key) if params is None else params
+    params = params | (constants or {})
     zero = jnp.zeros((), jnp.int32)
     # A copy: the step donates its input, and two leaves must not share a buffer.
     ema = jax.tree.map(jnp.copy, params)

@@ -13,7 +13,7 @@ from experiments.sweep import measure_case
 from ledit_jax.evaluation.features import FeatureExtractor
 from ledit_jax.evaluation.statistics import measure_set
 from ledit_jax.files import PieceFolder
-from ledit_jax.sampling.run import Recipe
+from ledit_jax.sampling.recipe import Recipe
 
 CASE = ((8, 8), 1.5)
 

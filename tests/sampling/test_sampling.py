@@ -17,7 +17,8 @@ from ledit_jax.errors import LEDiTError, OutputError
 from ledit_jax.files import PieceFolder
 from ledit_jax.sampling import run as sampling
 from ledit_jax.sampling.pipeline import LEDiTPipeline
-from ledit_jax.sampling.run import Recipe, write_samples
+from ledit_jax.sampling.recipe import Recipe
+from ledit_jax.sampling.run import write_samples
 from ledit_jax.sampling.shards import open_shards
 from ledit_jax.weights import export_weights
 
@@ -52,17 +53,17 @@ def read(path):
 
 class TestLabels:
     def test_balanced_counts_differ_by_one_at_most(self):
-        labels = recipe(num_samples=100, classes=tuple(range(7))).choose_labels()
+        labels = recipe(num_samples=100, classes=tuple(range(7))).choose()
         assert set(np.bincount(labels)) == {14, 15}
 
     def test_random_is_uniform_and_reproducible(self):
-        many = recipe(labels="random", num_samples=20_000, classes=(2, 5, 6, 9)).choose_labels()
+        many = recipe(labels="random", num_samples=20_000, classes=(2, 5, 6, 9)).choose()
         counts = np.bincount(many)[[2, 5, 6, 9]]
         assert counts.sum() == 20_000 and abs(counts - 5000).max() < 250  # four standard deviations
         assert len(set(counts)) > 1
-        few = recipe(labels="random", num_samples=50, classes=(2, 5, 6, 9)).choose_labels()
+        few = recipe(labels="random", num_samples=50, classes=(2, 5, 6, 9)).choose()
         np.testing.assert_array_equal(few, many[:50])
-        other = recipe(labels="random", num_samples=50, classes=(2, 5, 6, 9), seed=1).choose_labels()
+        other = recipe(labels="random", num_samples=50, classes=(2, 5, 6, 9), seed=1).choose()
         assert few != other
 
 
@@ -71,7 +72,7 @@ def test_npz_has_every_image_in_its_place_and_the_recipe_beside_it(pipeline, tmp
     assert sorted(p.name for p in tmp_path.iterdir()) == ["x.npz", "x.recipe.json"]
     images = read(tmp_path / "x.npz")
     assert images.shape == (11, 8, 12, 3) and images.dtype == np.uint8
-    expected = pipeline(recipe().choose_labels(), 8, 12, options=OPTIONS)
+    expected = pipeline(recipe().choose(), 8, 12, options=OPTIONS)
     assert np.abs(images.astype(int) - expected).max() <= 1 and expected.std() > 10
     written = json.loads((tmp_path / "x.recipe.json").read_text())
     assert {"checkpoint", "step", "weights", "sampler", "num_steps", "cfg_scale", "cfg_channels", "cfg_interval"} < set(
@@ -85,11 +86,11 @@ def test_going_on_repeats_nothing_and_loses_nothing(pipeline, tmp_path, monkeypa
     write_samples(tmp_path / "whole.npz", pipeline, recipe(), batch_size=2)
     drawn, draw = [], sampling._draw
 
-    def stop_at_third(pipeline, recipe, labels, indices, batch_size):
+    def stop_at_third(pipeline, recipe, asked, indices, batch_size):
         if len(drawn) == 2:
             raise KeyboardInterrupt
         drawn.append(indices)
-        return draw(pipeline, recipe, labels, indices, batch_size)
+        return draw(pipeline, recipe, asked, indices, batch_size)
 
     monkeypatch.setattr(sampling, "_draw", stop_at_third)
     with pytest.raises(KeyboardInterrupt):

@@ -43,8 +43,8 @@ def step_products(config, is_guided, sampler="ddpm"):
     sampler, step = make_denoising_step(network, process, mesh, sampler, 10, config.num_tokens(), "3")
     state = jax.eval_shape(sampler.init, jnp.zeros((BATCH, *config.latent_shape())))
     keys, labels = sample_keys(0, jnp.arange(BATCH)), jnp.zeros(BATCH, jnp.int32)
-    trace = jax.make_jaxpr(step, static_argnums=6)
-    return products(trace(abstract_params(network), state, 0, keys, labels, 4.0, is_guided).jaxpr)
+    trace = jax.make_jaxpr(step, static_argnums=7)
+    return products(trace(abstract_params(network), state, 0, keys, labels, labels, 4.0, is_guided).jaxpr)
 
 
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpmpp"])
