@@ -15,7 +15,6 @@ from jaxtyping import Array, Float, PyTree, UInt8
 from ledit_jax.config import Config, SampleConfig
 from ledit_jax.data.caption_states import TextEncoder
 from ledit_jax.diffusion import Process, guidance_mask, make_process, sample_keys, sample_noise
-from ledit_jax.errors import ConfigError
 from ledit_jax.models import Network, Params, make_apply, make_network
 from ledit_jax.models.vae import AutoencoderKL
 from ledit_jax.parallel.mesh import data_mesh
@@ -25,7 +24,7 @@ from ledit_jax.progress import progress_bar
 from ledit_jax.sampling.decoding import decode, place_vae
 from ledit_jax.sampling.denoising import make_denoising_step
 from ledit_jax.sampling.prompts import Asked, Prompts, with_empty_caption
-from ledit_jax.weights import load_vae, load_weights
+from ledit_jax.weights import load_vae, load_weights, make_text_encoder
 
 
 def load_model(
@@ -101,15 +100,10 @@ class LEDiTPipeline:
         if dtype is not None:
             config = config.replaced("model", dtype=dtype)
         vae = vae or config.autoencoder.checkpoint
-        if text_encoder and config.text.encoder != "clip":
-            raise ConfigError(f"text_encoder={text_encoder} is for models of CLIP's states, which this one is not")
-        text_encoder = text_encoder or config.text.checkpoint
-        encoder = None
-        if text_encoder:
-            from ledit_jax.weights import load_text_encoder
-
-            encoder = load_text_encoder(text_encoder)
-            params = with_empty_caption(params, encoder, str(text_encoder))
+        text = dataclasses.replace(config.text, checkpoint=str(text_encoder or config.text.checkpoint))
+        encoder = make_text_encoder(text) if text.checkpoint else None
+        if encoder:
+            params = with_empty_caption(params, encoder, text.checkpoint)
         return cls(config, params, load_vae(vae) if vae else None, devices, text_encoder=encoder)
 
     def __call__(

@@ -4,12 +4,12 @@ All of them write aside and rename at the end, so that what has the final name i
 """
 
 import contextlib
+import io
 import os
 import re
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from jaxtyping import UInt8
@@ -123,7 +123,7 @@ def _write_npz(path: Path, num_samples: int, prompts: Sequence[str] | None) -> I
                 np.lib.format.write_array(member, np.asarray(prompts, np.str_), allow_pickle=False)
 
 
-def _npz_writer(member: IO[bytes], num_samples: int) -> Write:
+def _npz_writer(member: io.BufferedIOBase, num_samples: int) -> Write:
     has_header = False
 
     def write(images: UInt8[np.ndarray, "B H W C"]) -> None:
