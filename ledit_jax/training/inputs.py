@@ -13,24 +13,33 @@ from ledit_jax.models import Network, Params
 from ledit_jax.models.condition import are_same_states
 from ledit_jax.parallel.memory import check_fits, device_memory
 from ledit_jax.parallel.processes import gather
-from ledit_jax.weights import vae_description
+from ledit_jax.weights import text_fingerprint, vae_description
 
 
-def check_latents_vae(config: Config) -> None:
-    """Raises ConfigError for latents that another autoencoder made than `autoencoder.checkpoint`.
+def check_latents(config: Config) -> None:
+    """Raises ConfigError for latents that another autoencoder made than `autoencoder.checkpoint`, and for captions'
+    states of another encoder than `text.checkpoint`.
 
     Without a checkpoint in the config there is nothing to compare; scale, channels and sizes are checked as the
     latents are opened.
     """
-    if config.data.source != "latents" or not config.autoencoder.checkpoint:
+    if config.data.source != "latents":
         return
-    metadata = read_metadata(config.data.path)
-    _, vae_id = vae_description(config.autoencoder.checkpoint)
-    if vae_id != metadata.vae_id:
-        raise ConfigError(
-            f"autoencoder.checkpoint={config.autoencoder.checkpoint!r} ({vae_id}) is not what made the latents in "
-            f"data.path={config.data.path!r}: that was {metadata.vae!r} ({metadata.vae_id or 'no fingerprint'})"
-        )
+    metadata, place = read_metadata(config.data.path), f"data.path={config.data.path!r}"
+    if checkpoint := config.autoencoder.checkpoint:
+        _, vae_id = vae_description(checkpoint)
+        if vae_id != metadata.vae_id:
+            raise ConfigError(
+                f"autoencoder.checkpoint={checkpoint!r} ({vae_id}) is not what made the latents in {place}: that was "
+                f"{metadata.vae!r} ({metadata.vae_id or 'no fingerprint'})"
+            )
+    if metadata.text_id and (checkpoint := config.text.checkpoint):
+        text_id = text_fingerprint(checkpoint)
+        if text_id != metadata.text_id:
+            raise ConfigError(
+                f"text.checkpoint={checkpoint!r} ({text_id}) is not what made the states of captions in {place}: that "
+                f"was {metadata.text!r} ({metadata.text_id})"
+            )
 
 
 def check_model_fits(config: Config, mesh: Mesh) -> None:

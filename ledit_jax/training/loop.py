@@ -20,7 +20,7 @@ from ledit_jax.parallel.sharding import batch_share
 from ledit_jax.training.checkpoint import TrainCheckpointer
 from ledit_jax.training.hooks import Hook
 from ledit_jax.training.init_from import init_from_checkpoint, run_lineage, run_seed
-from ledit_jax.training.inputs import check_latents_vae, check_model_fits, data_constants, unset_constants
+from ledit_jax.training.inputs import check_latents, check_model_fits, data_constants, unset_constants
 from ledit_jax.training.lock import claimed
 from ledit_jax.training.metrics import MetricWriter, Progress, Stopwatch
 from ledit_jax.training.profile import Profiler
@@ -52,7 +52,7 @@ class Run:
         self.mesh = make_mesh(config.mesh)
         check_model_fits(config, self.mesh)
         self.program = TrainProgram(config, self.mesh, network, process)
-        check_latents_vae(config)
+        check_latents(config)
         condition, (share, num_shares) = self.program.network.condition, batch_share(self.mesh)
         self.loader = make_loader(
             config.data,

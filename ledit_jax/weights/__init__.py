@@ -34,7 +34,14 @@ from ledit_jax.weights.stored import (
     read_json,
     stored_shapes,
 )
-from ledit_jax.weights.text import export_clip, export_text, load_clip, load_text_encoder, make_text_encoder
+from ledit_jax.weights.text import (
+    export_clip,
+    export_text,
+    load_clip,
+    load_text_encoder,
+    make_text_encoder,
+    text_fingerprint,
+)
 
 __all__ = [
     "check_finite",
@@ -59,6 +66,7 @@ __all__ = [
     "read_arrays",
     "read_json",
     "stored_shapes",
+    "text_fingerprint",
     "vae_description",
     "weights_id",
 ]

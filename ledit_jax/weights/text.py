@@ -66,6 +66,11 @@ def load_text_encoder(path: str | Path, batch_size: int | None = None) -> CLIPTe
     return CLIPTextEncoder(network, CLIPTokenizer(vocabulary, network.config.length), identity, batch_size)
 
 
+def text_fingerprint(path: str | Path) -> str:
+    """Which encoder a checkpoint holds, without reading its weights; errors as `load_text_encoder`."""
+    return _find(path, "text", "a text encoder")[1]["text_id"]
+
+
 def load_text(path: str | Path) -> tuple[CLIPText, Vocabulary, str]:
     """(network, what its tokenizer knows, fingerprint of both); path and errors as for `load_text_encoder`."""
     folder, description = _find(path, "text", "a text encoder")
