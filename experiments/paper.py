@@ -1,4 +1,4 @@
-"""The FID figures of the paper's tables (arXiv 2503.04344), to stand beside ours: guidance 1.5.
+"""The figures of the paper's tables (arXiv 2503.04344), to stand beside ours: guidance 1.5, of text to image 2.
 
 FID falls as the number of samples grows, so that a figure says little beside one of another number: LEDiT at 512x512
 has 33.25 of 50,000 and 35.86 of 10,000.
@@ -6,8 +6,8 @@ has 33.25 of 50,000 and 35.86 of 10,000.
 
 from collections.abc import Sequence
 
-from experiments.sizes import Size
-from ledit_jax.evaluation.suite import format_metric
+from experiments.sizes import Size, size_name
+from ledit_jax.evaluation.suite import Metrics, format_metric
 
 FID: dict[int, dict[int, dict[str, dict[Size, float]]]] = {
     256: {
@@ -62,3 +62,33 @@ def paper_rows(trained_side: int, sizes: Sequence[Size], num_samples: int) -> li
         for method, figures in papers[count].items()
         if any(size in figures for size in sizes)
     ]
+
+
+TEXT: dict[int, dict[Size, dict[str, Metrics]]] = {
+    256: {
+        (256, 256): {
+            "MMDiT, sin/cos": Metrics(6.32, 11.77, 30.01, 0.65, 0.49),
+            "MMDiT, RoPE": Metrics(5.39, 11.68, 32.32, 0.67, 0.50),
+            "LEMMDiT": Metrics(6.35, 11.61, 31.54, 0.65, 0.48),
+        },
+        (512, 512): {
+            "MMDiT, sin/cos": Metrics(160.72, 156.38, 9.09, 0.07, 0.09, 22.94),
+            "MMDiT, RoPE + VisionNTK": Metrics(78.56, 112.85, 19.41, 0.19, 0.30, 24.91),
+            "MMDiT, RoPE + VisionYaRN": Metrics(163.88, 93.39, 10.35, 0.11, 0.30, 23.37),
+            "MMDiT, RoPE + RIFLEx": Metrics(34.58, 52.58, 21.75, 0.40, 0.36, 27.14),
+            "LEMMDiT": Metrics(29.89, 39.98, 24.11, 0.44, 0.31, 27.82),
+        },
+    },
+}
+"""Text to image, Tables 8 and 4: side of the training images -> size -> method -> figures of 40,504 samples, for
+captions of COCO's val2014, guidance 2."""
+
+
+def text_rows(trained_side: int, sizes: Sequence[Size]) -> dict[str, Metrics]:
+    """The paper's figures of text to image at those of the sizes that it has, by what to call them."""
+    papers = TEXT.get(trained_side, {})
+    return {
+        f"{method} (paper), {size_name(size)}": metrics
+        for size in sizes
+        for method, metrics in papers.get(size, {}).items()
+    }

@@ -7,6 +7,9 @@ With --steps=all, or --steps=10000,50000, the same for the checkpoints that a ru
 in steps.md, steps.json and steps.png; each step has a folder in WORKDIR. configs/imagenet256_finetune.py keeps every
 10,000th.
 
+A model that draws from text needs --prompts, a file as sample.py takes it, and stands beside the paper's rows of text
+to image: for COCO's val2014 give its JSON of captions, --num_samples=40504 --labels=balanced --cfg_scales=2.0.
+
 Sizes are height x width. --reference may hold {size}, as in refs/{size}.npz, for a reference of each size. What is
 finished is not done again: the same command goes on after a kill, and one with more sizes or scales adds those. WORKDIR
 keeps the samples as npz, each with its recipe and its figures, and the tables in sweep.md and sweep.json.
@@ -14,14 +17,14 @@ keeps the samples as npz, each with its recipe and its figures, and the tables i
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 from absl import flags
 
-from experiments.paper import paper_rows
+from experiments.paper import paper_rows, text_rows
 from experiments.sizes import Size, parse_size, size_name
 from experiments.steps import Case, case_name, find_steps, steps_figure, steps_table
 from ledit_jax import cli
@@ -35,6 +38,7 @@ from ledit_jax.evaluation.tables import markdown
 from ledit_jax.files import PieceFolder, write_json, write_whole
 from ledit_jax.files.readers import read_json
 from ledit_jax.sampling.pipeline import LEDiTPipeline
+from ledit_jax.sampling.prompts import find_prompts
 from ledit_jax.sampling.recipe import Recipe, make_recipe
 from ledit_jax.sampling.run import write_samples
 
@@ -53,6 +57,17 @@ def fid_table(name: str, results: Mapping[Case, Metrics], trained_side: int, num
     return markdown(["FID, samples", *map(size_name, sizes)], lines + paper_rows(trained_side, sizes, num_samples))
 
 
+def make_text_page(name: str, results: Mapping[Case, Metrics], trained_side: int, num_samples: int) -> str:
+    """Of a model that draws from text: all figures, ours and then the paper's of these sizes."""
+    sizes = list(dict.fromkeys(size for size, _ in results))
+    rows = {f"**{name}, {case_name(case)}**": metrics for case, metrics in results.items()}
+    return (
+        f"# {name} by size and guidance\n\n{metrics_table(rows | text_rows(trained_side, sizes))}\n\n"
+        f"{num_samples:,} samples each; the paper has 40,504, for captions of COCO's val2014, with guidance 2 and 50 "
+        "steps. FID falls as the number of samples grows. Sizes are height x width.\n"
+    )
+
+
 def make_page(name: str, results: Mapping[Case, Metrics], trained_side: int, num_samples: int) -> str:
     """Both tables, and what to know before comparing."""
     rows = {case_name(case): metrics for case, metrics in results.items()}
@@ -64,7 +79,9 @@ def make_page(name: str, results: Mapping[Case, Metrics], trained_side: int, num
     )
 
 
-def recipe_of(values: flags.FlagValues, checkpoint: str, pipeline: LEDiTPipeline, case: Case) -> Recipe:
+def recipe_of(
+    values: flags.FlagValues, checkpoint: str, pipeline: LEDiTPipeline, case: Case, prompts: Sequence[str] | None
+) -> Recipe:
     """How the samples of a case are made."""
     (height, width), cfg_scale = case
     return make_recipe(
@@ -72,6 +89,7 @@ def recipe_of(values: flags.FlagValues, checkpoint: str, pipeline: LEDiTPipeline
         checkpoint=checkpoint,
         weights=values.weights,
         vae=values.vae,
+        prompts=prompts,
         labels=values.labels,
         num_samples=values.num_samples,
         height=height,
@@ -123,17 +141,20 @@ def sweep(
     """The figures of one checkpoint, its tables written to `workdir`."""
     cases = [(parse_size(size), _number(scale)) for size in values.sizes for scale in values.cfg_scales]
     devices = jax.local_devices()
-    pipeline = LEDiTPipeline.from_checkpoint(checkpoint, values.weights, values.vae, devices=devices)
+    weights = dict(weights=values.weights, vae=values.vae, text_encoder=values.text_encoder)
+    pipeline = LEDiTPipeline.from_checkpoint(checkpoint, devices=devices, **weights)
+    prompts = find_prompts(None, values.prompts)
 
     def draw(case: Case, out: Path) -> Recipe:
-        recipe = recipe_of(values, checkpoint, pipeline, case)
+        recipe = recipe_of(values, checkpoint, pipeline, case, prompts)
         if not out.is_file():
             write_samples(out, pipeline, recipe, batch_size=values.batch_size)
         return recipe
 
+    recipe = recipe_of(values, checkpoint, pipeline, cases[0], prompts)
     for size, _ in cases:
-        pipeline.check([0], *size)
-    settings = shared_settings(recipe_of(values, checkpoint, pipeline, cases[0]))
+        pipeline.check(recipe.choose()[:1], *size)
+    settings = shared_settings(recipe)
     pieces = PieceFolder.open(workdir, "settings.json", settings, pieces="*.npz", overwrite=values.overwrite)
     for size, _ in cases:  # before anything is drawn
         reference(size)
@@ -141,7 +162,8 @@ def sweep(
     for case in cases:
         print(case_name(case), flush=True)
         results[case] = measure_case(case, pieces, draw, extractor, reference(case[0]))
-    page = make_page(Path(checkpoint).name, results, pipeline.config.data.image_height, values.num_samples)
+    make = make_text_page if pipeline.prompts.are_text else make_page
+    page = make(Path(checkpoint).name, results, pipeline.config.data.image_height, values.num_samples)
     write_whole(pieces.path("sweep.md"), page)
     write_json(pieces.path("sweep.json"), _named(results))
     print(f"{page}\nwrote sweep.md and sweep.json to {workdir}")
@@ -192,6 +214,10 @@ if __name__ == "__main__":
     flags.DEFINE_string("checkpoint", None, "Workdir of train.py, or a checkpoint folder.")
     flags.DEFINE_enum("weights", "ema", ["ema", "params"], "Averaged weights (results use these) or raw ones.")
     flags.DEFINE_string("vae", None, "VAE checkpoint that decodes latents. Default: the one the config names.")
+    flags.DEFINE_string(
+        "text_encoder", None, "Text encoder checkpoint, for prompts. Default: the one the config names."
+    )
+    flags.DEFINE_string("prompts", None, "File of prompts, one a line, or COCO's JSON of captions.")
     flags.DEFINE_string("inception", None, "Weights of the Inception network, as evaluate.py takes them.")
     flags.DEFINE_string("reference", None, "As evaluate.py takes it; {size} stands for each size.")
     flags.DEFINE_string("workdir", None, "Where samples, figures and tables go; gone on with if it has any.")

@@ -10,7 +10,7 @@ from script_runs import run
 from tiny import network_of, tiny_config
 
 from experiments.paper import FID
-from experiments.sweep import fid_table
+from experiments.sweep import fid_table, make_text_page
 from ledit_jax.evaluation.suite import Metrics
 from ledit_jax.models.functional import init_params
 from ledit_jax.weights import export_weights
@@ -38,6 +38,17 @@ def test_ours_first_then_the_papers_rows_of_these_sizes():
     assert sorted(table[4:]) == sorted(first[4:])
     assert not any("DiT, RoPE" in row[0] for row in table), "a row with none of these sizes"
     assert len(cells(fid_table("digits", results, 16, 100))) == 4
+
+
+def test_text_to_image_stands_beside_the_papers_rows_of_its_sizes():
+    results = {((512, 512), 2.0): Metrics(30.0, 40.0, 24.0, 0.5, 0.25), ((384, 384), 2.0): Metrics(fid=10.0)}
+    table = cells(make_text_page("lemmdit", results, 256, 40_504).split("\n\n")[1])
+    assert [title[:-2] for title in table[0][1:]] == ["FID", "sFID", "IS", "precision", "recall", "CLIP"]
+    assert [row[0] for row in table[2:4]] == ["**lemmdit, 512x512-cfg2**", "**lemmdit, 384x384-cfg2**"]
+    assert table[2][1:] == ["30.00", "40.00", "24.00", "0.5000", "0.2500", "-"]
+    assert len(table) == 4 + 5 and table[-1][0] == "LEMMDiT (paper), 512x512"
+    assert [float(cell) for cell in table[-1][1:]] == [29.89, 39.98, 24.11, 0.44, 0.31, 27.82]
+    assert len(cells(make_text_page("words", results, 64, 100).split("\n\n")[1])) == 4
 
 
 def test_figures_of_ten_thousand_samples_are_among_those_of_as_many():
