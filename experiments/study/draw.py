@@ -33,9 +33,9 @@ class StudyPipeline(LEDiTPipeline):
         solver = process.make_sampler(options.sampler, options.num_steps, num_tokens)
         network = self.network.for_sampling(options)
 
-        def step_fn(params, state, step, keys, condition, cfg_scale, is_guided):
+        def step_fn(params, state, step, keys, condition, null, cfg_scale, is_guided):
             denoise = functools.partial(
-                _denoise, network, self.mesh, options.cfg_channels, is_guided, params, condition, cfg_scale
+                _denoise, network, self.mesh, options.cfg_channels, is_guided, params, condition, null, cfg_scale
             )
             return solver.step(denoise, state, step, keys)
 
@@ -43,10 +43,10 @@ class StudyPipeline(LEDiTPipeline):
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _denoise(network, mesh, cfg_channels, is_guided, params, condition, cfg_scale, x, times):
+def _denoise(network, mesh, cfg_channels, is_guided, params, condition, null, cfg_scale, x, times):
     denoise = functools.partial(make_apply(network), params)
     if is_guided:
-        denoise = guided(denoise, condition, network.condition.null(len(x)), cfg_scale, cfg_channels)
+        denoise = guided(denoise, condition, null, cfg_scale, cfg_channels)
     else:
         denoise = conditional(denoise, condition)
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
