@@ -4,10 +4,11 @@
 
 Both sides have the same weights, ids and batches, in float32 on the same cores, and must agree to 1e-4 before anything
 is timed. They take turns, so that a busy machine slows both; a ratio is the median of the ratios of neighbours, above 1
-where ours is faster. Processor seconds are counted as well: of all threads, and whatever else runs. Ids are random, and
-the time of a token does not depend on which it is.
+where ours is faster. Processor seconds are counted as well, which other work changes least. On one core, so that no
+thread waits for another that is kept from running. Ids are random: the time of a token does not depend on which it is.
 """
 
+import os
 import statistics
 import sys
 import time
@@ -22,7 +23,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from ledit_jax import cli
 from ledit_jax.files import write_json
 
-BATCH = flags.DEFINE_list("batch_sizes", "8,32", "Captions at a time.")
+CORES = flags.DEFINE_integer("cores", 1, "Processor cores that both sides may use.", lower_bound=1)
+BATCH = flags.DEFINE_list("batch_sizes", "8", "Captions at a time.")
 TURNS = flags.DEFINE_integer("turns", 5, "Timed batches of each side.", lower_bound=1)
 JSON = flags.DEFINE_string("json", None, "Where to keep the figures.")
 
@@ -83,6 +85,7 @@ def measure(ours, peer, batch_size: int) -> dict[str, float]:
 
 
 def main() -> None:
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: CORES.value])  # before the libraries start threads
     import torch
     import transformers
 
@@ -95,9 +98,9 @@ def main() -> None:
             print(f"| {row['batch_size']} | {clock} | {' | '.join(rates)} | {row[f'{clock}_ratio']:.2f} |")
     if JSON.value:
         versions = {"jax": jax.__version__, "torch": torch.__version__, "transformers": transformers.__version__}
-        command = f"python benchmarks/text_encoder.py --turns={TURNS.value} --batch_sizes={','.join(BATCH.value)}"
-        device = jax.devices()[0].device_kind
-        write_json(Path(JSON.value), {"command": command, "device": device, "versions": versions, "results": results})
+        command = f"python benchmarks/text_encoder.py --cores={CORES.value} --turns={TURNS.value} --batch_sizes="
+        found = {"command": command + ",".join(BATCH.value), "device": jax.devices()[0].device_kind}
+        write_json(Path(JSON.value), found | {"versions": versions, "results": results})
 
 
 if __name__ == "__main__":
