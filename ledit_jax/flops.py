@@ -4,7 +4,7 @@ Counted are matrix products and the convolution, a multiplication and an additio
 body of a scanned loop once, and a program that recomputes activations does more than the model asks for; these do not
 change with either.
 
-T tokens, h w token grid, D width.
+T tokens of the image on an h x w grid, S tokens of a text before them, D width.
 """
 
 import math
@@ -13,6 +13,7 @@ import re
 from flax.traverse_util import flatten_dict
 
 from ledit_jax.models import Params
+from ledit_jax.models.condition import EMPTY_CAPTION
 
 PEAK_BF16_FLOPS = {
     "TPU v4": 275e12,
@@ -38,18 +39,23 @@ and an H100 for PCIe is slower than this one: a name that is not here has no pea
 _BACKWARD = 2
 """Cost of the backward pass in forward passes: a gradient by the input and one by the weights for each product."""
 _PER_IMAGE = re.compile(r"adaln|timestep_embed")
-"""Kernels that a whole image goes through once; all others see every token."""
+"""Kernels that a whole image goes through once; all others see every token of their stream."""
+_TEXT = re.compile(r"/text/|^text_embed/")
+"""Kernels of the text's stream."""
 
 
 def forward_flops(params: Params, grid: tuple[int, int]) -> int:
     """FLOPs of the network for one image of h x w tokens, from its (abstract) parameters' names and shapes.
 
+    A text's tokens are those of the empty caption.
+
     A kernel of n numbers costs 2 n for each token, or for each image where it belongs to adaLN or the timestep's MLP.
     The convolution costs 2 D^2 (3 h - 2)(3 w - 2), its padding not counted, or a D-th of that where it is depthwise.
-    Scores and their use cost 4 T D by token and layer; a causal scan counts in full, because what it masks is computed.
+    Scores and their use cost 4 (S + T) D by token and layer; a causal scan counts in full, because what it masks is
+    computed, and so does the last block's text, whose output nobody reads.
     """
     h, w = grid
-    T, total = h * w, 0
+    S, T, total = params[EMPTY_CAPTION].shape[0] if EMPTY_CAPTION in params else 0, h * w, 0
     for path, leaf in flatten_dict(params, sep="/").items():
         if not path.endswith("kernel"):
             continue
@@ -57,10 +63,10 @@ def forward_flops(params: Params, grid: tuple[int, int]) -> int:
         if path == "conv/kernel":
             total += 2 * size // 9 * (3 * h - 2) * (3 * w - 2)
         else:
-            total += 2 * size * (1 if _PER_IMAGE.search(path) else T)
-        if path.endswith("attn/qkv/kernel"):
-            layers, width, _ = leaf.shape
-            total += 4 * T * T * layers * width
+            total += 2 * size * (1 if _PER_IMAGE.search(path) else S if _TEXT.search(path) else T)
+        if path.endswith("attn/qkv/kernel") and not _TEXT.search(path):
+            layers = math.prod(leaf.shape[:-2])  # the last block of an MMDiT is no stack
+            total += 4 * (S + T) ** 2 * layers * leaf.shape[-2]
     return total
 
 

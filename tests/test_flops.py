@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import pytest
-from tiny import network_of, tiny_config
+from tiny import network_of, tiny_config, tiny_mmdit
 
 from ledit_jax import flops
 from ledit_jax.config import AutoencoderConfig, Config, DataConfig, model_preset
@@ -29,16 +29,16 @@ def forward_flops(config: Config, height: int | None = None, width: int | None =
 
 
 def xla_flops(config: Config, gradient: bool) -> float:
-    apply = make_apply(network_of(config))
-    params = abstract_params(network_of(config))
+    network = network_of(config)
+    apply, params = make_apply(network), abstract_params(network)
     x = jax.ShapeDtypeStruct((BATCH, *config.latent_shape()), jnp.float32)
-    t = jax.ShapeDtypeStruct((BATCH,), jnp.int32)
+    t, y = jax.ShapeDtypeStruct((BATCH,), jnp.int32), jax.eval_shape(lambda: network.condition.null(BATCH))
 
     def loss(params, x, t, y):
         return jnp.square(apply(params, x, t, y)).sum()
 
     step = jax.grad(loss) if gradient else loss
-    return jax.jit(step).lower(params, x, t, t).compile().cost_analysis()["flops"]
+    return jax.jit(step).lower(params, x, t, y).compile().cost_analysis()["flops"]
 
 
 @pytest.mark.parametrize(
@@ -55,6 +55,13 @@ def xla_flops(config: Config, gradient: bool) -> float:
 def test_forward_is_what_xla_counts(model):
     config = wide(**model)
     assert 1 <= xla_flops(config, gradient=False) / (BATCH * forward_flops(config)) < 1.03
+
+
+def test_text_counts():
+    """XLA leaves out what the last block's text queries would get."""
+    config = tiny_mmdit(model=dict(width=384, num_heads=3, patch_size=1, attention="reference"))
+    config = config.replaced("text", length=40, width=96)
+    assert 0.98 < xla_flops(config, gradient=False) / (BATCH * forward_flops(config)) < 1.03
 
 
 def test_a_step_is_three_forwards():

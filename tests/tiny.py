@@ -3,12 +3,15 @@
 import dataclasses
 import os
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from ledit_jax.config import Config, DataConfig, ModelConfig, SampleConfig, TrainConfig, model_preset, validate
+from ledit_jax.data import make_source
 from ledit_jax.diffusion import make_process
 from ledit_jax.models import LEDiTNetwork, Params, init_params, make_network
 from ledit_jax.models.ledit import LEDiT
@@ -58,6 +61,35 @@ MEAN_FLOW = dict(
     sample=dict(sampler="meanflow", num_steps=2),
 )
 """What makes a `flow_config` one of MeanFlow."""
+
+
+def tiny_mmdit(family: str = "LEMMDiT", *, model: dict | None = None, train: dict | None = None) -> Config:
+    """The same, told captions of three states of width 8, which `Captioned` has, and trained as a flow."""
+    config = tiny_config("NoPE", train=train)
+    sizes = dict(depth=2, width=16, num_heads=2, scan_layers=False)
+    values = config.to_dict() | {
+        "model": dataclasses.asdict(model_preset(f"{family}-S/2", **(sizes | (model or {})))),
+        "text": {"encoder": "clip", "length": 3, "width": 8},
+        "diffusion": {"objective": "flow"},
+        "sample": {"sampler": "euler", "num_steps": 3, "cfg_scale": 2.0, "cfg_channels": "all"},
+    }
+    return Config.from_dict(values)
+
+
+class Captioned:
+    """Digits with two captions each, as random states that belong to their class."""
+
+    def __init__(self, config: Config):
+        self._digits = make_source(config.data, config.autoencoder)
+        states = np.random.default_rng(0).normal(size=(11, 2, config.text.length, config.text.width))
+        *self._states, (self.empty_caption, _) = states.astype(np.float32)
+
+    def __len__(self) -> int:
+        return len(self._digits)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        record = self._digits[index]
+        return {"image": record["image"], "caption_states": self._states[record["label"]]}
 
 
 def with_train(config: Config, **fields) -> Config:

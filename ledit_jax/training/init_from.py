@@ -37,7 +37,8 @@ Arrays = dict[str, Any]
 _LABELS = "label_embed/embedding"
 _OUTPUT = "final_layer/linear/"
 # Settings that give the weights their meaning and that no shape tells; the second of them if both learn a flow.
-_MEANING = ("num_heads", "timestep_max_period", "timestep_frequency_shift")
+_MEANING = ("network", "num_heads", "timestep_max_period", "timestep_frequency_shift")
+_TEXT_MEANING = ("encoder", "length", "width")
 _FLOW_MEANING = ("path", "convention", "time_scale")
 
 
@@ -150,7 +151,8 @@ def _resized(table: Any, wanted: jax.ShapeDtypeStruct) -> Any:
 
 def _check_meaning(path: str | Path, saved: Config, config: Config) -> None:
     both_flow = saved.diffusion.objective == config.diffusion.objective == "flow"
-    for section, names in (("model", _MEANING), ("flow", _FLOW_MEANING if both_flow else ())):
+    meanings = {"model": _MEANING, "text": _TEXT_MEANING, "flow": _FLOW_MEANING if both_flow else ()}
+    for section, names in meanings.items():
         for name in names:
             old, new = (getattr(getattr(one, section), name) for one in (saved, config))
             if old != new:
