@@ -7,12 +7,13 @@
   python convert_torch_weights.py --input=clip-vit-large-patch14 --output=checkpoints/clip
   python convert_torch_weights.py --input=pt_inception-2015-12-05-6726825d.pth --output=inception.npz
   python convert_torch_weights.py --to=torch --input=runs/ft --output=ledit-xl-2.safetensors
+  python convert_torch_weights.py --to=diffusers --input=checkpoints/mmdit --output=mmdit   (SD3Transformer2DModel)
 
-Read: state dicts and training files of DiT, SiT, REPA and LEDiT as .pt or .safetensors, diffusers' DiT (a transformer
-folder or a whole pipeline's), the Stable Diffusion autoencoder as diffusers or CompVis wrote it, and transformers'
-CLIP, both towers or the text encoder, with the tokenizer's files. The result is what train.py writes: for sample.py,
-train.py --init_from and load_model, none of which needs PyTorch. The Inception network of evaluate.py, in PyTorch's
-port or TensorFlow's graph, becomes one .npz. Code in a pickle is refused.
+Read: state dicts and training files of DiT, SiT, REPA (its MMDiT too) and LEDiT as .pt or .safetensors, diffusers' DiT
+and SD3 without pooled text (a transformer folder or a whole pipeline's), the Stable Diffusion autoencoder as diffusers
+or CompVis wrote it, and transformers' CLIP, both towers or the text encoder, with the tokenizer's files. The result is
+what train.py writes: for sample.py, train.py --init_from and load_model, none of which needs PyTorch. The Inception
+network of evaluate.py, in PyTorch's port or TensorFlow's graph, becomes one .npz. Code in a pickle is refused.
 Exit code 2 means that nothing was written, and the message says why. More in docs/porting.md.
 """
 
@@ -23,10 +24,11 @@ from ledit_jax import cli
 from ledit_jax.convert.inception import convert_inception, is_inception
 from ledit_jax.convert.read import convert_to_checkpoint
 from ledit_jax.convert.write import convert_to_torch
+from ledit_jax.convert.write_diffusers import convert_to_diffusers
 
 INPUT = flags.DEFINE_string("input", None, "A file or folder of PyTorch weights; with --to=torch a checkpoint of ours.")
 OUTPUT = flags.DEFINE_string("output", None, "Folder to write; with --to=torch a name ending in .pt or .safetensors.")
-TO = flags.DEFINE_enum("to", "jax", ["jax", "torch"], "Direction.")
+TO = flags.DEFINE_enum("to", "jax", ["jax", "torch", "diffusers"], "Direction; diffusers writes an MMDiT as a folder.")
 MODEL = flags.DEFINE_string(
     "model", None, "What the input has to be: DiT-XL/2, SiT-XL/2, REPA-XL/2, ... Default: what it is."
 )
@@ -57,6 +59,8 @@ def main() -> None:
     jax.config.update("jax_platforms", "cpu")  # nothing is computed: leave accelerators to others
     if TO.value == "torch":
         convert_to_torch(INPUT.value, OUTPUT.value, weights=WEIGHTS.value, overwrite=OVERWRITE.value)
+    elif TO.value == "diffusers":
+        convert_to_diffusers(INPUT.value, OUTPUT.value, weights=WEIGHTS.value, overwrite=OVERWRITE.value)
     elif is_inception(INPUT.value):
         convert_inception(INPUT.value, OUTPUT.value, OVERWRITE.value)
     else:

@@ -1,6 +1,7 @@
 """The settings of a network that is known by its tensors' names and shapes alone."""
 
 import dataclasses
+import functools
 import math
 import re
 from collections import Counter
@@ -55,29 +56,38 @@ def dit_config(
 def _sizes(shapes: Shapes, layout: str) -> tuple[int, dict[str, Any]]:
     """Channels and ModelConfig's sizes. Several tensors vote on each, so that a damaged one is found out by name."""
     modules = LAYOUTS[layout]
-
-    def vote(default: int, *axes: tuple[str, str, int]) -> int:
-        found: Counter[int] = Counter()
-        for module, leaf, axis in axes:
-            pattern = re.escape(f"{modules[module][0]}.{leaf}").replace(r"\{\}", r"\d+")
-            matching = (shape for name, shape in shapes.items() if re.fullmatch(pattern, name))
-            found.update(shape[axis] for shape in matching if len(shape) > axis)
-        return found.most_common(1)[0][0] if found else default
-
-    prefix = modules["blocks.attn.proj"][0].partition("{}")[0]
-    blocks = [re.match(rf"{re.escape(prefix)}(\d+)\.", name) for name in shapes]
+    vote = functools.partial(most_voted, shapes, modules)
     width = vote(384, ("blocks.mlp.fc2", "bias", 0), ("blocks.attn.proj", "bias", 0), ("patch_embed", "bias", 0))
     hidden = vote(
         4 * width, ("blocks.mlp.fc1", "bias", 0), ("blocks.mlp.fc1", "weight", 0), ("blocks.mlp.fc2", "weight", 1)
     )
     sizes = {
-        "depth": 1 + max((int(match[1]) for match in blocks if match), default=0),
+        "depth": count_blocks(shapes, modules, "blocks.attn.proj"),
         "width": width,
         "patch_size": vote(2, ("patch_embed", "weight", 2), ("patch_embed", "weight", 3)),
         "mlp_ratio": hidden / width,
         "num_classes": vote(1001, ("label_embed", "weight", 0)) - 1,
     }
     return vote(4, ("patch_embed", "weight", 1)), sizes
+
+
+def most_voted(
+    shapes: Shapes, modules: Mapping[str, tuple[str, ...]], default: int, *axes: tuple[str, str, int]
+) -> int:
+    """The size that most tensors have along the axes (module of ours, "weight" or "bias", axis); default for none."""
+    found: Counter[int] = Counter()
+    for module, leaf, axis in axes:
+        pattern = re.escape(f"{modules[module][0]}.{leaf}").replace(r"\{\}", r"\d+")
+        matching = (shape for name, shape in shapes.items() if re.fullmatch(pattern, name))
+        found.update(shape[axis] for shape in matching if len(shape) > axis)
+    return found.most_common(1)[0][0] if found else default
+
+
+def count_blocks(shapes: Shapes, modules: Mapping[str, tuple[str, ...]], module: str) -> int:
+    """How many blocks there are by their names; `module` is in each of them."""
+    prefix = modules[module][0].partition("{}")[0]
+    blocks = (re.match(rf"{re.escape(prefix)}(\d+)\.", name) for name in shapes)
+    return 1 + max((int(match[1]) for match in blocks if match), default=0)
 
 
 def _preset_heads(width: int) -> int:
@@ -91,7 +101,7 @@ def _preset_heads(width: int) -> int:
 def check_model(name: str, config: Config) -> None:
     """Raises ConfigError unless `config` has the family and sizes of the preset `name`."""
     preset = model_preset(name)
-    for field in ("depth", "width", "patch_size", "position", "conv", "post_norm"):
+    for field in ("network", "depth", "width", "patch_size", "position", "conv", "post_norm"):
         wanted, found = getattr(preset, field), getattr(config.model, field)
         if wanted != found and {wanted, found} != {"dense", "depthwise"}:
             raise ConfigError(f"model={name} has {field}={wanted}, and the file {found}: leave model out")

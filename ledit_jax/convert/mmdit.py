@@ -69,8 +69,10 @@ LAYOUTS = {
     layout: modules | {f"{kind}.{part}": names for kind in ("blocks", "last_block") for part, names in parts.items()}
     for (layout, modules), parts in zip({"repa": _REPA, "sd3": _SD3}.items(), _BLOCKS.values(), strict=True)
 }
-_SIGNS = {"repa": ("joint_blocks.", "context_embedder."), "sd3": ("transformer_blocks.0.norm1_context.",)}
+_SIGNS = {"repa": "joint_blocks.", "sd3": "transformer_blocks.0.norm1_context."}
 POSITIONS = {"repa": "pos_embed", "sd3": "pos_embed.pos_embed"}
+POOLED = "time_text_embed.text_embedder."
+"""What the names of diffusers' embedding of pooled text begin with; an MMDiT has none, so it has to be zero."""
 _SWAPPED = ("last_block.text.adaln", "final_layer.adaln")
 """Where diffusers has (scale, shift) and REPA and we have (shift, scale)."""
 
@@ -78,23 +80,25 @@ _SWAPPED = ("last_block.text.adaln", "final_layer.adaln")
 def mmdit_layout(names: Iterable[str]) -> str | None:
     """Whose names these are, "repa" or "sd3"; None if they are no MMDiT's."""
     names = list(names)
-    return next((one for one, signs in _SIGNS.items() if any(name.startswith(signs) for name in names)), None)
+    return next((one for one, sign in _SIGNS.items() if any(name.startswith(sign) for name in names)), None)
 
 
 def mmdit_table(shapes: Shapes, layout: str, patch_size: int) -> Table:
-    """One row for each of our parameters but the empty caption; layout is "repa" or "sd3". shapes: of ours.
+    """One row for each of our parameters; layout is "repa" or "sd3". shapes: of ours, by dotted path.
 
-    Raises ConversionError for parameters that have no names in such files.
+    Raises ConversionError for parameters that have no names in such files. The empty caption has its own name: only
+    files that we wrote hold it.
     """
     modules = LAYOUTS[layout]
-    shapes = {path: shape for path, shape in shapes.items() if path != EMPTY_CAPTION}
-    if unnamed := [path for path in shapes if path.rpartition(".")[0] not in modules]:
+    if unnamed := [path for path in shapes if path.rpartition(".")[0] not in modules and path != EMPTY_CAPTION]:
         raise ConversionError(unmapped=unnamed)
     depth = 1 + shapes["blocks.image.attn.qkv.kernel"][0]
     return tuple(_row(path, depth, modules, layout, patch_size) for path in shapes)
 
 
 def _row(path: str, depth: int, modules: Mapping[str, tuple[str, ...]], layout: str, patch_size: int) -> Row:
+    if path == EMPTY_CAPTION:
+        return Row(path, ((path,),))
     module, _, leaf = path.rpartition(".")
     stacked = module.startswith("blocks.")
     kind = "bias" if leaf == "bias" else "weight"

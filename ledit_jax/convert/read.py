@@ -21,10 +21,12 @@ from ledit_jax.convert.dit import (
 )
 from ledit_jax.convert.dit_config import check_model, dit_config
 from ledit_jax.convert.files import StoredTensors, open_tensors
+from ledit_jax.convert.mmdit import mmdit_layout
 from ledit_jax.convert.objective import read_objective, without_projectors
 from ledit_jax.convert.output import check_output
 from ledit_jax.convert.read_clip import convert_clip
-from ledit_jax.convert.rows import convert_rows, read_finite
+from ledit_jax.convert.read_mmdit import read_mmdit
+from ledit_jax.convert.rows import convert_rows, read_description, read_finite
 from ledit_jax.convert.tables import check_table, flatten_params, param_shapes, unflatten_params
 from ledit_jax.convert.vae import vae_config_from_shapes, vae_params_from_torch
 from ledit_jax.diffusion import make_process
@@ -52,7 +54,7 @@ def convert_to_checkpoint(
     tokenizer: str | Path | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Writes what a PyTorch file or a folder holds, DiT, LEDiT, autoencoder or CLIP, as a checkpoint of ours.
+    """Writes what a PyTorch file or a folder holds, DiT, LEDiT, MMDiT, autoencoder or CLIP, as a checkpoint of ours.
 
     model: a preset that the file has to be, such as "DiT-XL/2" or "SiT-XL/2". objective: "noise" or "flow", which no
     tensor tells; by default as the model's or the file's name says, see `read_objective`. num_heads: where no preset
@@ -71,7 +73,7 @@ def convert_to_checkpoint(
     if tokenizer and not kind:
         raise ConfigError(f"input={source} is no text encoder, and tokenizer is for one")
     if not is_vae and not kind:
-        params, config, step = _read_dit(stored, model, num_heads, weights, frequency_shift, objective)
+        params, config, step = _read_model(stored, model, num_heads, weights, frequency_shift, objective)
         with written_aside(output) as aside:
             export_weights(aside, params, config, step)
     elif model or num_heads or objective or frequency_shift is not None:
@@ -112,7 +114,7 @@ def _setting(stored: StoredTensors, name: str, kind: type, default: Any) -> Any:
     return values[name]
 
 
-def _read_dit(
+def _read_model(
     stored: StoredTensors,
     model: str | None,
     num_heads: int | None,
@@ -122,28 +124,24 @@ def _read_dit(
 ) -> tuple[Params, Config, int]:
     whole, origin = _select(stored, weights)
     stored = without_projectors(whole)
+    if text_layout := mmdit_layout(stored.shapes):
+        if frequency_shift is not None:
+            raise ConfigError(f"input={stored.path} is an MMDiT, and timestep_frequency_shift is for a DiT")
+        return read_mmdit(stored, text_layout, origin, model, num_heads, objective)
     layout = dit_layout(stored.shapes)
     if layout is None:
         raise CheckpointError(
-            f"input={stored.path} holds no DiT, LEDiT, Stable Diffusion autoencoder or CLIP: its {len(stored.shapes)} "
-            f"tensors are named {', '.join(list(stored.shapes)[:3]) or 'nothing'}"
+            f"input={stored.path} holds no DiT, LEDiT, MMDiT, Stable Diffusion autoencoder or CLIP: its "
+            f"{len(stored.shapes)} tensors are named {', '.join(list(stored.shapes)[:3]) or 'nothing'}"
         )
     copies = embedder_copies(stored.shapes) if layout == "diffusers" else {}
     own = stored.without(copies)
-    description = stored.description
-    step = check_json({"step": 0} | description, f"{stored.path}: its description", fields={"step": int})["step"]
-    if step < 0:
-        raise DataError(f"{stored.path}: step={step} cannot be: write it again")
-    if "config" in description:
-        try:
-            config = Config.from_dict(description["config"])
-        except ConfigError as error:
-            raise CheckpointError(f"{stored.path}: its description: {error}") from error
-        if frequency_shift is not None:
-            config = config.replaced("model", timestep_frequency_shift=frequency_shift)
-    else:
+    config, step = read_description(stored)
+    if config is None:
         config = dit_config(own.shapes, layout, stored.settings, model, num_heads, frequency_shift)
         config = read_objective(whole, config, output_features(own.shapes, layout), model, objective)
+    elif frequency_shift is not None:
+        config = config.replaced("model", timestep_frequency_shift=frequency_shift)
     if model:
         check_model(model, config)
     like = abstract_params(make_network(config, make_process(config)))

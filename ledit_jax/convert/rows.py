@@ -7,10 +7,26 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from ledit_jax.config import Config
 from ledit_jax.convert.files import StoredTensors
 from ledit_jax.convert.tables import Table, flatten_params, unflatten_params
-from ledit_jax.errors import CheckpointError
+from ledit_jax.errors import CheckpointError, ConfigError, DataError
+from ledit_jax.files.readers import check_json
 from ledit_jax.models import Params
+
+
+def read_description(stored: StoredTensors) -> tuple[Config | None, int]:
+    """(config, step) that a file of ours says; (None, 0) for everyone else's. Raises CheckpointError, DataError."""
+    description = stored.description
+    step = check_json({"step": 0} | description, f"{stored.path}: its description", fields={"step": int})["step"]
+    if step < 0:
+        raise DataError(f"{stored.path}: step={step} cannot be: write it again")
+    if "config" not in description:
+        return None, step
+    try:
+        return Config.from_dict(description["config"]), step
+    except ConfigError as error:
+        raise CheckpointError(f"{stored.path}: its description: {error}") from error
 
 
 def read_finite(stored: StoredTensors, names: Iterable[str]) -> dict[str, np.ndarray]:

@@ -1,5 +1,5 @@
-"""From checkpoints of ours to PyTorch's files, by the names of facebookresearch/DiT, diffusers (autoencoders) or
-transformers (CLIP)."""
+"""From checkpoints of ours to PyTorch's files, by the names of facebookresearch/DiT, REPA (MMDiT), diffusers
+(autoencoders) or transformers (CLIP)."""
 
 import dataclasses
 import logging
@@ -13,6 +13,7 @@ from ledit_jax.config import Config
 from ledit_jax.convert.clip import TEXT, clip_table, text_table, to_settings
 from ledit_jax.convert.dit import dit_table, position_shapes, position_table
 from ledit_jax.convert.files import write_tensors
+from ledit_jax.convert.mmdit import POSITIONS, mmdit_table
 from ledit_jax.convert.output import check_output
 from ledit_jax.convert.tables import flatten_params, invert_table, param_shapes
 from ledit_jax.convert.vae import vae_params_to_torch
@@ -20,6 +21,7 @@ from ledit_jax.errors import OutputError
 from ledit_jax.files import written_aside
 from ledit_jax.models import Params
 from ledit_jax.models.clip_vision import CLIP
+from ledit_jax.models.condition import EMPTY_CAPTION
 from ledit_jax.weights import describe, find_checkpoint, kind_of, load_description, load_vae, load_weights
 from ledit_jax.weights.text import load_clip, load_text
 
@@ -48,7 +50,8 @@ def convert_to_torch(source: str | Path, output: str | Path, *, weights: str = "
     else:
         params, config, step = load_weights(folder, {"ema": "ema", "model": "params"}[weights])
         description = describe(config, step)
-        state = dit_state(params, config)
+        is_text = config.model.network == "mmdit"
+        state = mmdit_state(params, config) if is_text else dit_state(params, config)
         _log.info("%s is a model of step %d, its weights %r", folder, step, weights)
         if config.model.timestep_frequency_shift:
             _log.info("it has diffusers' timestep frequencies: DiT's own code would read it with others")
@@ -64,6 +67,17 @@ def dit_state(params: Params, config: Config) -> dict[str, np.ndarray]:
         tensors = row.split(np.asarray(flat[row.path]))
         state.update((name, np.ascontiguousarray(tensor)) for name, tensor in tensors.items())
     return state
+
+
+def mmdit_state(params: Params, config: Config, layout: str = "repa") -> dict[str, np.ndarray]:
+    """A network's parameters under REPA's names, or diffusers', with the sin/cos table where the model has one.
+
+    An empty caption that is not known, and so zero, is left out.
+    """
+    flat = {path: leaf for path, leaf in flatten_params(params).items() if path != EMPTY_CAPTION or np.any(leaf)}
+    table = position_table(config)
+    positions = {} if table is None else {POSITIONS[layout]: table}
+    return positions | invert_table(mmdit_table(param_shapes(flat), layout, config.model.patch_size), flat)
 
 
 def _clip_state(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
