@@ -13,7 +13,7 @@ from flax import nnx
 from ledit_jax.config import Config, DataConfig, ModelConfig, SampleConfig, TrainConfig, model_preset, validate
 from ledit_jax.data import make_source
 from ledit_jax.diffusion import make_process
-from ledit_jax.models import LEDiTNetwork, Params, init_params, make_network
+from ledit_jax.models import LEDiTNetwork, Network, Params, init_params, make_network
 from ledit_jax.models.ledit import LEDiT
 from ledit_jax.models.positions import make_position
 from ledit_jax.training.state import TrainState, init_state
@@ -97,7 +97,7 @@ def with_train(config: Config, **fields) -> Config:
     return dataclasses.replace(config, train=dataclasses.replace(config.train, **fields))
 
 
-def network_of(config: Config) -> LEDiTNetwork:
+def network_of(config: Config) -> Network:
     """The network that a config describes."""
     return make_network(config, make_process(config))
 
