@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import Mesh
-from tiny import network_of, tiny_config, with_train
+from tiny import network_of, tiny_config, tiny_mmdit, with_train
 
 from ledit_jax.config import AutoencoderConfig, Config, DataConfig, MeshConfig, model_preset
 from ledit_jax.errors import ConfigError
@@ -38,9 +38,13 @@ def test_batch_and_width_must_divide():
         check_divisibility(tiny_config(), mesh)
 
 
-@pytest.mark.parametrize("model", [dict(post_norm=True), dict(block="fit")], ids=["dit", "fit"])
-def test_every_large_parameter_is_split(model):
-    params = abstract_params(network_of(tiny_config(model=model)))
+@pytest.mark.parametrize(
+    "config",
+    [tiny_config(model=dict(post_norm=True)), tiny_config(model=dict(block="fit")), tiny_mmdit()],
+    ids=["dit", "fit", "mmdit"],
+)
+def test_every_large_parameter_is_split(config):
+    params = abstract_params(network_of(config))
     shapes = dict(jax.tree_util.tree_leaves_with_path(params))
     for path, sharding in jax.tree_util.tree_leaves_with_path(shardings(make_mesh(MeshConfig()), params)):
         name = "/".join(key.key for key in path)
