@@ -3,19 +3,24 @@
 import json
 import logging
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from flax import nnx
 from oracles import tiny_clip
 from oracles.tiny_clip import END, START, STRANGE
 
 from ledit_jax.config import TextConfig
+from ledit_jax.convert.clip import clip_config, clip_table
 from ledit_jax.convert.read import convert_to_checkpoint
+from ledit_jax.convert.tables import check_table, flatten_params, param_shapes
 from ledit_jax.convert.tokenizer import read_vocabulary
 from ledit_jax.convert.write import convert_to_torch
 from ledit_jax.errors import CheckpointError, ConfigError, DamagedCheckpoint, DataError
+from ledit_jax.models import count_params
+from ledit_jax.models.clip_vision import CLIP, CLIPConfig
 from ledit_jax.models.text_encoder import TextEncoder
 from ledit_jax.models.tokenizer import CLIPTokenizer
 from ledit_jax.weights import load_clip, load_text_encoder, load_weights, make_text_encoder
@@ -110,17 +115,38 @@ def test_there_and_back(folder, checkpoint, tmp_path):
 def test_both_towers_equal_transformers(whole):
     model, folder, checkpoint = whole
     clip, tokenizer, fingerprint = load_clip(checkpoint)
+    graphdef, params = nnx.split(clip, nnx.Param)
+
+    @jax.jit
+    def run(params, images, tokens):
+        clip = nnx.merge(graphdef, params)
+        return clip.vision(images), clip.embed_images(images), clip.embed_texts(tokens, tokenizer.end)
+
     images = np.random.default_rng(0).normal(size=(3, 24, 24, 3)).astype(np.float32)
     pixels, ids = torch.from_numpy(images).permute(0, 3, 1, 2), torch.tensor(tiny_clip.their_ids(folder, PROMPTS))
     with torch.no_grad():
         pooled = model.vision_model(pixels).pooler_output.numpy()
         out = model(input_ids=ids, pixel_values=pixels)
-    np.testing.assert_allclose(clip.vision(jnp.asarray(images)), pooled, atol=1e-5, rtol=0)
-    tokens = tokenizer(PROMPTS)[0]
-    texts, pictures = clip.embed_texts(jnp.asarray(tokens), tokenizer.end), clip.embed_images(jnp.asarray(images))
-    np.testing.assert_allclose(texts, out.text_embeds.numpy(), atol=1e-5, rtol=0)
-    np.testing.assert_allclose(pictures, out.image_embeds.numpy(), atol=1e-5, rtol=0)
+    vectors = run(params, images, tokenizer(PROMPTS)[0])
+    for ours, theirs in zip(vectors, (pooled, out.image_embeds.numpy(), out.text_embeds.numpy()), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=0)
     assert len(fingerprint) == 16
+
+
+def test_sizes_of_vit_l_14():
+    """By shapes alone: the published count, and transformers' names."""
+    config = CLIPConfig()
+    like = nnx.to_pure_dict(nnx.state(nnx.eval_shape(lambda: CLIP(config, nnx.Rngs(0))), nnx.Param))
+    assert count_params(like["text"]) == 123_060_480 and count_params(like) == 427_616_513
+    text = dict(hidden_size=768, intermediate_size=3072, num_attention_heads=12, num_hidden_layers=12)
+    vision = dict(hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, patch_size=14)
+    with torch.device("meta"):
+        theirs = tiny_clip.transformers.CLIPModel(
+            tiny_clip.transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=768)
+        )
+    ours, found = param_shapes(flatten_params(like)), param_shapes(theirs.state_dict())
+    check_table(clip_table(ours, config.vision.patch_size), found, ours)
+    assert clip_config(found, {"text_config": text, "vision_config": vision}) == config
 
 
 def test_both_towers_there_and_back(whole, tmp_path):
