@@ -38,6 +38,7 @@ SLICES = {
 ELSEWHERE = {
     "digits": "a CPU",
     "study_digits": "a CPU",
+    "study_flow": "a CPU",
     "study_shapes": "a CPU",
     "study_photos": "a GPU, for which nothing here compiles without one",
 }
