@@ -66,17 +66,8 @@ _FIELDS = {"data.image_height": HEIGHT, "data.image_width": WIDTH} | {
 
 
 def main() -> None:
-    data = DataConfig(
-        source=SOURCE.value,
-        path=PATH.value,
-        annotations=ANNOTATIONS.value,
-        name=NAME.value,
-        split=SPLIT.value,
-        image_height=HEIGHT.value,
-        image_width=WIDTH.value,
-        num_workers=NUM_WORKERS.value,
-        max_bad_share=MAX_BAD_SHARE.value,
-    )
+    fields = {field.removeprefix("data."): flag.value for field, flag in _FIELDS.items()}
+    data = DataConfig(**fields, num_workers=NUM_WORKERS.value)
     sizes = dict(scale=SCALE.value, batch_size=BATCH_SIZE.value, shard_size=SHARD_SIZE.value)
     encoder = VAEEncoder(VAE.value, *vae_description(VAE.value), functools.partial(load_vae, VAE.value))
     captions = None

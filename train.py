@@ -56,6 +56,7 @@ def sample_grids(config: Config, folder: Path, rows: int = 4, columns: int = 10)
     """Draws a grid from a run's EMA weights, a column for each of the first classes, or for captions of its data."""
     vae = load_vae(config.autoencoder.checkpoint) if config.autoencoder.checkpoint else None
     pipeline = LEDiTPipeline(config, {}, vae)
+    options = pipeline.options(negative_prompt="")  # which would need the text encoder
     asked, texts = list(range(min(columns, config.model.num_classes))), []
     if pipeline.prompts.are_text:
         source = make_source(config.data, config.autoencoder)
@@ -63,7 +64,7 @@ def sample_grids(config: Config, folder: Path, rows: int = 4, columns: int = 10)
 
     def draw(params, step: int) -> None:
         pipeline.set_params(params)
-        images = pipeline(asked * rows)  # all processes draw together, one writes
+        images = pipeline(asked * rows, options=options)  # all processes draw together, one writes
         if is_main_process():
             save_png(image_grid(images, len(asked), framed=True), folder / f"step_{step:07d}.png")
             if texts:

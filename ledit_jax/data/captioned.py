@@ -64,15 +64,16 @@ def open_coco(path: str, annotations: str, channels: int = 3, size: tuple[int, i
     return CaptionedImages(path, captions, channels, size)
 
 
-def read_coco(annotations: str | Path) -> dict[str, list[str]]:
+def read_coco(annotations: str | Path, name: str = "data.annotations") -> dict[str, list[str]]:
     """The captions of each image of COCO's JSON ({"images": [{"id", "file_name"}], "annotations": [{"image_id",
     "caption"}]}), by file name.
 
-    Images without a caption are left out, which the log says. Raises DataError for a file of another form.
+    Images without a caption are left out, which the log says. name: of the setting, for messages. Raises DataError for
+    a file of another form.
     """
     file = Path(annotations)
     if not file.is_file():
-        raise DataError(f"data.annotations={str(annotations)!r} is not a file: give COCO's JSON of captions")
+        raise DataError(f"{name}={str(annotations)!r} is not a file: give COCO's JSON of captions")
     values = read_json(file, fields={"images": list, "annotations": list})
     names: dict[int, str] = {}
     for image in values["images"]:

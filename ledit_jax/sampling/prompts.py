@@ -106,7 +106,7 @@ def read_prompts(path: str | Path) -> list[str]:
     """
     path = Path(path)
     if path.suffix == ".json":
-        return [captions[0] for captions in read_coco(path).values()]
+        return [captions[0] for captions in read_coco(path, "prompts").values()]
     try:
         lines = [" ".join(line.split()) for line in path.read_text(encoding="utf-8-sig").rstrip().splitlines()]
     except OSError as error:
