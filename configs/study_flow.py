@@ -3,7 +3,7 @@
   python -m experiments.study --config=configs/study_flow.py --workdir=runs/study_flow
 
 The recipe of configs/study_digits.py: 4,000 steps of a DiT, then 3,000 of LEDiT from its weights. Each process has a
-DiT of its own, and `ledit-flow-from-dit` is a flow from the diffusion's. Two DiTs and four arms are 20,000 steps: half
+DiT of its own, and `ledit-flow-dit` is a flow from the diffusion's. Two DiTs and four arms are 20,000 steps: half
 an hour at 11.7 steps/s (two quiet cores; MeanFlow's steps cost more), and the images take as long.
 """
 
@@ -16,7 +16,7 @@ CALLS = (4, 8, 16, 25, 50)
 DRAWN = (
     *(("ledit", sampler) for sampler in ("ddpm", "ddim", "dpmpp")),
     *(("ledit-flow", sampler) for sampler in ("euler", "heun", "ab2", "dpmpp")),
-    *((method, "ab2") for method in ("ledit-flow-shift", "ledit-flow-shift-3", "ledit-flow-from-dit")),
+    *((method, "ab2") for method in ("ledit-flow-shift", "ledit-flow-dit")),
 )
 METHODS = (
     *(f"{method}@{sampler}-{calls}" for method, sampler in DRAWN for calls in CALLS),

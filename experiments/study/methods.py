@@ -77,7 +77,7 @@ ARMS: dict[str, Arm] = {
     "ledit-threshold": Arm(_LEDIT | {"causal_from_timestep": 500.0}),
     "ledit-refined": Arm(_LEDIT | {"block_order": "single_ca", "post_norm": True}, {"dilation_probability": 0.0}),
     "ledit-flow": Arm(_LEDIT, flow=_FLOW, sample=_BY_FLOW, base=FLOW_BASE),
-    "ledit-flow-from-dit": Arm(_LEDIT, flow=_FLOW, sample=_BY_FLOW),
+    "ledit-flow-dit": Arm(_LEDIT, flow=_FLOW, sample=_BY_FLOW),
     "ledit-meanflow": Arm(
         _LEDIT | {"span_embed": True},
         # The share and the times of MeanFlow's own ImageNet networks (arXiv 2505.13447, table 4).
@@ -135,8 +135,7 @@ METHODS: dict[str, Method] = {
     "ledit-refined": Method("ledit-refined", "LEDiT*, refined"),
     "ledit-flow": Method("ledit-flow", "LEDiT by flow"),
     "ledit-flow-shift": Method("ledit-flow", "LEDiT by flow + time shift", {"time_shift": "auto"}),
-    "ledit-flow-shift-3": Method("ledit-flow", "LEDiT by flow + time shift 3", {"time_shift": "3"}),
-    "ledit-flow-from-dit": Method("ledit-flow-from-dit", "LEDiT by flow, from the diffusion's DiT"),
+    "ledit-flow-dit": Method("ledit-flow-dit", "LEDiT by flow, from the diffusion's DiT"),
     "ledit-meanflow": Method("ledit-meanflow", "LEDiT by MeanFlow"),
 }
 

@@ -61,6 +61,6 @@ def test_a_sheet_has_calls_across_and_leaves_white_what_is_missing(tmp_path):
 def test_the_study_asks_for_the_issues_calls():
     config = StudyConfig.from_dict(dataclasses.asdict(dataclasses.replace(study_flow.study(), sizes=("16x16",))))
     assert config.bases == ("base", "base-flow")
-    assert config.arms == ("ledit", "ledit-flow", "ledit-flow-from-dit", "ledit-meanflow")
+    assert config.arms == ("ledit", "ledit-flow", "ledit-flow-dit", "ledit-meanflow")
     for method in ("ledit@dpmpp", "ledit-flow@ab2", "ledit-flow-shift@ab2"):
         assert {f"{method}-{calls}" for calls in (4, 8, 16, 25, 50)} <= set(config.methods)
