@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from oracles.exact_flow import exact_velocity
-from oracles.mixture import D, K
+from oracles.mixture import D, class_prior
 from tiny import flow_config
 
 from ledit_jax.config import SampleConfig
@@ -23,19 +23,13 @@ SHAPE = (2, 4, 4)  # D values in four channels, so that guiding three of them is
 LABELS = np.array([0, 1, 0], np.int32)
 
 
-def log_prior(labels, lib):
-    """[B, K]: every other Gaussian for the labels 0 and 1, all for the null label."""
-    mine = lib.arange(K)[None] % 2 == labels[:, None]
-    return lib.where(mine | (labels[:, None] == 2), 0.0, -1e6)
-
-
 class ExactModule(nnx.Module):
     def __init__(self, convention):
         self.convention, self.unused = convention, nnx.Param(jnp.zeros(1))
 
     def __call__(self, x, times, labels):
         t = 1 - times[0] if self.convention == "sit" else times[0]
-        v = exact_velocity("linear", x.reshape(-1, D), t, jnp, log_prior(labels, jnp)).reshape(x.shape)
+        v = exact_velocity("linear", x.reshape(-1, D), t, jnp, class_prior(labels, jnp)).reshape(x.shape)
         return jnp.concatenate([v, 9 * v], axis=-1) if self.convention == "sit" else v
 
 
@@ -58,7 +52,7 @@ def expected(noise, channels):
     calls = 0
     for t, following in itertools.pairwise(nodes):
         v, null = (
-            exact_velocity("linear", x, t, np, log_prior(labels, np)) for labels in (LABELS, np.full_like(LABELS, 2))
+            exact_velocity("linear", x, t, np, class_prior(labels, np)) for labels in (LABELS, np.full_like(LABELS, 2))
         )
         if INTERVAL[0] <= t <= INTERVAL[1]:
             calls += 1

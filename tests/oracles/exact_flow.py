@@ -6,7 +6,7 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from oracles.mixture import BATCH, NOISE, SHAPE, D, exact
+from oracles.mixture import BATCH, NOISE, SHAPE, D, class_prior, exact
 
 from ledit_jax.diffusion.interpolant import Interpolant
 from ledit_jax.diffusion.process import Sampler, sample_loop
@@ -18,18 +18,27 @@ def exact_velocity(path, x, t, lib, log_prior=0.0):
     return d_alpha * clean + d_sigma * noise
 
 
-def denoiser(path):
+def guided_velocity(path, x, t, lib, scale):
+    """Of classes in turn, guided by `scale` away from the whole mixture; 1 is the whole mixture unguided."""
+    null = exact_velocity(path, x, t, lib)
+    if scale == 1:
+        return null
+    labels = lib.arange(len(x)) % 2
+    return null + scale * (exact_velocity(path, x, t, lib, class_prior(labels, lib)) - null)
+
+
+def denoiser(path, scale=1):
     def denoise(x, times):
-        return exact_velocity(path, x.reshape(len(x), D), times[0], jnp).reshape(x.shape)
+        return guided_velocity(path, x.reshape(len(x), D), times[0], jnp, scale).reshape(x.shape)
 
     return denoise
 
 
 @functools.cache
-def ode_solution(path):
+def ode_solution(path, scale=1):
     """Runge-Kutta in float64 from noise to data."""
     x = NOISE.astype(np.float64)
-    slope = functools.partial(exact_velocity, path, lib=np)
+    slope = functools.partial(guided_velocity, path, lib=np, scale=scale)
     for high, low in itertools.pairwise(np.linspace(1, 0, 401) ** 1.5):
         h = low - high
         k1 = slope(x, t=high)
@@ -40,8 +49,8 @@ def ode_solution(path):
     return x
 
 
-def distance(sampler: Sampler, path: str) -> float:
+def distance(sampler: Sampler, path: str, scale: float = 1) -> float:
     """Of the median sample from the solution, root mean square over its dimensions."""
     noise = jnp.asarray(NOISE).reshape(BATCH, *SHAPE)
-    x = jax.jit(lambda noise: sample_loop(sampler, denoiser(path), noise, None))(noise)
-    return np.median(np.sqrt(np.mean((np.asarray(x).reshape(BATCH, D) - ode_solution(path)) ** 2, axis=1)))
+    x = jax.jit(lambda noise: sample_loop(sampler, denoiser(path, scale), noise, None))(noise)
+    return np.median(np.sqrt(np.mean((np.asarray(x).reshape(BATCH, D) - ode_solution(path, scale)) ** 2, axis=1)))
