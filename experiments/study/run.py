@@ -37,7 +37,8 @@ def run_study(config: StudyConfig, workdir: Path, command: str = "") -> list[Cel
         failed[seed] = train_arms(study, seed)
         cells += measure_seed(study, seed, reference, failed[seed])
     real = {size: reference.measure_real(size, config.images_per_cell) for size in config.image_sizes}
-    start = f"after {config.base_steps:,} of a common DiT" if config.base_steps else "from scratch"
+    whose = "a common DiT" if len(config.bases) == 1 else "a DiT for each process"
+    start = f"after {config.base_steps:,} of {whose}" if config.base_steps else "from scratch"
     weights = f"{config.steps:,} training steps {start}"
     labels = {name: find_method(name).label for name in config.methods}
     results = summarise(config, labels, cells, real, weights=weights, command=command)

@@ -1,6 +1,7 @@
 """Pages of methods drawn with several numbers of network calls: the table, the chart, and where images stand."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -11,9 +12,10 @@ from experiments.study.config import StudyConfig
 from experiments.study.images import Samples
 from experiments.study.methods import find_method
 from experiments.study.reference import Figures
-from experiments.study.results import Cell, summarise
+from experiments.study.results import Cell, read_results, summarise
 from experiments.study.tables import all_tables
 
+DOCS = Path(__file__).parents[2] / "docs"
 SIZE = (16, 16)
 DRAWN = {"ledit@ddim-4": 0.25, "ledit@ddim-16": 0.5, "ledit-flow@ab2-4": 0.75}
 
@@ -64,3 +66,10 @@ def test_the_study_asks_for_the_issues_calls():
     assert config.arms == ("ledit", "ledit-flow", "ledit-flow-dit", "ledit-meanflow")
     for method in ("ledit@dpmpp", "ledit-flow@ab2", "ledit-flow-shift@ab2"):
         assert {f"{method}-{calls}" for calls in (4, 8, 16, 25, 50)} <= set(config.methods)
+
+
+def test_the_pages_tables_are_those_of_the_results_beside_it():
+    page, results = (DOCS / "flow.md").read_text(), read_results(DOCS / "flow" / "digits.json")
+    assert list(results.methods) == list(study_flow.METHODS) and results.note in page
+    for size in results.sizes:
+        assert calls_table(results, size) in page
