@@ -6,14 +6,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from oracles import torch_scans
 from tiny import network_of, noisy_params, tiny_mmdit
 
 from ledit_jax.config import AutoencoderConfig, Config, attention_kinds, model_preset
 from ledit_jax.models import abstract_params, count_params, make_apply
+from ledit_jax.models.functional import make_graphdef
 from ledit_jax.models.mmdit import all_but_last
+from ledit_jax.ops.attention import attention_scale
 
 TIMES = jnp.array([0.2, 0.8], jnp.float32)
+QUICK = {"xla_backend_optimization_level": 0}
 
 
 def inputs(config, height=8, width=12):
@@ -61,7 +65,7 @@ def test_scanned_and_recomputed_it_is_the_same():
         apply, (x, condition) = make_apply(network_of(config)), inputs(config)
         condition["given"] = jnp.array([True, False])
         loss = lambda params, apply=apply: jnp.square(apply(params, x, TIMES, condition)).sum()  # noqa: B023, E731
-        results.append(jax.jit(jax.value_and_grad(loss))(params))
+        results.append(jax.jit(jax.value_and_grad(loss), compiler_options=QUICK)(params))
         assert not results[-1][1]["empty_caption"].any()
         text = results[-1][1]["blocks"]["text"]["attn"]["qkv"]["kernel"]
         assert text.shape[0] == 3 and text.any(axis=(1, 2)).all()
@@ -81,6 +85,14 @@ def test_the_threshold_is_in_a_flow_s_own_time():
     np.testing.assert_array_equal(some[1], causal[1])
     np.testing.assert_allclose(some[0], plain[0], atol=1e-5)
     assert abs(causal[0] - plain[0]).max() > 1e-3
+
+
+def test_attention_scaling_counts_image_tokens():
+    config = tiny_mmdit()
+    network = network_of(config).for_sampling(config.sample)
+    model = nnx.merge(make_graphdef(network), noisy_params(config))
+    context = model.context((4, 6), TIMES, num_prefix=config.text.length)
+    assert (config.num_tokens(), context.logit_scale) == (16, np.float32(attention_scale(24, 16)))
 
 
 def test_text_is_a_set_of_tokens_and_an_image_is_not():
