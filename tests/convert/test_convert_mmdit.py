@@ -1,4 +1,5 @@
-"""MMDiT's files: REPA's and diffusers' of one network become the same checkpoint, and come back bit for bit."""
+"""MMDiT's files: REPA's and diffusers' of one network become the same checkpoint, come back bit for bit, and start a
+LEMMDiT."""
 
 import jax
 import numpy as np
@@ -14,6 +15,7 @@ from ledit_jax.convert.write import convert_to_torch
 from ledit_jax.convert.write_diffusers import convert_to_diffusers
 from ledit_jax.errors import CheckpointError, ConfigError
 from ledit_jax.models import init_params
+from ledit_jax.training.init_from import init_from_checkpoint
 from ledit_jax.weights import export_weights, load_weights
 
 
@@ -79,7 +81,12 @@ def test_repa(theirs, tmp_path, caplog):
         convert_to_checkpoint(tmp_path / "0150000.pt", tmp_path / "c", num_heads=3)
     assert "dropped 2 tensors of REPA's projector heads" in caplog.text
     assert "is a MMDiT (training file, its weights 'ema'): depth 4, width 24, 3 heads" in caplog.text
-    assert assert_is(tmp_path / "c", theirs).flow.time_scale == 1
+    config = assert_is(tmp_path / "c", theirs)
+    assert config.flow.time_scale == 1
+    lemmdit = config.replaced("model", position="none", conv="dense", block_order="sa_ca")
+    _, report = init_from_checkpoint(tmp_path / "c", lemmdit, jax.random.key(0))
+    assert report.initialised == ("conv/bias (24,)", "conv/kernel (3, 3, 24, 24)") and not report.dropped
+    assert "dropped: the sin/cos positional table (not a parameter)" in report.notes
     convert_to_torch(tmp_path / "c", tmp_path / "back.safetensors")
     back = safetensors.torch.load_file(tmp_path / "back.safetensors")
     assert back.keys() == state.keys()
