@@ -17,6 +17,8 @@ network of evaluate.py, in PyTorch's port or TensorFlow's graph, becomes one .np
 Exit code 2 means that nothing was written, and the message says why. More in docs/porting.md.
 """
 
+import ledit_jax.early  # noqa: F401, before what takes seconds
+
 import jax
 from absl import flags
 
@@ -52,7 +54,7 @@ TOKENIZER = flags.DEFINE_string(
     "tokenizer", None, "Folder of a text encoder's tokenizer. Default: where the weights lie, or a pipeline's."
 )
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace what --output names.")
-flags.mark_flags_as_required(["input", "output"])
+cli.require("input", "output")
 
 
 def main() -> None:

@@ -17,9 +17,11 @@ All devices of the process share each batch. To share the work among processes o
 for each with --part=0/8, --part=1/8 and so on (in a SLURM job --part=$SLURM_PROCID/$SLURM_NTASKS); they need nothing
 in common but the folder. The last to finish writes metadata.json, without which training refuses the folder.
 
-Exit code 0: this process's part is done. 1: stopped, as by SIGTERM, SIGHUP or Ctrl-C; the same command goes on.
-2: something given cannot work. More in docs/data.md.
+Exit code 0: this process's part is done. 1: stopped, as by SIGTERM, SIGHUP or Ctrl-C, or by a disk that ran full or
+went away; the same command goes on. 2: something given cannot work. More in docs/data.md.
 """
+
+import ledit_jax.early  # noqa: F401, before what takes seconds
 
 import functools
 
@@ -57,7 +59,7 @@ MAX_BAD_SHARE = flags.DEFINE_float(
     "max_bad_share", 0.01, "Share of unreadable images that is skipped; more stop.", lower_bound=0, upper_bound=1
 )
 PART = flags.DEFINE_string("part", None, "INDEX/COUNT of this process, from 0/COUNT. Default: all, or as jax counts.")
-flags.mark_flags_as_required(["vae", "output"])
+cli.require("vae", "output")
 
 # What the package calls the values of these flags.
 _FIELDS = {"data.image_height": HEIGHT, "data.image_width": WIDTH} | {
@@ -91,8 +93,8 @@ def _part() -> tuple[int, int]:
     if PART.value is None:
         return jax.process_index(), jax.process_count()
     index, _, count = PART.value.partition("/")
-    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
-        raise ConfigError(f"--part={PART.value} must be INDEX/COUNT with INDEX from 0 to COUNT - 1, as in 0/8")
+    if not (len(PART.value) < 20 and index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise ConfigError(f"--part={PART.value[:40]} must be INDEX/COUNT with INDEX from 0 to COUNT - 1, as in 0/8")
     return int(index), int(count)
 
 

@@ -12,6 +12,8 @@ statistics), a folder of images, a file of --save_reference, or a data source: d
 goes on after a kill. More in docs/evaluation.md.
 """
 
+import ledit_jax.early  # noqa: F401, before what takes seconds
+
 import dataclasses
 import functools
 from pathlib import Path

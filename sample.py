@@ -16,6 +16,8 @@ nor on the devices. Fewer steps: --sampler=dpmpp --num_steps=25 comes close to 2
 Exit code 0: all is written. 1: stopped, as by SIGTERM, SIGHUP or Ctrl-C. 2: something given cannot work.
 """
 
+import ledit_jax.early  # noqa: F401, before what takes seconds
+
 from pathlib import Path
 
 import jax

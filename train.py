@@ -17,6 +17,8 @@ SIGHUP and SIGTERM save a checkpoint first; exit code 0 means saved, 1 that the 
 finite, a signal while starting), 2 that a setting cannot work.
 """
 
+import ledit_jax.early  # noqa: F401, before what takes seconds
+
 from pathlib import Path
 
 from absl import flags
@@ -49,7 +51,7 @@ PROFILE = flags.DEFINE_string(
 cli.define_process_flags()
 cli.define_compile_only_flag({"workdir": "where checkpoints and metrics go"})
 flags.declare_key_flag("config")
-flags.mark_flags_as_required(["config"])
+cli.require("config")
 
 
 def sample_grids(config: Config, folder: Path, rows: int = 4, columns: int = 10) -> Hook:

@@ -55,5 +55,5 @@ if __name__ == "__main__":
     _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Workdir of train.py, or a checkpoint folder.")
     _WORKDIR = flags.DEFINE_string("workdir", None, "Where the results go.")
     flags.declare_key_flag("config")
-    flags.mark_flags_as_required(["config", "checkpoint", "workdir"])
+    cli.require("config", "checkpoint", "workdir")
     cli.run(main, __doc__)

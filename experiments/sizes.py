@@ -11,8 +11,8 @@ Size = tuple[int, int]
 def parse_size(text: str) -> Size:
     """ "512x384" -> (512, 384). Raises ConfigError for another form."""
     height, _, width = text.partition("x")
-    if not (height.isdecimal() and width.isdecimal()):
-        raise ConfigError(f"sizes: {text!r} is no size: write height x width in pixels, as in 24x32")
+    if len(text) > 20 or not (height.isdecimal() and width.isdecimal()):
+        raise ConfigError(f"sizes: {text!r:.40} is no size: write height x width in pixels, as in 24x32")
     return int(height), int(width)
 
 

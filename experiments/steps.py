@@ -31,8 +31,8 @@ def find_steps(checkpoint: str, wanted: Sequence[str]) -> dict[int, Path]:
     kept = {int(path.name): path for path in parent.iterdir() if path.name.isdecimal()}
     if list(wanted) == ["all"]:
         return dict(sorted(kept.items()))
-    if not all(step.isdecimal() for step in wanted):
-        raise ConfigError(f"--steps={','.join(wanted)}: write whole numbers, as in 10000,50000, or all")
+    if not all(len(step) < 19 and step.isdecimal() for step in wanted):
+        raise ConfigError(f"--steps={','.join(wanted)[:80]}: write whole numbers, as in 10000,50000, or all")
     steps = sorted({int(step) for step in wanted})
     missing = [str(step) for step in steps if step not in kept]
     if missing:

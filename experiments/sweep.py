@@ -231,5 +231,5 @@ if __name__ == "__main__":
     flags.DEFINE_integer("seed", 0, "Image i is a function of the seed and i.")
     flags.DEFINE_integer("batch_size", 64, "Images at a time on each device.", lower_bound=1)
     flags.DEFINE_bool("overwrite", False, "Begin anew in a workdir that has other settings.")
-    flags.mark_flags_as_required(["checkpoint", "inception", "reference", "workdir", "sizes"])
+    cli.require("checkpoint", "inception", "reference", "workdir", "sizes", "cfg_scales")
     cli.run(main, __doc__)

@@ -29,7 +29,7 @@ class DamagedCheckpoint(CheckpointError):
 
 
 class ConversionError(CheckpointError):
-    """Weights that do not fit the network; every name at fault is listed at once."""
+    """Weights that do not fit the network. Every name at fault is in the attributes, and the first in the message."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class ConversionError(CheckpointError):
         self.missing, self.unmapped, self.wrong_shape = tuple(missing), tuple(unmapped), tuple(wrong_shape)
         shapes = [f"{name} is {found} and must be {needed}" for name, found, needed in wrong_shape]
         parts = {"missing": self.missing, "not part of this model": self.unmapped, "wrong shape": shapes}
-        faults = "; ".join(f"{what} ({len(names)}): {', '.join(names)}" for what, names in parts.items() if names)
+        faults = "; ".join(f"{what} ({len(names)}): {_first(names)}" for what, names in parts.items() if names)
         super().__init__(f"weights do not fit the model: check the file, and that it is of this model: {faults}")
 
 
@@ -51,6 +51,10 @@ class StartTimeout(LEDiTError):
 
 class TrainingStopped(LEDiTError):
     """A run that must not go on. The message names the step and the last good checkpoint."""
+
+
+def _first(names: Sequence[str], most: int = 12) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -8,6 +8,8 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "ledit_jax"
 BELOW = {
     "errors": set(),
+    "signals": set(),
+    "early": {"signals"},
     "progress": set(),
     "files": {"errors"},
     "config": {"errors"},
@@ -45,7 +47,7 @@ BELOW = {
         "weights",
     },
     "compile_only": {"errors", "config", "flops", "models", "diffusion", "parallel", "training", "sampling"},
-    "cli": {"errors", "config", "files", "parallel"},
+    "cli": {"errors", "signals", "config", "files", "parallel"},
     "__init__": {"sampling"},
 }
 """What each room may import."""

@@ -49,6 +49,16 @@ BAD = {
     "encoder of nothing": ({"text": {"checkpoint": "c"}}, "text.checkpoint='c' has no effect with text.encoder=none"),
     "block": (TEXT | {"model": {"network": "mmdit", "block": "fit"}}, "model.block=fit is not made for"),
     "lookhere": (TEXT | {"model": {"network": "mmdit", "position": "lookhere"}}, "model.position=lookhere directs"),
+    "period": ({"model": {"timestep_max_period": 0.0}}, "model.timestep_max_period=0.0 must be greater than 0"),
+    "shift": (
+        {"model": {"timestep_frequency_shift": 128}},
+        "model.timestep_frequency_shift=128.0 is too large: use at",
+    ),
+    "beta": ({"diffusion": {"beta_end": 1}}, "diffusion.beta_end=1.0 is too large: use at most 0.999"),
+    "timesteps": ({"diffusion": {"num_timesteps": 10**9}}, "diffusion.num_timesteps=1000000000 is too large"),
+    "downsample": ({"autoencoder": {"downsample": 0}}, "autoencoder.downsample=0 must be greater than 0"),
+    "hidden": ({"model": {"mlp_ratio": 1e-9}}, "model.mlp_ratio=1e-09 leaves model.width=384 no hidden layer"),
+    "rate": ({"train": {"dilation_rates": (2**31,)}}, "train.dilation_rates=(2147483648,) is too large"),
     "interval": ({"sample": {"cfg_interval": (0.1,)}}, "sample.cfg_interval=(0.1,) needs 2 values"),
 }
 

@@ -40,5 +40,5 @@ if __name__ == "__main__":
     cli.define_config_flag("Study, for example configs/study_digits.py.")
     _WORKDIR = flags.DEFINE_string("workdir", None, "Where weights, images and results go.")
     flags.declare_key_flag("config")
-    flags.mark_flags_as_required(["config", "workdir"])
+    cli.require("config", "workdir")
     cli.run(main, __doc__)

@@ -14,6 +14,7 @@ from ledit_jax.config.parse import from_mapping
 from ledit_jax.diffusion import make_process
 from ledit_jax.errors import ConfigError
 from ledit_jax.models import Network, abstract_params, make_apply, make_network
+from ledit_jax.parallel.memory import check_fits, host_memory
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,9 @@ def check_study(study: StudyConfig) -> None:
         raise ConfigError(f"base_learning_rate={study.base_learning_rate} must be greater than 0")
     methods = {name: find_method(name) for name in study.methods}
     for size, (height, width) in zip(study.sizes, study.image_sizes, strict=True):
+        channels = study.experiment.data.image_channels
+        what = f"per_class={study.per_class} images of size {size}"
+        check_fits(what, study.images_per_cell * height * width * channels, host_memory(), "draw fewer or smaller ones")
         try:
             check_image_size(height, width, study.experiment.granularity)
         except ConfigError as error:

@@ -49,7 +49,11 @@ def split_images(source: Path, folder: Path) -> Path:
         (aside / "all").symlink_to(source.absolute())
     else:
         _unpack(source, aside / "all")
-    images = ImageFolder(str(aside / "all"))
+    try:
+        images = ImageFolder(str(aside / "all"))
+    except DataError as error:  # which speaks of a place that its user does not know
+        reason = str(error).replace(str(aside / "all"), str(source))
+        raise DataError(f"images={source} cannot be used ({reason}): give class folders, or a zip of them") from error
     few = [label for label, count in Counter(label for _, label in images.entries).items() if count < HELD_OUT_EVERY]
     if few:
         raise DataError(f"images={source}: class {few[0]} has fewer than {HELD_OUT_EVERY} images: add some")

@@ -160,10 +160,11 @@ def _to_json(results: Results) -> dict[str, Any]:
 def read_results(path: Path) -> Results:
     """The results in a study's results.json, or in a page's file of that form. Raises DataError for another file."""
     try:
-        values = read_json(path)
+        fields = dict(command=str, note=str, trained_size=list, methods=dict, summary=list, real=list, errors=list)
+        values = read_json(path, fields=fields)
         cells = {(c["method"], tuple(c["size"])): c for c in values["summary"]}
         real = [dict(figures) for figures in values["real"]]
-        return Results(
+        results = Results(
             command=values["command"],
             note=values["note"],
             trained_size=tuple(values["trained_size"]),
@@ -174,5 +175,18 @@ def read_results(path: Path) -> Results:
             real={tuple(figures.pop("size")): figures for figures in real},
             errors=tuple(values["errors"]),
         )
+        _check_figures(results)
+        return results
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} cannot be read as the results of a study ({error}): give a results.json") from error
+
+
+def _check_figures(results: Results) -> None:
+    """Raises ValueError or KeyError unless there is a cell for each method and size, and figures are numbers."""
+    if not results.sizes or not results.methods:
+        raise ValueError("it has no cells")
+    cells = [results.entries[name, size].values() for name in results.methods for size in results.sizes]
+    figures = [number for cell in cells for entry in cell for number in (entry.mean, entry.spread)]
+    figures += [number for figures in results.real.values() for number in figures.values()]
+    if wrong := [number for number in figures if number is not None and not isinstance(number, int | float)]:
+        raise ValueError(f"{wrong[0]!r:.40} is no number")

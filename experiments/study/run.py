@@ -16,6 +16,7 @@ from experiments.study.reference import make_reference, prepare_images
 from experiments.study.results import Cell, Results, summarise
 from experiments.study.sheets import method_sheet, size_sheet
 from experiments.study.tables import write_tables
+from ledit_jax.files import check_place
 
 
 def run_study(config: StudyConfig, workdir: Path, command: str = "") -> list[Cell]:
@@ -25,6 +26,7 @@ def run_study(config: StudyConfig, workdir: Path, command: str = "") -> list[Cel
     not stop the others. Raises Interrupted after a signal and, before any training, OutputError for a workdir that was
     begun with other settings. command: what the results are said to come from.
     """
+    check_place(workdir)
     config, folder = prepare_images(config, workdir)
     study = Study(config, workdir)
     check_arms(study)

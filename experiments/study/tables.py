@@ -132,5 +132,5 @@ if __name__ == "__main__":
     flags.DEFINE_list("methods", None, "Rows, by the methods' names. Default: all.")
     flags.DEFINE_list("metrics", None, f"Some of {', '.join(METRICS)}. Default: all that were measured.")
     flags.DEFINE_string("charts", None, "Folder for a chart of each of these metrics.")
-    flags.mark_flag_as_required("results")
+    cli.require("results")
     cli.run(main, __doc__)

@@ -87,6 +87,6 @@ def noisy_images(
 
 def parse_timesteps(items: Sequence[str]) -> list[int]:
     """["999", "500"] -> [999, 500]. Raises ConfigError for what is no whole number."""
-    if not items or not all(item.strip().isdecimal() for item in items):
+    if not items or not all(len(item) < 10 and item.strip().isdecimal() for item in items):
         raise ConfigError(f"--timesteps={','.join(items)}: write whole numbers, as in 999,500")
     return [int(item) for item in items]

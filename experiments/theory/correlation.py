@@ -23,7 +23,7 @@ from jaxtyping import Array, Bool, Float
 from experiments.theory.block_outputs import Entrance, block_kinds, enter, noisy_images, parse_timesteps
 from ledit_jax import cli
 from ledit_jax.config import Config
-from ledit_jax.files import write_json
+from ledit_jax.files import check_writable, write_json
 from ledit_jax.models import Params
 from ledit_jax.models.norm import layer_norm, modulate
 from ledit_jax.ops.dense_attention import dense_mask
@@ -127,11 +127,12 @@ def correlation_figure(results: Sequence[LayerCorrelation], path: Path) -> None:
 
 
 def main() -> None:
+    out = Path(_OUT.value)
+    check_writable(out / "correlation.json")  # before what takes minutes
     params, config, step = load_weights(_CHECKPOINT.value)
     height, width = _HEIGHT.value or config.data.image_height, _WIDTH.value or config.data.image_width
     timesteps = parse_timesteps(_TIMESTEPS.value)
     results = measure_correlation(params, config, height, width, timesteps, _IMAGES.value, _SEED.value)
-    out = Path(_OUT.value)
     correlation_figure(results, out / "correlation.png")
     record = {"checkpoint": _CHECKPOINT.value, "step": step, "height": height, "width": width}
     write_json(out / "correlation.json", record | {"layers": [asdict(r) for r in results]})
@@ -151,5 +152,5 @@ if __name__ == "__main__":
     _TIMESTEPS = flags.DEFINE_list("timesteps", "999,500,100", "Noise levels, 0 (none) to 999 (noise alone).")
     _IMAGES = flags.DEFINE_integer("images", 256, "Real images.", lower_bound=2)
     _SEED = flags.DEFINE_integer("seed", 0, "Of the noise.")
-    flags.mark_flags_as_required(["checkpoint", "out"])
+    cli.require("checkpoint", "out")
     cli.run(main, __doc__)

@@ -27,7 +27,7 @@ from experiments.theory.block_outputs import block_outputs, noisy_images, parse_
 from ledit_jax import cli
 from ledit_jax.config import Config
 from ledit_jax.errors import ConfigError
-from ledit_jax.files import write_json
+from ledit_jax.files import check_writable, write_json
 from ledit_jax.models import Params
 from ledit_jax.progress import progress_bar
 from ledit_jax.weights import load_weights
@@ -122,6 +122,8 @@ def probe_figure(errors: Errors, chance: float, place: str, path: Path) -> None:
 
 
 def main() -> None:
+    out = Path(_OUT.value)
+    check_writable(out / "position_probe.json")  # before what takes minutes
     models = {name: load_weights(path)[:2] for name, path in _named(_CHECKPOINTS.value).items()}
     first = next(iter(models.values()))[1]
     height, width = _HEIGHT.value or first.data.image_height, _WIDTH.value or first.data.image_width
@@ -133,7 +135,6 @@ def main() -> None:
             raise ConfigError("--checkpoints differ in their patch size: probe them apart")
     errors = {name: probe_blocks(name, params, config, *settings) for name, (params, config) in models.items()}
     chance = chance_error(height // first.granularity, width // first.granularity, place)
-    out = Path(_OUT.value)
     probe_figure(errors, chance, place, out / "position_probe.png")
     record = {"checkpoints": _CHECKPOINTS.value, "height": height, "width": width, "place": place}
     write_json(out / "position_probe.json", record | {"chance": chance, "errors": errors})
@@ -161,5 +162,5 @@ if __name__ == "__main__":
     )
     _IMAGES = flags.DEFINE_integer("images", 512, "Real images; a quarter of them tests.", lower_bound=4)
     _SEED = flags.DEFINE_integer("seed", 0, "Of the noise and the probe.")
-    flags.mark_flags_as_required(["checkpoints", "out"])
+    cli.require("checkpoints", "out")
     cli.run(main, __doc__)

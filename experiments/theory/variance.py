@@ -20,7 +20,7 @@ from experiments.theory.block_outputs import block_kinds, block_outputs, noisy_i
 from ledit_jax import cli
 from ledit_jax.config import Config
 from ledit_jax.errors import ConfigError
-from ledit_jax.files import write_json
+from ledit_jax.files import check_writable, write_json
 from ledit_jax.models import Params
 from ledit_jax.ops.scan_masks import scan_mask
 from ledit_jax.weights import load_weights
@@ -111,12 +111,13 @@ def variance_figure(results: Sequence[LayerVariance], counts: Integer[np.ndarray
 
 
 def main() -> None:
+    out = Path(_OUT.value)
+    check_writable(out / "variance.json")  # before what takes minutes
     params, config, step = load_weights(_CHECKPOINT.value)
     height, width = _HEIGHT.value or config.data.image_height, _WIDTH.value or config.data.image_width
     timesteps = parse_timesteps(_TIMESTEPS.value)
     results = measure_variance(params, config, height, width, timesteps, _IMAGES.value, _SEED.value)
     counts = attended(config.model.scan, height // config.granularity, width // config.granularity)
-    out = Path(_OUT.value)
     variance_figure(results, counts, out / "variance.png")
     record = {
         "checkpoint": _CHECKPOINT.value,
@@ -141,5 +142,5 @@ if __name__ == "__main__":
     _TIMESTEPS = flags.DEFINE_list("timesteps", "999,500,100", "Noise levels, 0 (none) to 999 (noise alone).")
     _IMAGES = flags.DEFINE_integer("images", 256, "Real images to average over.", lower_bound=2)
     _SEED = flags.DEFINE_integer("seed", 0, "Of the noise.")
-    flags.mark_flags_as_required(["checkpoint", "out"])
+    cli.require("checkpoint", "out")
     cli.run(main, __doc__)

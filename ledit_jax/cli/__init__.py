@@ -18,7 +18,6 @@ from absl import app, flags
 
 from ledit_jax.cli.config_file import define_config_flag, explain_key, load_config
 from ledit_jax.cli.ending import (
-    STOPPED,
     call,
     cause_outside,
     end_on_signals,
@@ -32,6 +31,7 @@ from ledit_jax.cli.ending import (
 from ledit_jax.cli.quiet import set_up_streams
 from ledit_jax.errors import ConfigError, LEDiTError, StartTimeout, TrainingStopped
 from ledit_jax.parallel.processes import start_processes
+from ledit_jax.signals import STOPPED
 
 __all__ = [
     "define_compile_only_flag",
@@ -41,6 +41,7 @@ __all__ = [
     "finish_compile_only",
     "given_settings",
     "load_config",
+    "require",
     "run",
     "start_distributed",
     "whole_numbers",
@@ -75,6 +76,12 @@ def run(main: Callable[[], None], description: str) -> None:
             cause = f"{type(error).__name__} above is a fault of ledit_jax: please report this, with all of it"
         print_error(cause)
         leave(2 if getattr(error, "errno", None) == errno.ENAMETOOLONG else 1)
+
+
+def require(*names: str) -> None:
+    """Makes flags necessary; an empty value is none."""
+    for name in names:
+        flags.register_validator(name, lambda value: value not in (None, "", []), f"--{name} is missing, see --help")
 
 
 def _set_up_logging() -> None:
@@ -176,7 +183,7 @@ def _parse(argv: list[str]) -> list[str]:
     except flags.Error as error:
         # What the parser of a flag raises arrives with the flag's value in front.
         inner = error.__context__
-        raise ConfigError(str(inner) if isinstance(inner, ConfigError) else one_line(error)) from error
+        raise ConfigError(str(inner) if isinstance(inner, ConfigError) else one_line(error)[:300]) from error
     except (AttributeError, KeyError) as error:  # ml_collections, for --config.section.field that does not exist
         raise ConfigError(explain_key(error, argv)) from error
     except (TypeError, ValueError) as error:

@@ -72,7 +72,8 @@ def _what_failed(path: str, error: BaseException) -> str:
         return f"{path} does not exist" if isinstance(error, FileNotFoundError) else f"{path}: {error.strerror}"
     kind = type(error).__name__
     if isinstance(error, SyntaxError):
-        return f"{error.filename} line {error.lineno}: {kind}: {error.msg}"
+        where = f"{error.filename or path}{f' line {error.lineno}' if error.lineno else ''}"
+        return f"{where}: {kind}: {error.msg}"
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if _is_same(frame.filename, path)]
     if isinstance(error, AttributeError) and not lines and "get_config" in str(error):
         return f"{path} defines no get_config: it is what returns the config"
@@ -85,6 +86,8 @@ def _is_same(name: str, path: str) -> bool:
 
 def explain_key(error: Exception, argv: list[str]) -> str:
     """What ml_collections says of --config.section.field that does not exist, with the section."""
+    if below := re.search(r"Attempting to lookup: (\S+)", str(error)):
+        return f"config key {below[1]} is unknown: {below[1].rpartition('.')[0]} is a value, and no section"
     close = re.search(r'Did you mean "(.*?)" instead of "(.*?)"', str(error))
     name = close[2] if close else str(error).strip("\"'")
     given = re.search(rf"--?(?:no)?config\.((?:\w+\.)*){re.escape(name)}\b", " ".join(argv))

@@ -9,8 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ledit_jax.files.refusals import find_refusal
-
-STOPPED = "stopped by {}: what is done is kept, and the same command goes on"
+from ledit_jax.signals import SIGNALS, ending_signals, leave_at_once
 
 _RAN_OUT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 """What happens to a request that could be met."""
@@ -26,24 +25,19 @@ def end_on_signals() -> None:
 
     def end(number: int, frame: object) -> None:
         nonlocal seen
-        name, seen = signal.Signals(number).name, seen + 1
+        seen += 1
         if seen > 1:
-            os.write(2, f"error: {STOPPED.format(name)}\n".encode())
-            os._exit(1)
-        raise KeyboardInterrupt(name)
+            leave_at_once(number, frame)
+        raise KeyboardInterrupt(signal.Signals(number).name)
 
     seen = 0
     end.ends_program = True  # for those who take over while they save, see ledit_jax/training/stopping.py
-
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)
-    for number in numbers:
+    for number in ending_signals():
         signal.signal(number, end)
 
 
 def ignore_signals() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 

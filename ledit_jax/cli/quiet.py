@@ -9,12 +9,13 @@ import absl.logging
 def set_up_streams() -> None:
     """Characters that a terminal lacks become "?". Of libraries' logs only warnings: Orbax logs every file it touches.
 
-    No tracebacks of threads that a full disk ends: Orbax raises those errors as well. And it closes its event loop at
-    the first, so that each write that ends later would print another one.
+    No tracebacks of threads and tasks that a full disk ends: Orbax raises those errors as well. And it closes its event
+    loop at the first, so that each write that ends later would print another one.
     """
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")
     absl.logging.set_verbosity(absl.logging.WARNING)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     absl.logging.get_absl_handler().addFilter(_is_said_here_alone)
     sys.unraisablehook = _print_but_closed_loops
 

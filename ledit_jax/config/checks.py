@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from ledit_jax.config.bounds import check_finite, check_sizes
 from ledit_jax.config.shift import resolve_shift
 from ledit_jax.errors import ConfigError
 
@@ -13,46 +14,35 @@ if TYPE_CHECKING:
 _SAMPLERS = {"noise": ("ddpm", "ddim", "dpmpp"), "flow": ("euler", "heun", "ab2", "dpmpp", "sde")}
 
 
-def check_image_size(height: int, width: int, granularity: int) -> None:
-    """Raises ConfigError unless both sides are positive multiples of `granularity` (pixels)."""
+def check_image_size(height: int, width: int, granularity: int, prefix: str = "") -> None:
+    """Raises ConfigError unless both sides are positive multiples of `granularity` (pixels). prefix: of their names."""
     for name, value in (("height", height), ("width", width)):
         if value <= 0 or value % granularity:
             below = max(granularity, value // granularity * granularity)
             raise ConfigError(
-                f"{name}={value} is not a positive multiple of {granularity} (patch size x downsampling): "
+                f"{prefix}{name}={value} is not a positive multiple of {granularity} (patch size x downsampling): "
                 f"use {below} or {below + granularity}"
             )
 
 
 def validate(config: "Config") -> None:
     """Raises ConfigError for the first setting that cannot work."""
-    _check_finite(config)
+    check_finite(config)
     _check_signs(config)
-    _check_sizes(config)
+    check_sizes(config)
     _check_model(config)
     _check_text(config)
-    check_image_size(config.data.image_height, config.data.image_width, config.granularity)
+    check_image_size(config.data.image_height, config.data.image_width, config.granularity, "data.image_")
     _check_train(config)
     _check_objective(config)
     _check_sample(config)
 
 
-def _check_finite(config: "Config") -> None:
-    """Numbers that are no settings: NaN, infinity, and what overflows as soon as it is multiplied in float32."""
-    for section in dataclasses.fields(config):
-        for name, value in vars(getattr(config, section.name)).items():
-            for number in value if isinstance(value, tuple) else (value,):
-                if isinstance(number, float) and not abs(number) <= 1e9:
-                    raise ConfigError(f"{section.name}.{name}={value} is not a finite number of at most 1e9")
-    if config.train.learning_rate > 10:
-        raise ConfigError(
-            f"train.learning_rate={config.train.learning_rate} is far too high: 1e-4 is usual, use at most 10"
-        )
-
-
 def _check_signs(config: "Config") -> None:
     _positive(config, "model", "depth", "width", "num_heads", "patch_size", "num_classes", "mlp_ratio", "norm_eps")
+    _positive(config, "model", "timestep_max_period")
     _positive(config, "diffusion", "num_timesteps", "beta_start", "beta_end")
+    _positive(config, "autoencoder", "downsample", "latent_channels", "scale")
     _positive(config, "data", "image_height", "image_width", "image_channels")
     _positive(config, "text", "length", "width")
     _positive(config, "train", "num_steps", "batch_size", "accumulation_steps", "learning_rate")
@@ -61,24 +51,9 @@ def _check_signs(config: "Config") -> None:
     _not_negative(config, "data", "num_workers")
     _not_negative(config, "train", "weight_decay", "warmup_steps", "decay_steps", "grad_clip", "max_nonfinite_steps")
     _not_negative(config, "train", "seed", "keep_every", "sample_every")
+    _not_negative(config, "model", "timestep_frequency_shift")
     _shares(config, "data", "max_bad_share")
     _shares(config, "train", "ema_decay", "label_dropout", "dilation_probability")
-
-
-def _check_sizes(config: "Config") -> None:
-    """What is counted in 32 bits, and what nobody's memory holds."""
-    for section in dataclasses.fields(config):
-        for name, value in vars(getattr(config, section.name)).items():
-            if isinstance(value, int) and abs(value) >= 2**31 and name != "seed":
-                raise ConfigError(f"{section.name}.{name}={value} is too large: use less than 2^31")
-    model = config.model
-    if model.depth > 10_000:
-        raise ConfigError(f"model.depth={model.depth} blocks take hours to compile: use 10000 or less")
-    if config.least_parameters > 2**44:
-        raise ConfigError(
-            f"model.depth={model.depth}, model.width={model.width} and model.num_classes={model.num_classes} make "
-            f"{4 * config.least_parameters / 2**40:,.0f} TiB of weights or more: use a smaller model"
-        )
 
 
 def _check_model(config: "Config") -> None:

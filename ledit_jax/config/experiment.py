@@ -49,11 +49,23 @@ class Config:
 
     @property
     def least_parameters(self) -> int:
-        """Less than the network has: the matrices of its attention, of both streams of an mmdit, and its classes."""
+        """Less than the network has: the matrices of its attention and MLPs, of both streams of an mmdit, and its
+        classes."""
         model = self.model
-        if model.network == "mmdit":
-            return (8 * model.depth - 1) * model.width**2  # the last block projects one stream only
-        return 4 * model.depth * model.width**2 + model.num_classes * model.width
+        attention, mlp = 4 * model.width**2, 2 * model.width * self._least_hidden
+        if model.network == "mmdit":  # whose last block projects one stream only
+            return (2 * model.depth - 1) * (attention + mlp)
+        return model.depth * (attention + mlp) + model.num_classes * model.width
+
+    @property
+    def _least_hidden(self) -> int:
+        """Width of an MLP's hidden layer; SwiGLU's is a third narrower."""
+        return int(self.model.width * self.model.mlp_ratio) * 2 // 3
+
+    def least_activations(self, images: int, height: int | None = None, width: int | None = None) -> int:
+        """Bytes that the forward pass of a block holds at once, at least: its input, and the MLP's hidden layer."""
+        itemsize = 2 if self.model.dtype == "bfloat16" else 4
+        return itemsize * images * self.num_tokens(height, width) * (self.model.width + self._least_hidden)
 
     @property
     def granularity(self) -> int:

@@ -59,7 +59,7 @@ class StoredTensors:
             path, key = self.places[name]
             keys.setdefault(path, {})[key] = name
         return {
-            keys[path][key]: (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+            keys[path][key]: _to_array(tensor, path, key)
             for path in keys
             for key, tensor in _load(path, keys[path]).items()
         }
@@ -68,6 +68,14 @@ class StoredTensors:
         shapes = {names[name]: shape for name, shape in self.shapes.items() if name in names}
         places = {names[name]: place for name, place in self.places.items() if name in names}
         return StoredTensors(self.path, shapes, places, self.description, self.settings)
+
+
+def _to_array(tensor: Any, path: Path, name: str) -> np.ndarray:
+    try:
+        return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    except (TypeError, RuntimeError, NotImplementedError) as error:  # sparse, quantised, or without values
+        kind = f"{tensor.dtype}, {tensor.layout}, on {tensor.device}"
+        raise CheckpointError(f"{path}: {name} is no plain tensor ({kind}): save it as one, in float32") from error
 
 
 def open_tensors(path: str | Path) -> StoredTensors:
@@ -81,6 +89,8 @@ def open_tensors(path: str | Path) -> StoredTensors:
     path = Path(path)
     if not path.exists():
         raise CheckpointError(f"input={path} does not exist: give a .pt or .safetensors file, or a folder of diffusers")
+    if not (path.is_dir() or path.is_file()):
+        raise CheckpointError(f"input={path} is no regular file: give a .pt or .safetensors file")
     files = _folder_files(path) if path.is_dir() else [path]
     shapes, places, description = {}, {}, {}
     for file in files:

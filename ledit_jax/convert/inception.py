@@ -54,7 +54,7 @@ def convert_inception(source: str | Path, output: str | Path, overwrite: bool = 
     output = Path(output)
     if output.suffix != ".npz":
         raise OutputError(f"output={output} must end in .npz: the Inception network is one file of arrays")
-    check_output(output, overwrite)
+    check_output(output, overwrite, source, makes_file=True)
     flat = read_inception(Path(source))
     with whole_file(output) as file:
         np.savez(file, **flat)
@@ -169,6 +169,8 @@ def _read_graph(path: Path) -> dict[str, np.ndarray]:
         graph.ParseFromString(path.read_bytes())
     except Exception as error:  # protobuf's own error class depends on its implementation
         raise CheckpointError(f"{path} is damaged, cut short or no TensorFlow graph: download it again") from error
+    if not graph.node:
+        raise CheckpointError(f"{path} is empty, or no TensorFlow graph: download it again")
     names = graph_names()
     own = re.compile(
         r"(^|/)(conv2d_params|batchnorm/(gamma|beta|moving_mean|moving_variance))$|^softmax/(weights|biases)$"

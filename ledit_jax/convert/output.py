@@ -9,10 +9,19 @@ _CONVERTED = ({"ema"}, {"vae"}, {"text", "tokenizer"}, {"text", "vision", "token
 """The items beside `config` of what conversion writes."""
 
 
-def check_output(output: Path, overwrite: bool) -> None:
-    """Raises ConfigError if `output` exists, unless it may be overwritten and is a file or a converted checkpoint."""
+def check_output(output: Path, overwrite: bool, source: str | Path, makes_file: bool) -> None:
+    """Raises OutputError for an `output` that is no name, is the source, or exists.
+
+    With `overwrite` it may exist, as a file where one is to be written, or else as a converted checkpoint.
+    """
+    if not output.name.strip():
+        raise OutputError(f"output={str(output)!r} is no name: give that of a folder or a file to make")
+    if output.exists() and Path(source).exists() and output.samefile(source):
+        raise OutputError(f"output={output} is the input: choose another place")
     if output.exists() and not overwrite:
         raise OutputError(f"output={output} exists already: choose another place, or give overwrite")
+    if output.is_file() and not makes_file:
+        raise OutputError(f"output={output} is a file, and a folder is to be written: choose another place")
     if output.is_dir() and not _is_converted(output):
         raise OutputError(f"output={output} is a folder with other things in it: choose another place")
 

@@ -64,7 +64,7 @@ def convert_to_checkpoint(
     exactly one of these networks.
     """
     output = Path(output)
-    check_output(output, overwrite)
+    check_output(output, overwrite, source, makes_file=False)
     stored = open_tensors(source)
     if any(name.startswith("state_dict.") for name in stored.shapes):  # Lightning's wrapping
         stored = stored.under("state_dict.")

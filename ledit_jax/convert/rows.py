@@ -19,7 +19,7 @@ def read_description(stored: StoredTensors) -> tuple[Config | None, int]:
     """(config, step) that a file of ours says; (None, 0) for everyone else's. Raises CheckpointError, DataError."""
     description = stored.description
     step = check_json({"step": 0} | description, f"{stored.path}: its description", fields={"step": int})["step"]
-    if step < 0:
+    if not 0 <= step < 2**63:
         raise DataError(f"{stored.path}: step={step} cannot be: write it again")
     if "config" not in description:
         return None, step

@@ -38,7 +38,7 @@ def convert_to_torch(source: str | Path, output: str | Path, *, weights: str = "
     output = Path(output)
     if output.suffix not in _SUFFIXES:
         raise OutputError(f"output={output} must end in {' or '.join(_SUFFIXES)}")
-    check_output(output, overwrite)
+    check_output(output, overwrite, source, makes_file=True)
     folder = find_checkpoint(source)
     if (folder / "text").is_dir():
         state, description = _clip_state(folder)

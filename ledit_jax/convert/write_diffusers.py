@@ -28,7 +28,7 @@ def convert_to_diffusers(
     Its embedding of pooled text is zero. Raises ConfigError for a network that this class of diffusers' is not.
     """
     output = Path(output)
-    check_output(output, overwrite)
+    check_output(output, overwrite, source, makes_file=False)
     folder = find_checkpoint(source)
     params, config, step = load_weights(folder, {"ema": "ema", "model": "params"}[weights])
     _check(config)

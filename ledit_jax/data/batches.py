@@ -77,7 +77,11 @@ class ImageBatch:
 
 def crop_record(record: Record, height: int, width: int, channels: int) -> UInt8[np.ndarray, "H W C"]:
     """The centre of a record's image at this size; what a source has cropped already stays as it is."""
-    image = record["image"]
+    image = record.get("image") if isinstance(record, dict) else None
+    is_array = isinstance(image, np.ndarray)
+    if not is_array or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3) or not image.size:
+        found = f"{image.dtype} {list(image.shape)}" if is_array else type(image).__name__
+        raise DataError(f"a record's image is {found}, and uint8 [height, width, 1 or 3] is needed: mend the source")
     if image.shape == (height, width, channels):
         return image
     return to_array(center_crop(to_image(image), height, width), channels)

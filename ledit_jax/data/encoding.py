@@ -31,7 +31,7 @@ from ledit_jax.data.portable import Portable
 from ledit_jax.data.read_ahead import ReadAhead
 from ledit_jax.data.source import BadRecords, LabelledSource
 from ledit_jax.errors import ConfigError
-from ledit_jax.files import PieceFolder
+from ledit_jax.files import PieceFolder, check_place
 from ledit_jax.progress import progress_bar
 
 logger = logging.getLogger(__name__)
@@ -56,6 +56,9 @@ class Encoder(Protocol):
     downsample: int
     num_devices: int
     """What batches have to be multiples of."""
+
+    def check_fits(self, batch_shape: tuple[int, int, int, int]) -> None:
+        """Raises ConfigError for batches that memory certainly cannot hold."""
 
     def compile(self, batch_shape: tuple[int, int, int, int]) -> Encode:
         """The encoder of batches of this shape."""
@@ -86,6 +89,10 @@ def encode_latents(
         raise ConfigError(
             f"batch_size={batch_size} is not a multiple of the {encoder.num_devices} devices of this process"
         )
+    _check_numbers(data, scale, shard_size)
+    check_place(output)
+    shape = batch_size, data.image_height, data.image_width, encoder.image_channels
+    encoder.check_fits(shape)
     source = make_source(dataclasses.replace(data, image_channels=encoder.image_channels), AutoencoderConfig())
     check_captions(source, data.source, captions)
     metadata = LatentMetadata(
@@ -104,11 +111,21 @@ def encode_latents(
     plan, output = Plan(metadata, shard_size), Path(output)
     settings = metadata.to_dict() | {"shard_size": shard_size}
     # Fingerprints tell the encoders, wherever they lie.
-    PieceFolder.open(output, PLAN_FILE, settings, free=("vae", "text"), pieces="*.array_record")
+    pieces = PieceFolder.open(output, PLAN_FILE, settings, free=("vae", "text"), pieces="*.array_record")
     if captions and not (output / EMPTY_CAPTION_FILE).exists():
         write_empty_caption(output, captions.encode_empty())
-    encoded, seconds = _write_missing(plan, source, data, encoder, output, batch_size, part, captions)
+    encoded, seconds = _write_missing(plan, source, data, encoder, pieces, shape, part, captions)
+    pieces.check_there()
     return _finish(plan, output, encoded, seconds)
+
+
+def _check_numbers(data: DataConfig, scale: float, shard_size: int) -> None:
+    if not 0 < scale <= 1e9:
+        raise ConfigError(f"scale={scale} is not a number greater than 0: the autoencoder's authors say it")
+    if not 0 <= data.max_bad_share <= 1:
+        raise ConfigError(f"data.max_bad_share={data.max_bad_share} is not between 0 and 1")
+    if shard_size >= 2**31:
+        raise ConfigError(f"shard_size={shard_size} is too large: use less than 2^31")
 
 
 def _write_missing(
@@ -116,13 +133,13 @@ def _write_missing(
     source: LabelledSource,
     data: DataConfig,
     encoder: Encoder,
-    output: Path,
-    batch_size: int,
+    pieces: PieceFolder,
+    shape: tuple[int, int, int, int],
     part: tuple[int, int],
     captions: CaptionStates | None,
 ) -> tuple[int, float]:
     """Writes this part's files that are not there; returns images encoded and seconds, compilation not counted."""
-    index, count = part
+    (index, count), output = part, pieces.folder
     mine = range(index, plan.num_shards, count)
     missing = [shard for shard in mine if not shard_path(output, shard, plan.num_shards).exists()]
     if not missing:
@@ -130,15 +147,14 @@ def _write_missing(
     if len(missing) < len(mine):
         logger.info(f"going on in {output}: {len(mine) - len(missing)} of {len(mine)} files are there")
     logger.info(expected_size(plan.metadata, mean_captions(source) if captions else 0.0, output))
-    shape = (batch_size, data.image_height, data.image_width, encoder.image_channels)
     encode = encoder.compile(shape)
-    ranges = [bounds for shard in missing for bounds in plan.ranges(shard, batch_size)]
+    ranges = [bounds for shard in missing for bounds in plan.ranges(shard, shape[0])]
     read = Portable(ImageRange(source, *shape))
     batches = ReadAhead(grain.MapDataset.source(ranges).map(read), data.num_workers)
     total, start = sum(stop - first for first, stop in ranges), time.perf_counter()
     with contextlib.closing(batches), progress_bar("encode", total, "image") as bar:
         encoded = _encode_all(ranges, batches, encode)
-        encoded = _write_shards(plan, output, encoded, BadRecords(data.max_bad_share), bar, captions)
+        encoded = _write_shards(plan, pieces, encoded, BadRecords(data.max_bad_share), bar, captions)
     return encoded, time.perf_counter() - start
 
 
@@ -157,12 +173,13 @@ def _encode_all(
 
 
 def _write_shards(
-    plan: Plan, output: Path, encoded: Iterator, bad: BadRecords, bar: tqdm, captions: CaptionStates | None
+    plan: Plan, pieces: PieceFolder, encoded: Iterator, bad: BadRecords, bar: tqdm, captions: CaptionStates | None
 ) -> int:
     """Writes a file after the other from encoded batches; returns how many records."""
     written = 0
     for shard, group in itertools.groupby(encoded, key=lambda item: item[0].start // plan.shard_size):
-        with LatentWriter(output, plan.metadata.shape, shard, plan.num_shards) as writer:
+        place = pieces.folder, plan.metadata.shape, shard, plan.num_shards
+        with pieces.writing(), LatentWriter(*place) as writer:
             for places, batch, moments in group:
                 moments = [np.asarray(moment) for moment in moments]
                 good = [i for i in range(len(places)) if i not in batch["bad"]]

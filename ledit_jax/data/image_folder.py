@@ -163,10 +163,10 @@ def find_images(folder: Path, seen: tuple[Path, ...] = ()) -> Iterator[str]:
         for entry in sorted(os.scandir(here), key=lambda entry: (entry.is_symlink(), entry.name), reverse=True):
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir():
+            if os.path.isdir(entry.path):  # the entry's own method raises for a link to itself
                 waiting.append(entry.path)
             elif entry.name.lower().endswith(IMAGE_SUFFIXES):
-                if entry.is_file() or not os.path.exists(entry.path):  # a dead link is said when it is read
+                if os.path.isfile(entry.path) or not os.path.exists(entry.path):  # a dead link is said when it is read
                     yield entry.path
                 else:
                     _LOG.warning("left out, since it is no regular file: %s", entry.path)

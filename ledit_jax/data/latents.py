@@ -16,6 +16,7 @@ import numpy as np
 from ledit_jax.config import AutoencoderConfig
 from ledit_jax.data.latent_metadata import METADATA_FILE, LatentMetadata, read_empty_caption, read_metadata
 from ledit_jax.data.latent_records import decode_record, encode_record
+from ledit_jax.data.source import UnreadableRecord
 from ledit_jax.errors import ConfigError, DataError, OutputError
 from ledit_jax.files import settle, write_json
 from ledit_jax.files.refusals import writing
@@ -110,7 +111,7 @@ class Latents:
             raise DataError(
                 f"data.path={path!r} holds {held}, and its {METADATA_FILE} counts {self.metadata.count}: encode it anew"
             )
-        self.num_classes = self.metadata.num_classes
+        self.num_classes, self._path = self.metadata.num_classes, path
         self.empty_caption = read_empty_caption(path, self.metadata) if self.metadata.text_id else None
         """States [S, E] in float32 of the caption that says nothing; None without captions."""
 
@@ -130,19 +131,30 @@ class Latents:
     def __getitem__(self, index: int) -> dict[str, Any]:
         if not 0 <= index < len(self):  # ArrayRecord's own is a ValueError
             raise IndexError(f"latent {index} of {len(self)}")
-        record = decode_record(self._records[index])
+        try:
+            record = decode_record(self._records[index])
+        except (RuntimeError, ValueError, OSError) as error:  # ArrayRecord's, for bytes that changed or went away
+            raise UnreadableRecord(f"{self._path} latent {index}: {' '.join(str(error).split())[:200]}") from error
         if record["mean"].shape != self.metadata.shape:
-            raise ValueError(f"latent {index} has shape {record['mean'].shape}, and not {self.metadata.shape}")
+            raise UnreadableRecord(f"{self._path} latent {index} has shape {record['mean'].shape}")
         if self.text_id and record["caption_states"].shape[1:] != self.empty_caption.shape:
             found = record["caption_states"].shape[1:]
-            raise ValueError(f"latent {index} has states of shape {found}, and not {self.empty_caption.shape}")
+            raise UnreadableRecord(f"{self._path} latent {index} has states of shape {found}")
         return record
 
 
 def _open(paths: list[Path]) -> Any:
+    """All records as one. Raises DataError, naming the first file that is damaged."""
     from array_record.python.array_record_data_source import ArrayRecordDataSource
 
-    return ArrayRecordDataSource([str(path) for path in paths])
+    try:
+        return ArrayRecordDataSource([str(path) for path in paths])
+    except (RuntimeError, ValueError, OSError) as error:
+        if len(paths) > 1:
+            for path in paths:
+                _open([path])
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"{paths[0]} is damaged or cut short ({reason}): remove it, and encode it again") from error
 
 
 def _check_fits(path: str, metadata: LatentMetadata, height: int, width: int, autoencoder: AutoencoderConfig) -> None:

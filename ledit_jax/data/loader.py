@@ -130,10 +130,12 @@ def make_loader(
     share = ProcessShare(source, process_index, process_count)
     if not len(share):
         raise DataError(f"the data has {len(source)} records for {process_count} processes: each of them needs one")
+    if seed < 0:
+        raise ConfigError(f"seed={seed} must not be negative")
     if not 0 < batch_size <= len(share):
         raise ConfigError(
-            f"a batch of {batch_size} per process does not fit the {len(share)} records that the data gives each of "
-            f"{process_count} processes: use 1 to {len(share)}"
+            f"train.batch_size: {batch_size} in each of {process_count} processes do not fit the {len(share)} records "
+            f"that the data gives each: use 1 to {len(share)} times the number of processes"
         )
     height, width = config.image_height, config.image_width
     if autoencoder.kind == "none":

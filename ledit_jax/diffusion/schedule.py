@@ -131,9 +131,9 @@ def space_timesteps(num_timesteps: int, timestep_respacing: str) -> Int[np.ndarr
     if timestep_respacing.startswith("ddim"):
         return _strided(num_timesteps, timestep_respacing)
     words = timestep_respacing.split(",")
-    if not all(word.strip().isdecimal() and int(word) > 0 for word in words):
+    if not all(len(word) < 10 and word.strip().isdecimal() and int(word) > 0 for word in words):
         raise ConfigError(
-            f"timestep_respacing={timestep_respacing!r} is not understood: use an empty string, a count such as "
+            f"timestep_respacing={timestep_respacing!r:.80} is not understood: use an empty string, a count such as "
             "250, counts such as 10,10,20, or ddim50"
         )
     if len(words) > num_timesteps:
@@ -159,6 +159,8 @@ def space_timesteps(num_timesteps: int, timestep_respacing: str) -> Int[np.ndarr
 def _strided(num_timesteps: int, timestep_respacing: str) -> Int[np.ndarray, " n"]:
     word = timestep_respacing.removeprefix("ddim")
     counts = {-(-num_timesteps // stride): stride for stride in range(max(num_timesteps - 1, 1), 0, -1)}
+    if len(word) > 9:
+        raise ConfigError(f"timestep_respacing={timestep_respacing!r:.80} is not understood: use ddim50 and its kind")
     if word.isdecimal() and int(word) in counts:
         return np.arange(0, num_timesteps, counts[int(word)])
     nearby = sorted(counts, key=lambda count: abs(count - int(word)))[:2] if word.isdecimal() else [25, 50]

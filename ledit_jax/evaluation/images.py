@@ -17,6 +17,7 @@ from ledit_jax.data.source import UnreadableRecord
 from ledit_jax.data.transforms import center_crop, to_array, to_image, to_mode
 from ledit_jax.errors import ConfigError, DataError
 from ledit_jax.files.readers import array_names, open_array, reading
+from ledit_jax.parallel.memory import check_fits, host_memory
 
 Size = tuple[int, int]
 """Height and width in pixels."""
@@ -58,6 +59,9 @@ def open_images(name: str, height: int | None = None, width: int | None = None) 
     size = None if height is None else (height, width)
     if size and min(size) < 1:
         raise ConfigError(f"height={height} and width={width} must be positive numbers of pixels")
+    if size:
+        least = 3 * height * width  # of one image
+        check_fits(f"height={height} and width={width}", least, host_memory() // 4, "use smaller images")
     path = Path(name)
     source, *rest = name.split(":")
     if path.is_dir():

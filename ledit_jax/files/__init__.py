@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from ledit_jax.errors import OutputError
 from ledit_jax.files.readers import read_json, reading
-from ledit_jax.files.refusals import writing
+from ledit_jax.files.refusals import gone, writing
 
 T = TypeVar("T")
 
@@ -84,8 +84,10 @@ def check_writable(path: Path) -> None:
         raise OutputError(f"{path} cannot be written (it is a folder): choose another place")
 
 
-def check_place(folder: Path) -> None:
-    """Raises OutputError for the root of all folders, where a slip of the hand would leave a run."""
+def check_place(folder: str | Path) -> None:
+    """Raises OutputError for an empty name and for the root of all folders, where a slip of the hand leaves a run."""
+    if not str(folder).strip():
+        raise OutputError(f"{str(folder)!r} is no name of a folder: give one")
     if os.path.abspath(folder) == os.path.sep:
         raise OutputError(f"{folder} is the root of the disk: give a folder in it")
 
@@ -111,13 +113,13 @@ class PieceFolder:
     processes can share them.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any]):
-        self.folder, self.settings = folder, settings
+    def __init__(self, folder: Path, note: str, settings: Mapping[str, Any]):
+        self.folder, self.settings, self._note = folder, settings, note
 
     @classmethod
     def find(cls, folder: Path, note: str) -> "PieceFolder | None":
         """The folder as it is; None where it has no `note`, which is the file of settings."""
-        return cls(folder, read_json(folder / note)) if (folder / note).is_file() else None
+        return cls(folder, note, read_json(folder / note)) if (folder / note).is_file() else None
 
     @classmethod
     def open(
@@ -162,14 +164,31 @@ class PieceFolder:
         """Those of the pieces that are not there."""
         return [name for name in names if not self.path(name).exists()]
 
-    def write(self, name: str) -> contextlib.AbstractContextManager[BinaryIO]:
+    @contextlib.contextmanager
+    def write(self, name: str) -> Iterator[BinaryIO]:
         """A file to write a piece to, see `whole_file`."""
-        return whole_file(self.path(name))
+        with self.writing(), whole_file(self.path(name)) as file:
+            yield file
 
     def read(self, name: str, load: Callable[[Path], T]) -> T:
         """`load` of a piece's path. Raises DataError where that fails as it does for damaged arrays."""
         with reading(self.path(name), "remove it, and it is made again"):
             return load(self.path(name))
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Around what writes a piece: errors as those of `check_there`, also where it goes away in between."""
+        self.check_there()
+        try:
+            yield
+        except OutputError:
+            self.check_there()
+            raise
+
+    def check_there(self) -> None:
+        """Raises OutputError for a folder that went away: what is written would be in another one, without the rest."""
+        if not self.path(self._note).is_file():
+            raise gone(self.folder)
 
     def remove(self) -> None:
         """Removes the folder with all that is in it."""
@@ -211,6 +230,14 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def flush_tree(folder: Path) -> None:
+    """Waits until all files of a folder, and their names, are on the disk; those of cloud storage are already."""
+    for place, _, files in os.walk(folder):
+        for path in (*(Path(place, file) for file in files), Path(place)):
+            with contextlib.suppress(OSError):  # some file systems do not flush folders
+                _flush(path)
 
 
 def _remove(path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ledit_jax.errors import LEDiTError, OutputError
 
-_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
+_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO, errno.ENOENT)
 
 
 @contextlib.contextmanager
@@ -37,6 +37,16 @@ def full_disk(message: str) -> OutputError:
     """The error for a disk that would run full."""
     error = OutputError(message)
     error.errno = errno.ENOSPC
+    return error
+
+
+def gone(path: Path) -> OutputError:
+    """The error for a folder that was there, and is no more."""
+    error = OutputError(
+        f"{path} was removed, moved or replaced while it was written to: put it back, and the same command goes on, or "
+        "remove what is left of it to start anew"
+    )
+    error.errno = errno.EIO
     return error
 
 

@@ -45,16 +45,21 @@ class VAEEncoder:
     def num_devices(self) -> int:
         return jax.local_device_count()
 
+    def check_fits(self, batch_shape: tuple[int, int, int, int]) -> None:
+        """Raises ConfigError for a batch that the devices of this process certainly cannot hold."""
+        count, height, width, _ = batch_shape
+        least = 2 * 4 * count * height * width * self.config.block_out_channels[0]  # what a convolution takes and gives
+        what = f"batch_size={count} with height={height} and width={width}"
+        check_fits(what, least, device_memory(jax.local_devices()), "use a smaller batch or smaller images")
+
     def compile(self, batch_shape: tuple[int, int, int, int]) -> Callable[[np.ndarray], Moments]:
         """A compiled function from uint8 images [B, H, W, C] to their moments and those of their mirror images.
 
         The batch is split over the devices of this process, each of which has the whole autoencoder. Raises ConfigError
-        for a batch that they cannot hold.
+        as `check_fits` does.
         """
-        mesh, (count, height, width, _) = data_mesh(jax.local_devices()), batch_shape
-        least = 4 * count * height * width * self.config.block_out_channels[0]  # one activation
-        what = f"batch_size={count} with height={height} and width={width}"
-        check_fits(what, least, device_memory(jax.local_devices()), "use a smaller batch or smaller images")
+        self.check_fits(batch_shape)
+        mesh = data_mesh(jax.local_devices())
         split = batch_sharding(mesh)
         graphdef, params = nnx.split(self.load(), nnx.Param)
         params = jax.device_put(params, NamedSharding(mesh, P()))

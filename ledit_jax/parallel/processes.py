@@ -129,7 +129,7 @@ def _check(given: dict[str, Any]) -> None:
         raise ConfigError(f"{have} without {' and '.join(missing)}: give all three, or none to have them detected")
     address, count, index = given.values()
     host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or not port.isascii() or not 0 < int(port) < 65536:
+    if not host or not port.isdecimal() or not port.isascii() or len(port) > 5 or not 0 < int(port) < 65536:
         raise ConfigError(f"coordinator_address={address} must be host:port, as in 10.0.0.1:8476")
     if count < 1:
         raise ConfigError(f"num_processes={count} must be at least 1")

@@ -34,9 +34,11 @@ def place_vae(vae: AutoencoderKL | None, config: Config, mesh: Mesh) -> PlacedVA
         )
     if vae is None:
         return None
+    if config.autoencoder.kind == "none":
+        raise ConfigError("this model makes pixels, and no latents that a vae could decode: leave vae out")
     found = 2 ** (len(vae.config.block_out_channels) - 1), vae.config.latent_channels
     needed = config.downsample, config.in_channels
-    if config.autoencoder.kind != "none" and found != needed:
+    if found != needed:
         raise ConfigError(
             f"the VAE downsamples by {found[0]} to {found[1]} channels, and this model's latents are downsampled by "
             f"{needed[0]} with {needed[1]} channels: give the VAE that it was trained with"

@@ -24,6 +24,7 @@ from ledit_jax.progress import progress_bar
 from ledit_jax.sampling.decoding import decode, place_vae
 from ledit_jax.sampling.denoising import make_denoising_step
 from ledit_jax.sampling.prompts import Asked, Prompts, with_empty_caption
+from ledit_jax.sampling.requests import check_memory, check_numbers
 from ledit_jax.weights import load_vae, load_weights, make_text_encoder
 
 
@@ -155,10 +156,12 @@ class LEDiTPipeline:
         progress: the caption of a progress bar; None shows none. Raises ConfigError, before anything runs, for a
         condition, a size or options that cannot be.
         """
+        check_numbers(height, width, batch_size, seed)
         asked = self.check(condition, height, width)
+        each = -(-min(batch_size, len(asked)) // self.mesh.size)
+        check_memory(self.config, self.mesh, options, batch_size, each, height, width)
         self.denoising_step(height, width, options)
-        batch_size = -(-min(batch_size, len(asked)) // self.mesh.size) * self.mesh.size
-        return self._generate(asked, height, width, options, seed, batch_size, progress)
+        return self._generate(asked, height, width, options, seed, each * self.mesh.size, progress)
 
     def check(self, condition: Sequence[Any], height: int | None, width: int | None) -> Asked:
         """What the images are to show. Raises ConfigError for what, or a size in pixels, that cannot be."""

@@ -15,12 +15,12 @@ import numpy as np
 from ledit_jax.errors import ConfigError, OutputError
 from ledit_jax.files import recipe_path, write_json
 from ledit_jax.files.refusals import free_bytes
-from ledit_jax.parallel.memory import check_fits, device_memory
 from ledit_jax.parallel.processes import is_main_process
 from ledit_jax.progress import progress_bar
 from ledit_jax.sampling.pipeline import LEDiTPipeline
 from ledit_jax.sampling.prompts import Asked
 from ledit_jax.sampling.recipe import Recipe
+from ledit_jax.sampling.requests import check_memory, check_numbers
 from ledit_jax.sampling.shards import WAIT, SampleShards, open_shards
 from ledit_jax.sampling.writers import check_name, open_writer
 
@@ -76,9 +76,15 @@ def write_samples(
         _log.info("%d of %d images are there already", total - left, total)
     with progress_bar("sample", total, "image", done=total - left, disable=not is_main_process()) as bar:
         for index in todo:
-            shards.write(index, _draw(pipeline, recipe, asked, shards.range(index), batch_size))
-            bar.update(len(shards.range(index)))
+            try:
+                images = _draw(pipeline, recipe, asked, shards.range(index), batch_size)
+            except ConfigError:  # found out as it is compiled: other settings should find no trace of these
+                shards.remove_if_empty()
+                raise
+            shards.write(index, images)
+            bar.update(len(images))
     if is_main_process():
+        shards.check_there()
         shards.wait_for_all()
         _assemble(shards, out, recipe)
     else:
@@ -92,22 +98,16 @@ def _check(out: Path, pipeline: LEDiTPipeline, recipe: Recipe, batch_size: int) 
     batch_size: images at a time on each device.
     """
     check_name(out)
-    if not -(2**63) <= recipe.seed < 2**63:
-        raise ConfigError(f"seed={recipe.seed} is too large: use one that is less than 2^63")
+    check_numbers(recipe.height, recipe.width, batch_size, recipe.seed)
     needed, free = recipe.num_samples * recipe.height * recipe.width * 3, free_bytes(out)
     if needed > free:
         raise OutputError(
             f"num_samples={recipe.num_samples} of {recipe.height}x{recipe.width} pixels are {needed / 2**30:,.1f} GiB, "
             f"and {free / 2**30:,.1f} GiB are free for out={out}: draw fewer or smaller ones, or choose another place"
         )
-    tokens = pipeline.config.num_tokens(recipe.height, recipe.width)
-    images = min(batch_size, recipe.num_samples) if out.suffix == ".png" else batch_size
-    check_fits(
-        f"batch_size={batch_size} with height={recipe.height} and width={recipe.width}",
-        4 * images * tokens * pipeline.config.model.width,  # one activation of one block
-        device_memory(pipeline.mesh.devices.flatten().tolist()[:1]),
-        "use a smaller batch or smaller images",
-    )
+    images = min(batch_size, -(-recipe.num_samples // pipeline.mesh.size)) if out.suffix == ".png" else batch_size
+    size = recipe.height, recipe.width
+    check_memory(pipeline.config, pipeline.mesh, recipe.options, batch_size, images, *size)
 
 
 def _draw(pipeline: LEDiTPipeline, recipe: Recipe, asked: Asked, indices: range, batch_size: int) -> np.ndarray:

@@ -81,9 +81,19 @@ class SampleShards:
         with progress_bar("wait for other processes", len(missing), "shard", disable=not missing) as bar:
             while missing:
                 time.sleep(WAIT)
+                self.check_there()
                 left = self.missing(missing)
                 bar.update(len(missing) - len(left))
                 missing = left
+
+    def check_there(self) -> None:
+        """Raises OutputError for a folder that went away."""
+        self._pieces.check_there()
+
+    def remove_if_empty(self) -> None:
+        """Removes the folder, unless there is a shard."""
+        if len(self.missing(range(self.count))) == self.count:
+            self.remove()
 
     def remove(self) -> None:
         """Removes the folder."""

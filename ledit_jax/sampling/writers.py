@@ -71,10 +71,12 @@ def check_name(out: Path) -> None:
     """Raises ConfigError for a name that has no writer, or that no file can have."""
     if out.suffix not in ("", ".png", ".npz"):
         raise ConfigError(f"out={out} has an unknown ending: use .png (grid), .npz (ADM's layout) or a folder name")
-    if out.name in ("", ".."):
+    if out.name.strip() in ("", ".."):
         raise ConfigError(f"out={out} is a folder that is there, and no name for samples: give one inside it")
     if len(os.fsencode(out.name)) > _LONGEST:
         raise ConfigError(f"out={out.name[:40]}... is too long a name: use at most {_LONGEST} bytes")
+    if len(os.fsencode(out.absolute())) > 16 * _LONGEST:
+        raise ConfigError(f"out={str(out)[:40]}... is too long a path: use at most {16 * _LONGEST} bytes")
 
 
 def _is_ours(folder: Path) -> bool:

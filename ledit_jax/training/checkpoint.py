@@ -1,7 +1,10 @@
 """A run's checkpoints on Orbax: the whole state, saved asynchronously, restored bit for bit onto any mesh."""
 
+import contextlib
 import dataclasses
 import logging
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +13,11 @@ import orbax.checkpoint as ocp
 
 from ledit_jax.config import Config
 from ledit_jax.errors import CheckpointError, DamagedCheckpoint
-from ledit_jax.files.refusals import free_bytes, full_disk, writing
+from ledit_jax.files.refusals import free_bytes, full_disk, gone, writing
 from ledit_jax.parallel.processes import gather_json, main_process_first
 from ledit_jax.training.state import TrainState
 from ledit_jax.weights import check_finite, describe, find_checkpoint, load_config, read_arrays, read_json
+from ledit_jax.weights.durable import DurableSave
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +35,7 @@ class TrainCheckpointer:
             cleanup_tmp_directories=True,  # what a kill or a full disk left: the run has the folder to itself
         )
         self.manager = ocp.CheckpointManager(self.directory, options=options)
+        self._place = os.open(self.directory, os.O_RDONLY)  # to tell it from another folder of its name
 
     def save(self, state: TrainState, data_state: dict[str, Any]) -> None:
         """Starts writing the state; returns once its values are safe from the next step's donation.
@@ -38,6 +43,8 @@ class TrainCheckpointer:
         Raises OutputError where the disk has no room for it, or had none for the one before.
         """
         step = int(state.step)
+        if not all(gather_json(self._is_there())):
+            raise gone(self.directory)
         if step in self.manager.all_steps():
             return
         optimizer = _optimizer_item(state)
@@ -48,9 +55,9 @@ class TrainCheckpointer:
             ema=ocp.args.StandardSave(state.ema),
             optimizer=ocp.args.StandardSave(optimizer),
             data=ocp.args.JsonSave({"per_process": gather_json(data_state)}),
-            config=ocp.args.JsonSave(describe(self.config, step, arrays) | {"lineage": list(self.lineage)}),
+            config=DurableSave(describe(self.config, step, arrays) | {"lineage": list(self.lineage)}),
         )
-        with writing(self.directory):
+        with self._writing():
             self.manager.save(step, args=items, force=True)
 
     def latest_step(self) -> int | None:
@@ -133,13 +140,31 @@ class TrainCheckpointer:
 
     def wait(self) -> None:
         """Blocks until every save has been committed."""
-        with writing(self.directory):
+        with self._writing():
             self.manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits, then releases threads."""
-        with writing(self.directory):
+        with self._writing():
             self.manager.close()
+        os.close(self._place)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Around what Orbax writes; where the folder goes meanwhile, it and its store say so in many ways."""
+        try:
+            with writing(self.directory):
+                yield
+        except Exception as error:
+            if not self._is_there():
+                raise gone(self.directory) from error
+            raise
+
+    def _is_there(self) -> bool:
+        try:
+            return os.path.samestat(os.stat(self.directory), os.fstat(self._place))
+        except OSError:
+            return False
 
     def _check_room(self, step: int, arrays: dict[str, Any]) -> None:
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(arrays))

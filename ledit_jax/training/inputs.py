@@ -43,14 +43,23 @@ def check_latents(config: Config) -> None:
 
 
 def check_model_fits(config: Config, mesh: Mesh) -> None:
-    """Raises ConfigError, with an estimate, for weights that all devices together cannot hold.
+    """Raises ConfigError, with an estimate, for weights or activations that all devices together cannot hold.
 
-    They are there four times in float32: with their average, and the optimizer's two moments.
+    Weights are there four times in float32: with their average, and the optimizer's two moments.
     """
-    model = config.model
-    what = f"model.depth={model.depth}, model.width={model.width} and model.num_classes={model.num_classes}"
-    least, devices = 4 * 4 * config.least_parameters, mesh.devices.flatten().tolist()
-    check_fits(what, least, device_memory(devices), "use a smaller model, or more devices")
+    model, data, train = config.model, config.data, config.train
+    memory = device_memory(mesh.devices.flatten().tolist())
+    what = (
+        f"model.depth={model.depth}, model.width={model.width}, model.mlp_ratio={model.mlp_ratio:g} and "
+        f"model.num_classes={model.num_classes}"
+    )
+    check_fits(what, 4 * 4 * config.least_parameters, memory, "use a smaller model, or more devices")
+    what = (
+        f"train.batch_size={train.batch_size} with data.image_height={data.image_height} and "
+        f"data.image_width={data.image_width}"
+    )
+    least = config.least_activations(train.batch_size // train.accumulation_steps)
+    check_fits(what, least, memory, "use smaller images or batches, train.accumulation_steps, or more devices")
 
 
 def data_constants(network: Network, source: Source) -> dict[str, np.ndarray]:

@@ -15,8 +15,8 @@ import jax
 
 from ledit_jax.errors import OutputError
 from ledit_jax.files import check_place
-from ledit_jax.files.refusals import writing
-from ledit_jax.parallel.processes import check_shared, main_process_first
+from ledit_jax.files.refusals import gone, writing
+from ledit_jax.parallel.processes import check_shared, gather_json, main_process_first
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +41,12 @@ def claimed(workdir: Path) -> Iterator[None]:
         for file in held:
             file.truncate(0)
             file.close()
+
+
+def check_there(workdir: Path) -> None:
+    """Raises OutputError, in every process, for a workdir that is not as `claimed` left it: it was removed or moved."""
+    if not all(gather_json((workdir / LOCK_FILE).is_file())):
+        raise gone(workdir)
 
 
 def _take(workdir: Path) -> TextIO:
@@ -99,6 +105,11 @@ def _is_alive(holder: dict[str, Any]) -> bool:
 
 def _make_writable(workdir: Path) -> None:
     check_place(workdir)
+    if workdir.is_dir() and any((step / "_CHECKPOINT_METADATA").is_file() for step in workdir.iterdir()):
+        raise OutputError(
+            f"workdir={workdir} is a folder of checkpoints itself, which a run inside it would hide: choose another "
+            "folder (init_from starts a run from a checkpoint)"
+        )
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         probe = workdir / f".writable-{jax.process_index()}"

@@ -12,6 +12,7 @@ from ledit_jax.config import Config
 from ledit_jax.data import Source, make_loader
 from ledit_jax.diffusion import Process
 from ledit_jax.errors import TrainingStopped
+from ledit_jax.files import check_place
 from ledit_jax.flops import model_flops_utilization, train_step_flops
 from ledit_jax.models import Network, count_params
 from ledit_jax.parallel.mesh import make_mesh
@@ -21,7 +22,7 @@ from ledit_jax.training.checkpoint import TrainCheckpointer
 from ledit_jax.training.hooks import Hook
 from ledit_jax.training.init_from import init_from_checkpoint, run_lineage, run_seed
 from ledit_jax.training.inputs import check_latents, check_model_fits, data_constants, unset_constants
-from ledit_jax.training.lock import claimed
+from ledit_jax.training.lock import check_there, claimed
 from ledit_jax.training.metrics import MetricWriter, Progress, Stopwatch
 from ledit_jax.training.profile import Profiler
 from ledit_jax.training.program import TrainProgram
@@ -123,6 +124,7 @@ class Run:
 
     def save(self, state: TrainState) -> None:
         """Starts a checkpoint of the state and the data position."""
+        check_there(self.workdir)
         self.checkpointer.save(state, self.loader.get_state())
 
 
@@ -148,6 +150,7 @@ def train(
     workdir/profile. Raises ConfigError, CheckpointError, or OutputError for a workdir that another run trains in,
     before anything compiles, and TrainingStopped after too many non-finite steps.
     """
+    check_place(workdir)
     run = Run(config, Path(workdir), source, network, process, init_from, resume_from)
     with claimed(run.workdir):
         state = run.start(resume_from)
@@ -188,18 +191,20 @@ def _run_steps(run: Run, state: TrainState, writer, progress, profiler, stop: St
     config = run.config.train
     pending = None
     for step in range(int(state.step), config.num_steps):
-        if not run.wait_for_batch(stop):
-            break
-        dilation = draw_dilation(config, run.seed, step)
-        profiler.before(step)
-        state, metrics = run.program.step(state, run.next_batch(), run.key, dilation)
-        profiler.after(step, metrics)
-        if pending:
-            _report(run, *pending, writer, progress)
-        pending = (step + 1, metrics)
-        if (step + 1) % config.checkpoint_every == 0:
-            _report(run, *pending, writer, progress)  # what is saved is judged first
-            pending = None
+        with stop.bounded():
+            if not run.wait_for_batch(stop):
+                break
+            dilation = draw_dilation(config, run.seed, step)
+            profiler.before(step)
+            state, metrics = run.program.step(state, run.next_batch(), run.key, dilation)
+            profiler.after(step, metrics)
+            if pending:
+                _report(run, *pending, writer, progress)
+            pending = (step + 1, metrics)
+            if is_saved := (step + 1) % config.checkpoint_every == 0:
+                _report(run, *pending, writer, progress)  # what is saved is judged first
+                pending = None
+        if is_saved:
             run.save(state)
         for hook in (hook for hook in hooks if (step + 1) % hook.every == 0):
             values = hook.run(state.ema, step + 1)

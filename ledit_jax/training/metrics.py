@@ -8,7 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ledit_jax.files import write_whole
-from ledit_jax.files.refusals import writing
+from ledit_jax.files.refusals import gone, writing
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +29,8 @@ class MetricWriter:
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """Writes one step's metrics to both. Raises OutputError, as for a full disk."""
+        if not self.path.exists():  # the system would let us write on, to a file without a name
+            raise gone(self.path.parent)
         with writing(self.path):
             self.file.write(json.dumps({"step": step, **metrics}) + "\n")
         self.tensorboard.write(step, metrics)

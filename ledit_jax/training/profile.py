@@ -1,6 +1,7 @@
 """A trace of some steps of a run, for TensorBoard's profiler or Perfetto."""
 
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ logger = logging.getLogger(__name__)
 def parse_profile(text: str, num_steps: int) -> tuple[int, int]:
     """(first step, number of steps) of START:COUNT. Raises ConfigError for what the run cannot trace."""
     start, _, count = text.partition(":")
-    if not (start.isdecimal() and count.isdecimal() and int(count)):
-        raise ConfigError(f"profile={text} must be START:COUNT, two whole numbers, as in 20:5")
+    if not all(re.fullmatch("[0-9]{1,9}", number) for number in (start, count)) or not int(count):
+        raise ConfigError(f"profile={text[:40]} must be START:COUNT, two whole numbers, as in 20:5")
     if int(start) + int(count) > num_steps:
         raise ConfigError(f"profile={text} reaches beyond train.num_steps={num_steps}: start earlier")
     return int(start), int(count)

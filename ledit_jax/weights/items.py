@@ -9,8 +9,10 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
 from ledit_jax.errors import OutputError
+from ledit_jax.files.refusals import writing
 from ledit_jax.models import Params
 from ledit_jax.parallel.sharding import shardings
+from ledit_jax.weights.durable import DurableSave
 
 _PIECE = 64 * 2**20  # bytes of an array that are written at a time, and of a file
 
@@ -36,9 +38,10 @@ def write_items(
         return ocp.args.PyTreeSave(params, save_args=pieces, ocdbt_target_data_file_size=_PIECE)
 
     items = {name: saved(params) for name, params in arrays.items()}
-    items |= {name: ocp.args.JsonSave(values) for name, values in {**(texts or {}), "config": description}.items()}
+    items |= {name: ocp.args.JsonSave(values) for name, values in (texts or {}).items()}
+    items["config"] = DurableSave(description)
     options = ocp.CheckpointManagerOptions(create=True)
-    with ocp.CheckpointManager(folder, options=options) as manager:
+    with writing(folder), ocp.CheckpointManager(folder, options=options) as manager:
         manager.save(step, args=ocp.args.Composite(**items))
 
 

@@ -1,8 +1,10 @@
 """Checkpoints as they lie on disk: which folder, what it says of itself, and its arrays read and checked."""
 
 import asyncio
+import contextlib
 import importlib.metadata
 import logging
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,9 +35,13 @@ def find_checkpoint(path: str | Path) -> Path:
 
     Raises CheckpointError if there is none or it is not complete.
     """
+    if not str(path).strip() or "\0" in str(path):
+        raise CheckpointError(f"checkpoint={str(path)!r} is no name: give a workdir of train.py or a checkpoint folder")
     path = Path(path).absolute()
-    if not path.is_dir():
-        raise CheckpointError(f"checkpoint {path} does not exist: give a workdir of train.py or a checkpoint folder")
+    if not os.path.isdir(path):  # Path's own raises for a name that is too long
+        raise CheckpointError(
+            f"checkpoint {path!s:.200} does not exist: give a workdir of train.py or a checkpoint folder"
+        )
     if (path / "checkpoints").is_dir():
         path = path / "checkpoints"
     if any((path / item).is_dir() for item in ("config", *_KINDS)):
@@ -63,7 +69,10 @@ def describe(config: Config, step: int, items: Mapping[str, Any] | None = None) 
 def load_description(folder: Path) -> dict[str, Any]:
     """The `config` item of a step's folder. Raises CheckpointError if it cannot be read or has another form."""
     own = next((name for name in ("vae", "text") if (folder / name).is_dir()), "config")
-    return read_json(folder, "config", {"step": int, own: dict})
+    description = read_json(folder, "config", {"step": int, own: dict})
+    if not 0 <= description["step"] < 2**63:
+        raise damaged(folder, ValueError(f"step={str(description['step'])[:40]} cannot be"))
+    return description
 
 
 def kind_of(folder: Path) -> str:
@@ -85,7 +94,10 @@ def find_lineage(folder: Path) -> tuple[int, ...]:
     folder: a step's. Empty for a run from scratch and for converted weights.
     """
     description = load_description(folder)
-    return tuple(description["lineage"]) if "lineage" in description else ()  # earlier versions wrote none
+    lineage = description.get("lineage", [])  # earlier versions wrote none
+    if not isinstance(lineage, list) or not all(type(step) is int and 0 <= step < 2**63 for step in lineage):
+        raise damaged(folder, ValueError(f"lineage={lineage!r:.80} cannot be"))
+    return tuple(lineage)
 
 
 def read_json(folder: Path, item: str, fields: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -202,6 +214,10 @@ def _lacks(folder: Path) -> str | None:
         missing = [name for name in needed if not (folder / name).is_dir()]
         if missing:
             return missing[0]
+    for file in ("config/metadata", "data/metadata", *(f"{kind}/_METADATA" for kind in _KINDS)):
+        with contextlib.suppress(OSError):
+            if not (folder / file).stat().st_size:  # as a power cut leaves it
+                return file
     return None if (folder / "_CHECKPOINT_METADATA").is_file() else "commit mark"
 
 

@@ -29,6 +29,11 @@ def test_every_fault_is_in_one_line(tmp_path):
     "change, error, message",
     [
         (lambda s: s["pos_embed"][0, 5, 7].add_(1e-2), CheckpointError, "pos_embed is not DiT's sin/cos table .*0.01"),
+        (
+            lambda s: s["blocks.1.mlp.fc1.bias"].fill_(float("nan")),
+            CheckpointError,
+            "fc1.bias holds values that are not",
+        ),
         (lambda s: s.pop("pos_embed"), ConversionError, "missing .1.: pos_embed"),
         (
             lambda s: s.update({"final_layer.linear.bias": torch.zeros(32, dtype=torch.int8)}),
@@ -36,7 +41,7 @@ def test_every_fault_is_in_one_line(tmp_path):
             "holds int8",
         ),
     ],
-    ids=["positions", "no positions", "integers"],
+    ids=["positions", "nan", "no positions", "integers"],
 )
 def test_weights_that_are_not_a_dit_s(tmp_path, change, error, message):
     state = oracle(small()).state_dict()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 from pathlib import Path
 
 import jax
@@ -63,6 +64,26 @@ def test_bad_input_is_one_line(tmp_path, data, vae, flag, message):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (dict(batch_size=2**40), "batch_size=1099511627776 with height=16 and width=12 need .* GiB of memory or more"),
+        (dict(scale=float("nan")), "scale=nan is not a number greater than 0"),
+        (dict(scale=0.0), "scale=0.0 is not a number greater than 0"),
+        (dict(shard_size=2**31), "shard_size=2147483648 is too large"),
+        (dict(output=""), "'' is no name of a folder"),
+        (dict(max_bad_share=float("nan")), "data.max_bad_share=nan is not between 0 and 1"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_numbers_that_cannot_be_are_refused_before_a_plan_is_made(tmp_path, data, encoder, changes, message):
+    sizes = SIZES | {"output": tmp_path / "out"} | changes
+    data = dataclasses.replace(data, max_bad_share=sizes.pop("max_bad_share", 0.0))
+    with pytest.raises((ConfigError, OutputError), match=message):
+        encode_latents(data, encoder, **sizes)
+    assert not list(tmp_path.iterdir())
+
+
 def test_devices_must_divide_the_batch(tmp_path, data, encoder, monkeypatch):
     monkeypatch.setattr(jax, "local_device_count", lambda: 8)
     with pytest.raises(ConfigError, match="batch_size=4 is not a multiple of the 8 devices"):
@@ -79,3 +100,29 @@ def test_help_teaches():
     assert result.returncode == 0
     for part in ("python encode_latents.py --source=tfds", "the same command goes on", "--part=0/8", "--shard_size"):
         assert part in result.stdout
+
+
+def test_a_folder_that_goes_away_ends_it(tmp_path, data, encoder):
+    class Removing:
+        """An autoencoder that takes the folder away as the second file begins."""
+
+        def __getattr__(self, name):
+            return getattr(encoder, name)
+
+        def check_fits(self, batch_shape):
+            encoder.check_fits(batch_shape)
+
+        def compile(self, batch_shape):
+            encode, calls = encoder.compile(batch_shape), []
+
+            def one(images):
+                calls.append(1)
+                if len(calls) == 4:
+                    shutil.rmtree(tmp_path / "latents")
+                return encode(images)
+
+            return one
+
+    with pytest.raises(OutputError, match=r"latents was removed, moved or replaced"):
+        encode_latents(data, Removing(), tmp_path / "latents", **SIZES)
+    assert not list(tmp_path.rglob("*.array_record"))

@@ -12,6 +12,7 @@ from ledit_jax.config import AutoencoderConfig
 from ledit_jax.data.latent_metadata import LatentMetadata
 from ledit_jax.data.latent_records import MOMENTS, decode_record, encode_record
 from ledit_jax.data.latents import Latents, LatentWriter, shard_path, write_metadata
+from ledit_jax.data.source import UnreadableRecord
 from ledit_jax.errors import ConfigError, DataError, OutputError
 
 SD = AutoencoderConfig(kind="sd")
@@ -110,6 +111,7 @@ def test_other_settings_are_refused(tmp_path, height, width, changes, message):
         (lambda root: (root / "metadata.json").write_text('{"vae": "x"}'), "metadata.json has other fields .*scale"),
         (lambda root: shard_path(root, 1, 3).unlink(), "an incomplete set of files.*counts 6"),
         (lambda root: write_folder(root, num_shards=1), "an incomplete set of files.*counts 2"),
+        (lambda root: cut(shard_path(root, 1, 3)), "latents-00001-of-00003.array_record is damaged or cut short"),
         (lambda root: edit(root, count=7), "holds 6 records.*counts 7"),
     ],
 )
@@ -121,11 +123,30 @@ def test_damaged_folders_are_refused(tmp_path, damage, message):
     assert "\n" not in str(caught.value)
 
 
+def test_a_bit_that_changed_makes_a_record_unreadable(tmp_path):
+    write_folder(tmp_path)
+    path = shard_path(tmp_path, 1, 3)
+    content = bytearray(path.read_bytes())
+    content[content.find(b"LAT1") + 100] ^= 1
+    path.write_bytes(content)
+    latents, unreadable = Latents(str(tmp_path), 32, 48, SD), []
+    for index in range(6):
+        try:
+            latents[index]
+        except UnreadableRecord as error:
+            unreadable.append(str(error))
+    assert len(unreadable) == 1 and unreadable[0].startswith(f"{tmp_path} latent 2: ")
+
+
 def test_another_layout_is_refused(tmp_path):
     write_folder(tmp_path)
     edit(tmp_path, layout="NCHW")
     with pytest.raises(ConfigError, match="the layout=NHWC .* have NCHW"):
         Latents(str(tmp_path), 32, 48, SD)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:100])
 
 
 def edit(root, **changes):

@@ -13,7 +13,7 @@ from tiny import tiny_config
 from experiments.judges import photos as photo_judge
 from experiments.judges.photos import PhotoJudge
 from experiments.study.config import StudyConfig
-from experiments.study.photos import HELD_OUT_EVERY, split_images
+from experiments.study.photos import HELD_OUT_EVERY, real_photographs, split_images
 from experiments.study.run import run_study
 from ledit_jax.errors import ConfigError, DataError
 
@@ -49,6 +49,17 @@ def _table(part: Path) -> list[tuple[str, str]]:
         rows = [(row["file"], row["label"]) for row in csv.DictReader(stream)]
     assert all((part / file).is_file() for file, _ in rows)
     return [("/".join(Path(file).parts[-2:]), label) for file, label in rows]
+
+
+def test_a_bad_image_in_a_zip_is_left_out_with_a_line(archive, tmp_path, caplog):
+    path = tmp_path / "x.zip"
+    path.write_bytes(archive.read_bytes())
+    with zipfile.ZipFile(path, "a") as images:
+        images.writestr("green/99.png", "no image")
+    folder = split_images(path, tmp_path / "images")
+    count = sum(len(real_photographs(folder, 3, 16, 16, part).labels) for part in ("train", "test"))
+    assert count == len(CLASSES) * PER_CLASS
+    assert "left out, since it cannot be read" in caplog.text and "99.png" in caplog.text
 
 
 @pytest.mark.parametrize("kind", ["folder", "archive"])

@@ -172,7 +172,9 @@ def test_latents_are_scaled_and_decoded():
 def test_another_vae_is_refused(vae, message):
     config = latent_config()
     with pytest.raises(ConfigError, match=f"{message} channels, and this model's latents are downsampled by 8 with 4"):
-        LEDiTPipeline(config, init_params(network_of(config), jax.random.key(0)), make_vae(*vae))
+        LEDiTPipeline(config, {}, make_vae(*vae))
+    with pytest.raises(ConfigError, match="this model makes pixels, and no latents that a vae could decode"):
+        LEDiTPipeline(tiny_config(), {}, make_vae(*vae))
 
 
 class TestBrokenCheckpoints:

@@ -17,13 +17,14 @@ START = "from configs import digits\n\n"
             START + "def get_config():\n    return digits.get_config('ledit').modle\n",
             " line 4: AttributeError: ",
         ),
+        ("a = '\0'", ": SyntaxError: source code string cannot contain null bytes"),
         ("import sys\nsys.exit(0)\n", " line 2: SystemExit: 0"),
         (START, " defines no get_config"),
         (START + "def get_config():\n    digits.get_config('ledit')\n", ": get_config returned None, and an ml_coll"),
         (START + "def get_config():\n    return {'a': 1}\n", ": get_config returned a dict, and an ml_collections"),
         (START + "def get_config(size):\n    return size\n", ": TypeError: get_config() missing 1 required positional"),
     ],
-    ids=["syntax", "import", "exception", "attribute", "exit", "missing", "none", "dict", "argument"],
+    ids=["syntax", "import", "exception", "attribute", "null", "exit", "missing", "none", "dict", "argument"],
 )
 def test_each_is_one_line(tmp_path, text, says):
     file = tmp_path / "config.py"

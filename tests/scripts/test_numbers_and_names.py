@@ -22,7 +22,7 @@ def checkpoint(tmp_path_factory):
     [
         ("train.seed=9223372036854775808", "train.seed=9223372036854775808 is too large: whole numbers are less"),
         ("model.depth=1000000", "model.depth=1000000 blocks take hours to compile"),
-        ("model.width=1152000", "model.width=1152000 and model.num_classes=10 make 116 TiB of weights or more"),
+        ("model.width=1152000", "model.mlp_ratio=4 and model.num_classes=10 make 270 TiB of weights or more"),
         ("model.num_classes=1000000000", "GiB of memory or more, and there are "),
         ("model.num_classes=2147483648", "model.num_classes=2147483648 is too large: use less than 2^31"),
         ("data.image_height=1000000000000", "data.image_height=1000000000000 is too large"),
@@ -44,7 +44,7 @@ def test_training(tmp_path, setting, says):
         (["--class_labels=9" + "9" * 5000], "must be whole numbers"),
         (["--class_labels=²"], "--class_labels=² must be whole numbers"),
         (["--class_labels=--5"], "--class_labels=--5 must be whole numbers"),
-        (["--height=1000000"], "the masks of 2,000,000 tokens need 3,725.3 GiB of memory or more, and there are "),
+        (["--height=1000000", "--batch_size=1"], "the masks of 2,000,000 tokens need 3,725.3 GiB of memory or more"),
         (["--height=100000", "--width=100000", "--num_samples=1"], "batch_size=64 with height=100000 and width=100000"),
         (["--batch_size=1000000000000"], "batch_size=1000000000000 with height=8 and width=8 need "),
         (["--num_samples=1000000000000"], "num_samples=1000000000000 of 8x8 pixels are 178,813.9 GiB"),
@@ -61,6 +61,7 @@ def test_sampling(tmp_path, checkpoint, flags, says):
     last = result.stderr.splitlines()[-1]
     assert result.returncode == 2 and "Traceback" not in result.stderr, result.stderr
     assert last.startswith("error: ") and says in last
+    assert not list(tmp_path.iterdir()), "other settings find no trace of these"
 
 
 def test_an_output_that_cannot_be_is_refused_before_the_work(tmp_path):

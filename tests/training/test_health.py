@@ -88,7 +88,7 @@ def test_a_run_that_ends_within_a_trace_still_writes_it(tmp_path, monkeypatch):
 
 def test_profile_flag():
     assert parse_profile("20:5", 25) == (20, 5)
-    for text in ("20", "20:", ":5", "a:5", "20:0", "-1:5", "1:2:3"):
+    for text in ("20", "20:", ":5", "a:5", "20:0", "-1:5", "1:2:3", "²:5", "9" * 5000 + ":1"):
         with pytest.raises(ConfigError, match=r"profile=.* must be START:COUNT"):
             parse_profile(text, 100)
     with pytest.raises(ConfigError, match=r"profile=20:6 reaches beyond train.num_steps=25"):

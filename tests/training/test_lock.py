@@ -62,6 +62,15 @@ def test_a_damaged_lock_is_no_obstacle(tmp_path):
             pass
 
 
+def test_a_folder_of_checkpoints_is_no_workdir(tmp_path):
+    """A run in it would hide them: whoever names the folder would get the run's."""
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7" / "_CHECKPOINT_METADATA").touch()
+    with pytest.raises(OutputError, match="is a folder of checkpoints itself"), claimed(tmp_path):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["7"]
+
+
 @pytest.mark.parametrize("alive", [True, False])
 def test_without_locks_the_process_decides(tmp_path, monkeypatch, alive):
     def refuse(*_):

@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from launch import run_on_eight_devices
 from tiny import noisy_params, tiny_config
 
 from ledit_jax.errors import CheckpointError
-from ledit_jax.weights import export_weights, find_checkpoint, load_weights
+from ledit_jax.models.vae import AutoencoderKL, VAEConfig
+from ledit_jax.weights import export_vae, export_weights, find_checkpoint, load_vae, load_weights
 from ledit_jax.weights.checksums import array_checksums, changed_arrays
 
 
@@ -76,3 +78,15 @@ def test_a_flipped_bit_in_a_checkpoint_is_noticed_and_older_checkpoints_load(tmp
     note.write_text(json.dumps(description))
     file.write_bytes(content)  # which bit was flipped is chance, and it may have made a NaN, which no checkpoint loads
     load_weights(tmp_path / "x")
+
+
+def test_an_autoencoder_is_held_against_its_checksums_too(tmp_path):
+    config = VAEConfig(block_out_channels=(8,), layers_per_block=1, norm_num_groups=4)
+    export_vae(tmp_path / "v", nnx.to_pure_dict(nnx.state(AutoencoderKL(config, nnx.Rngs(0)), nnx.Param)), config)
+    note = find_checkpoint(tmp_path / "v") / "config" / "metadata"
+    description = json.loads(note.read_text())
+    name = next(iter(description["checksums"]["vae"]))
+    description["checksums"]["vae"][name] = "float32 00000000 00000000"  # as if it were the array that changed
+    note.write_text(json.dumps(description))
+    with pytest.raises(CheckpointError, match=f"is damaged: of vae, 1 arrays are not as they were written, {name}"):
+        load_vae(tmp_path / "v")

@@ -1,0 +1,59 @@
+"""SIGTERM to a run of two processes whose data hangs in one of them: both end, and what is saved stays."""
+
+import signal
+
+from launch import Launch
+
+from ledit_jax.weights import load_weights
+
+RUN = """
+import pathlib, sys, time
+import jax
+from ledit_jax import cli
+from ledit_jax.parallel.processes import start_processes
+from ledit_jax.training import stopping
+from ledit_jax.training.loop import Run, train
+from tiny import tiny_config
+import numpy as np
+
+class Hanging:
+    num_classes, reads = 10, 0
+
+    def __len__(self):
+        return 64
+
+    def __getitem__(self, index):
+        self.reads += 1
+        if jax.process_index() == 1 and self.reads > 3 * 4:  # three batches
+            time.sleep(600)
+        return {"image": np.full((8, 8, 1), index, np.uint8), "label": 0}
+
+def wait(self, stop, wait_for_batch=Run.wait_for_batch):
+    if index == 1 and self.loader.get_state()["next_batch"] == 3:
+        (workdir / "hangs").touch()
+    return wait_for_batch(self, stop)
+
+def main():
+    Run.wait_for_batch = wait
+    start_processes(address, 2, index, timeout=200)
+    stopping.GRACE = 1.0
+    train(tiny_config(train=dict(num_steps=10_000, checkpoint_every=2)), workdir, source=Hanging())
+
+if __name__ == "__main__":
+    workdir, address, index = pathlib.Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    sys.argv[1:] = []
+    cli.run(main, "A test.")
+"""
+
+
+def test_a_step_that_does_not_end_is_not_waited_for_after_a_signal(tmp_path):
+    workdir = tmp_path / "run"
+    with Launch(RUN, tmp_path, "hangs", workdir, count=2, devices=1) as processes:
+        for path in (workdir / "hangs", workdir / "checkpoints" / "2"):
+            processes.processes[0].wait_for(path.exists)
+        processes.processes[0].send_signal(signal.SIGTERM)  # of which the other one hears by jax
+        assert [processes.wait(index) for index in range(2)] == [1, 1], processes.said()
+    for log in processes.logs:
+        assert "Traceback" not in log.read_text()
+        assert "stopped by a signal, and without another checkpoint, since a step did not end in" in log.read_text()
+    assert load_weights(workdir)[2] == 2
