@@ -1,6 +1,7 @@
 """Whole files, and folders of pieces: what a kill or a power cut leaves is whole, or not there at all."""
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -220,7 +221,8 @@ def _short(value: Any) -> str:
 def _make_folder(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK):
-        raise PermissionError(13, "Permission denied")
+        number = errno.EROFS if os.statvfs(folder).f_flag & os.ST_RDONLY else errno.EACCES
+        raise OSError(number, os.strerror(number))
 
 
 def _flush(path: Path) -> None:
