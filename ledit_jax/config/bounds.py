@@ -39,7 +39,7 @@ def check_sizes(config: "Config") -> None:
     if config.least_parameters > 2**44:
         raise ConfigError(
             f"model.depth={model.depth}, model.width={model.width}, model.mlp_ratio={model.mlp_ratio:g} and "
-            f".num_classes={model.num_classes} make {4 * config.least_parameters / 2**40:,.0f} TiB of weights or "
+            f"model.num_classes={model.num_classes} make {4 * config.least_parameters / 2**40:,.0f} TiB of weights or "
             "more: use a smaller model"
         )
 
