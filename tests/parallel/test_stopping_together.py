@@ -17,19 +17,20 @@ from tiny import tiny_config
 import numpy as np
 
 class Hanging:
-    num_classes, reads = 10, 0
+    num_classes, hanging = 10, 0
 
     def __len__(self):
         return 64
 
     def __getitem__(self, index):
-        self.reads += 1
-        if jax.process_index() == 1 and self.reads > 3 * 4:  # three batches
+        if jax.process_index() == 1 and (workdir / "checkpoints" / "2").exists():
+            self.hanging += 1
             time.sleep(600)
         return {"image": np.full((8, 8, 1), index, np.uint8), "label": 0}
 
 def wait(self, stop, wait_for_batch=Run.wait_for_batch):
-    if index == 1 and self.loader.get_state()["next_batch"] == 3:
+    # All four threads that read hang, and what they had read before is used up.
+    if self.loader.source.hanging == 4 and not any(self.loader.ready(0.05) for _ in range(20)):
         (workdir / "hangs").touch()
     return wait_for_batch(self, stop)
 
@@ -49,11 +50,10 @@ if __name__ == "__main__":
 def test_a_step_that_does_not_end_is_not_waited_for_after_a_signal(tmp_path):
     workdir = tmp_path / "run"
     with Launch(RUN, tmp_path, "hangs", workdir, count=2, devices=1) as processes:
-        for path in (workdir / "hangs", workdir / "checkpoints" / "2"):
-            processes.processes[0].wait_for(path.exists)
+        processes.processes[0].wait_for((workdir / "hangs").exists)
         processes.processes[0].send_signal(signal.SIGTERM)  # of which the other one hears by jax
         assert [processes.wait(index) for index in range(2)] == [1, 1], processes.said()
     for log in processes.logs:
         assert "Traceback" not in log.read_text()
         assert "stopped by a signal, and without another checkpoint, since a step did not end in" in log.read_text()
-    assert load_weights(workdir)[2] == 2
+    assert load_weights(workdir)[2] >= 2
