@@ -24,7 +24,7 @@ class StopRequest:
     def __init__(self) -> None:
         self.received = False
         self._began: float | None = None
-        self._longest = 0.0
+        self._longest: float | None = None
 
     def reached(self, step: int) -> bool:
         """Whether to stop now that `step` steps are behind us. To be called once for each step, in order."""
@@ -40,13 +40,13 @@ class StopRequest:
         try:
             yield
         finally:
-            self._longest = max(self._longest, time.monotonic() - self._began)
-            self._began = None
+            took, self._began = time.monotonic() - self._began, None
+            self._longest = 0.0 if self._longest is None else max(self._longest, took)  # the first one compiles
 
     def overdue(self, noticed: float) -> bool:
         """Whether a step goes on that began, like the notice, too long ago."""
         began = self._began
-        return began is not None and time.monotonic() - max(began, noticed) > max(GRACE, 2 * self._longest)
+        return began is not None and time.monotonic() - max(began, noticed) > max(GRACE, 2 * (self._longest or 0))
 
 
 @contextlib.contextmanager
