@@ -109,7 +109,16 @@ def _watch(request: StopRequest, done: threading.Event) -> None:
             )
             for child in multiprocessing.active_children():
                 child.kill()
+            _wait_for_others()
             os._exit(1)
+
+
+def _wait_for_others() -> None:
+    """All leave at once: jax ends a process whose peers are gone with pages of its own."""
+    from jax._src import distributed
+
+    with contextlib.suppress(Exception):  # one that is gone already, or a version without all this
+        distributed.global_state.client.wait_at_barrier("ledit_jax_leaves", 5000)
 
 
 def _is_preempted() -> bool:

