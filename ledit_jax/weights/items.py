@@ -9,7 +9,6 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
 from ledit_jax.errors import OutputError
-from ledit_jax.files.refusals import writing
 from ledit_jax.models import Params
 from ledit_jax.parallel.sharding import shardings
 from ledit_jax.weights.durable import DurableSave
@@ -41,7 +40,7 @@ def write_items(
     items |= {name: ocp.args.JsonSave(values) for name, values in (texts or {}).items()}
     items["config"] = DurableSave(description)
     options = ocp.CheckpointManagerOptions(create=True)
-    with writing(folder), ocp.CheckpointManager(folder, options=options) as manager:
+    with ocp.CheckpointManager(folder, options=options) as manager:
         manager.save(step, args=ocp.args.Composite(**items))
 
 

@@ -189,7 +189,11 @@ def test_latents_from_outside(open_loader, tmp_path):
 @pytest.mark.parametrize(
     "changes, arguments, message",
     [
-        ({}, {"batch_size": 500, "process_count": 3}, "batch of 500 per process does not fit the 480 records"),
+        (
+            {},
+            {"batch_size": 500, "process_count": 3},
+            "batch_size: 500 in each of 3 processes do not fit the 480 records",
+        ),
         ({}, {"batch_size": 0}, "use 1 to 1442"),
         ({}, {"autoencoder": SD}, "data.source=digits holds images, and autoencoder.kind=sd trains on latents"),
         ({"image_channels": 4}, {}, "data.image_channels=4"),
