@@ -66,7 +66,7 @@ def expected(noise, channels):
 def test_guided_samples_are_the_exact_fields(channels, convention):
     config = flow_config(flow=dict(convention=convention))
     config = config.replaced("data", image_height=2, image_width=4, image_channels=4)
-    options = SampleConfig("euler", CALLS, SCALE, channels, INTERVAL)
+    options = SampleConfig("euler", CALLS, SCALE, channels, cfg_interval=INTERVAL)
     pipeline = LEDiTPipeline(config, {"unused": jnp.zeros(1)}, network=ExactNetwork(convention))
     x = pipeline.sample_latents(LABELS, np.arange(3), 2, 4, options, 0)
     noise = np.asarray(sample_noise(sample_keys(0, np.arange(3)), SHAPE))
