@@ -70,7 +70,7 @@ def open_images(name: str, height: int | None = None, width: int | None = None) 
         return _open_source(name, source, rest, size)
     if not path.exists():
         raise DataError(f"{name} does not exist: give an .npz, a folder of images, or digits, shapes, tfds:NAME:SPLIT")
-    if path.suffix != ".npz":
+    if path.suffix != ".npz" or not path.is_file():  # opening a pipe waits for somebody to write to it
         raise DataError(f"{name} is neither a folder nor an .npz: give one of these")
     return NpzImages(path)
 

@@ -1,5 +1,6 @@
 """Sets of images: every kind read in order from any place, and what cannot be judged refused in one line."""
 
+import os
 import zipfile
 
 import numpy as np
@@ -147,3 +148,9 @@ class TestBadFolders:
 def test_bad_sources(name, size, message):
     with pytest.raises(ConfigError, match=message):
         open_images(name, **size)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "x.npz")
+    with pytest.raises(DataError, match="x.npz is neither a folder nor an .npz"):
+        open_images(str(tmp_path / "x.npz"))
