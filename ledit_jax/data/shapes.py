@@ -35,8 +35,8 @@ def _normalised(points: list | np.ndarray) -> np.ndarray:
 _HALF_CIRCLE = [(np.cos(a), np.sin(a)) for a in np.linspace(0, np.pi, 65)]
 _PLUS = [(1, 0), (2, 0), (2, 1), (3, 1), (3, 2), (2, 2), (2, 3), (1, 3), (1, 2), (0, 2), (0, 1), (1, 1)]
 
-# Label -> corners of a simple polygon within the unit circle; a disc is a polygon of 128 corners.
-_POLYGONS = {
+# Label -> corners (x, y) of a simple polygon within the unit circle; a disc is a polygon of 128 corners.
+POLYGONS = {
     "disc": _regular(128),
     "half_disc": _normalised(_HALF_CIRCLE),
     "square": _regular(4),
@@ -48,7 +48,7 @@ _POLYGONS = {
     "tee": _normalised([(0, 0), (3, 0), (3, 1), (2, 1), (2, 2), (1, 2), (1, 1), (0, 1)]),
     "zed": _normalised([(0, 0), (2, 0), (2, 1), (3, 1), (3, 2), (1, 2), (1, 1), (0, 1)]),
 }
-CLASS_NAMES = tuple(_POLYGONS)
+CLASS_NAMES = tuple(POLYGONS)
 
 
 class Shapes:
@@ -85,20 +85,20 @@ class Shapes:
         radius, angle = rng.uniform(*_RADIUS), rng.uniform(0, 2 * np.pi)
         center = rng.uniform(radius + _MARGIN, 1 - radius - _MARGIN, size=2)
         rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        return center + radius * _POLYGONS[CLASS_NAMES[label]] @ rotation.T
+        return center + radius * POLYGONS[CLASS_NAMES[label]] @ rotation.T
 
 
 def polygon_coverage(corners: Float[np.ndarray, "corners 2"], height: int, width: int) -> Float[np.ndarray, "H W"]:
-    """Share of each pixel, 0..1, that a simple polygon covers; its (x, y) corners lie in the unit square.
+    """Share of each pixel, 0..1, that a simple polygon covers; the canvas is the unit square of its (x, y) corners.
 
-    Exact, not sampled. Each edge adds the area between it and the right border of the canvas, counted positive for
+    What lies beyond the canvas is cut off. Exact, not sampled. Each edge adds the area between it and the right border of the canvas, counted positive for
     edges that run down and negative for edges that run up, and what lies beyond the polygon cancels.
     """
     start = corners * (width, height)
     end = np.roll(start, -1, axis=0)
     crosses = start[:, 1] != end[:, 1]  # a level edge adds nothing
     start, end = start[crosses], end[crosses]
-    top, bottom = np.minimum(start[:, 1], end[:, 1]), np.maximum(start[:, 1], end[:, 1])
+    top, bottom = (np.clip(reach(start[:, 1], end[:, 1]), 0, height) for reach in (np.minimum, np.maximum))
     # Every edge with every row that it crosses, as one list of pairs: a disc has 128 edges, most within one row.
     first = top.astype(int)
     crossed = np.ceil(bottom).astype(int) - first
