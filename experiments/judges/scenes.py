@@ -5,7 +5,6 @@ its area, centre and mean colour that differs least from it, drawn as the data d
 at the image's own size. So blurred edges, streaks, holes and what lies about cost as much as they cover.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -92,7 +91,9 @@ def judge(image: UInt8[np.ndarray, "h w 3"], request: Request) -> Verdict:
     reading = read(image)
     figures, asked = reading.figures, dict(request.figures)
     colours = {figure.colour for figure in figures}
-    shapes = [figure.shape in ({asked[figure.colour]} if figure.colour in asked else asked.values()) for figure in figures]
+    shapes = [
+        figure.shape in ({asked[figure.colour]} if figure.colour in asked else asked.values()) for figure in figures
+    ]
     sized = all(SIZES[0] <= figure.side <= SIZES[1] for figure in figures)
     return Verdict(
         colour=colours == set(asked),
@@ -102,9 +103,7 @@ def judge(image: UInt8[np.ndarray, "h w 3"], request: Request) -> Verdict:
     )
 
 
-def shares(
-    images: UInt8[np.ndarray, "B h w 3"], requests: Sequence[Request]
-) -> dict[str, float]:
+def shares(images: UInt8[np.ndarray, "B h w 3"], requests: Sequence[Request]) -> dict[str, float]:
     """Shares, 0 to 1, of images that are right in all, and in each part; of places where a relation is asked for."""
     verdicts = [judge(image, request) for image, request in zip(images, requests, strict=True)]
     return {
@@ -121,7 +120,10 @@ def _figure(own: Float[np.ndarray, "h w 3"], core: Float[np.ndarray, "n 3"]) -> 
     height, width = coverage.shape
     area = coverage.sum()
     place = np.array(
-        [coverage.sum(axis=0) @ (np.arange(width) + 0.5) / width, coverage.sum(axis=1) @ (np.arange(height) + 0.5) / height]
+        [
+            coverage.sum(axis=0) @ (np.arange(width) + 0.5) / width,
+            coverage.sum(axis=1) @ (np.arange(height) + 0.5) / height,
+        ]
     )
     place /= area
     side = float(np.sqrt(area)) / min(height, width)

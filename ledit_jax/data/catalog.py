@@ -5,17 +5,18 @@ from ledit_jax.data.captioned import open_captioned_folder, open_coco
 from ledit_jax.data.digits import Digits
 from ledit_jax.data.image_folder import ImageFolder
 from ledit_jax.data.latents import Latents
+from ledit_jax.data.scenes import Scenes
 from ledit_jax.data.shapes import Shapes
-from ledit_jax.data.source import LabelledSource
+from ledit_jax.data.source import Source
 from ledit_jax.data.tfds import TFDS
 from ledit_jax.errors import ConfigError
 
 
-def make_source(config: DataConfig, autoencoder: AutoencoderConfig) -> LabelledSource:
+def make_source(config: DataConfig, autoencoder: AutoencoderConfig) -> Source:
     """Opens the source `config.source`: of latents where there is an autoencoder, else of images.
 
-    `config.split` chooses between the parts of digits, shapes and tfds; a folder of images or latents is one part.
-    Raises ConfigError for settings that cannot work, and DataError for data that is missing or damaged.
+    `config.split` chooses between the parts of digits, shapes, scenes and tfds; a folder of images or latents is one
+    part. Raises ConfigError for settings that cannot work, and DataError for data that is missing or damaged.
     """
     height, width, channels = config.image_height, config.image_width, config.image_channels
     if channels not in (1, 3):
@@ -33,6 +34,12 @@ def make_source(config: DataConfig, autoencoder: AutoencoderConfig) -> LabelledS
         return Digits(height, width, config.split, channels)
     if config.source == "shapes":
         return Shapes(height, width, config.split, channels)
+    if config.source == "scenes":
+        if channels != 3:
+            raise ConfigError(
+                f"data.image_channels={channels} does not fit data.source=scenes, which has colours: use 3"
+            )
+        return Scenes(height, width, config.split)
     if config.source == "image_folder":
         return ImageFolder(config.path, channels, (height, width))
     if config.source == "coco":

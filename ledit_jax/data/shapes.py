@@ -91,8 +91,9 @@ class Shapes:
 def polygon_coverage(corners: Float[np.ndarray, "corners 2"], height: int, width: int) -> Float[np.ndarray, "H W"]:
     """Share of each pixel, 0..1, that a simple polygon covers; the canvas is the unit square of its (x, y) corners.
 
-    What lies beyond the canvas is cut off. Exact, not sampled. Each edge adds the area between it and the right border of the canvas, counted positive for
-    edges that run down and negative for edges that run up, and what lies beyond the polygon cancels.
+    What lies beyond the canvas is cut off. Exact, not sampled. Each edge adds the area between it and the right border
+    of the canvas, counted positive for edges that run down and negative for edges that run up, and what lies beyond the
+    polygon cancels.
     """
     start = corners * (width, height)
     end = np.roll(start, -1, axis=0)

@@ -75,6 +75,10 @@ class ClassLabels:
         return labels.astype(np.int32)
 
     def check_source(self, source: Any) -> None:
+        if not hasattr(source, "num_classes"):
+            raise ConfigError(
+                "model.network=ledit is told classes, and the records of the data have captions: use mmdit"
+            )
         if source.num_classes > self.num_classes:
             raise ConfigError(f"model.num_classes={self.num_classes}, but the data has {source.num_classes} classes")
 

@@ -5,6 +5,7 @@ Fixed, not trained along, so that its states can be read from data like any enco
 
 import functools
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from jaxtyping import Float
 
 from ledit_jax.errors import ConfigError, nearest
 
+logger = logging.getLogger(__name__)
 WORDS = (
     *("a", "one", "two", "three", "all", "the", "to", "of"),
     *("red", "green", "blue", "yellow", "purple", "white"),
@@ -51,7 +53,7 @@ class Words:
         return hashlib.sha256(repr((self.name, WORDS, self.length, self.width)).encode()).hexdigest()[:16]
 
     def __call__(self, prompts: Sequence[str]) -> Float[np.ndarray, "B S E"]:
-        """float32 states. Raises ConfigError for a word that is not known, and for more words than there are states."""
+        """float32 states; a prompt of too many words is cut, with a warning. Raises ConfigError for an unknown word."""
         places = np.arange(self.length)
         words = np.array([self._numbers(prompt) for prompt in prompts]).reshape(len(prompts), self.length)
         rows = _hadamard(self.width)
@@ -62,10 +64,13 @@ class Words:
         words = prompt.lower().replace(",", " ").replace(".", " ").split()
         for word in words:
             if word not in WORDS:
-                raise ConfigError(f"prompt {prompt!r}: the encoder words does not know {word!r}: {nearest(word, WORDS)}")
-        if len(words) > self.length:
-            raise ConfigError(f"prompt {prompt!r} has {len(words)} words: use at most {self.length}")
-        return [1 + WORDS.index(word) for word in words] + [0] * (self.length - len(words))
+                raise ConfigError(
+                    f"prompt {prompt!r}: the encoder words does not know {word!r}: {nearest(word, WORDS)}"
+                )
+        cut, kept = words[self.length :], words[: self.length]
+        if cut:
+            logger.warning(f"prompt {prompt!r} has more than {self.length} words: the last {len(cut)} are left out")
+        return [1 + WORDS.index(word) for word in kept] + [0] * (self.length - len(kept))
 
 
 @functools.cache
