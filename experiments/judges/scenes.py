@@ -10,12 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.ndimage
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 
-from ledit_jax.data.scene_captions import COLOURS, SHAPES, Request
-from ledit_jax.data.scenes import SIDE, figure_coverage
+from ledit_jax.data.scene_captions import COLOURS, Request
+from ledit_jax.data.scenes import OUTLINES, SIDE
+from ledit_jax.data.shapes import polygon_coverage
 
-MISFIT = 0.35
+MISFIT = 0.25
 """A region has a shape if it differs from it by less than this share of its area."""
 LITTER = 0.35
 """All that belongs to no figure may cover less than this share of the smallest figure."""
@@ -79,10 +80,8 @@ def read(image: UInt8[np.ndarray, "h w 3"]) -> Reading:
     # Every pixel near a figure belongs to the nearest one: its edge has less than half of its colour.
     distance, nearest = scipy.ndimage.distance_transform_edt(~is_figure[regions], return_indices=True)
     owner = np.where(distance < 2, regions[tuple(nearest)], 0)
-    figures = [
-        _figure(np.where((owner == region)[..., None], pixels, 0), pixels[regions == region])
-        for region in np.flatnonzero(is_figure)
-    ]
+    windows = scipy.ndimage.find_objects(owner)
+    figures = [_figure(pixels, regions == i, owner == i, windows[i - 1]) for i in np.flatnonzero(is_figure)]
     return Reading(tuple(figures), float(pixels.max(axis=-1)[owner == 0].sum() / smallest))
 
 
@@ -112,27 +111,29 @@ def shares(images: UInt8[np.ndarray, "B h w 3"], requests: Sequence[Request]) ->
     }
 
 
-def _figure(own: Float[np.ndarray, "h w 3"], core: Float[np.ndarray, "n 3"]) -> Figure:
-    """The figure nearest to the pixels that are a region's own; core: those that are brighter than half."""
-    colour = int(((core.mean(axis=0) - _PALETTE) ** 2).sum(axis=-1).argmin())
+def _figure(
+    pixels: Float[np.ndarray, "h w 3"],
+    core: Bool[np.ndarray, "h w"],
+    own: Bool[np.ndarray, "h w"],
+    window: tuple[slice, slice],
+) -> Figure:
+    """The figure nearest to a region's own pixels, which lie in `window`; core: those that are brighter than half."""
+    canvas = np.array(core.shape[::-1])
+    colour = int(((pixels[core].mean(axis=0) - _PALETTE) ** 2).sum(axis=-1).argmin())
     rgb = _PALETTE[colour]
-    coverage = own @ rgb / (rgb @ rgb)
-    height, width = coverage.shape
-    area = coverage.sum()
-    place = np.array(
-        [
-            coverage.sum(axis=0) @ (np.arange(width) + 0.5) / width,
-            coverage.sum(axis=1) @ (np.arange(height) + 0.5) / height,
-        ]
-    )
-    place /= area
-    side = float(np.sqrt(area)) / min(height, width)
-    misfits = {
-        shape: abs(own - figure_coverage(shape, place, side, height, width)[..., None] * rgb).max(axis=-1).sum() / area
-        for shape in SHAPES
-    }
+    seen = np.where(own[..., None], pixels, 0)[window]
+    coverage = seen @ rgb / (rgb @ rgb)
+    area, (height, width) = coverage.sum(), coverage.shape
+    centre = np.array([coverage.sum(axis=0) @ np.arange(width), coverage.sum(axis=1) @ np.arange(height)]) / area + 0.5
+    misfits = {}
+    for shape, outline in OUTLINES.items():
+        drawn = polygon_coverage((centre + outline * np.sqrt(area)) / (width, height), height, width)
+        misfits[shape] = abs(seen - drawn[..., None] * rgb).max(axis=-1).sum() / area
     best = min(misfits, key=misfits.__getitem__)
-    return Figure(list(COLOURS)[colour], best if misfits[best] < MISFIT else "", (place[0], place[1]), side)
+    x, y = (centre + np.array([window[1].start, window[0].start])) / canvas
+    return Figure(
+        list(COLOURS)[colour], best if misfits[best] < MISFIT else "", (x, y), float(np.sqrt(area)) / canvas.min()
+    )
 
 
 def _holds(request: Request, figures: Sequence[Figure]) -> bool:
