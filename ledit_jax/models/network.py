@@ -16,6 +16,7 @@ from ledit_jax.models.functional import Network
 from ledit_jax.models.ledit import LEDiT
 from ledit_jax.models.mmdit import MMDiT
 from ledit_jax.models.positions import Grid, NoPosition, make_position
+from ledit_jax.models.words import Words
 from ledit_jax.ops.attention import check_backend
 
 
@@ -105,7 +106,8 @@ def make_network(config: Config, process: HasOutputs) -> TransformerNetwork:
         _causal_times(config.model.causal_from_timestep, process),
     )
     if model.network == "mmdit":
-        return MMDiTNetwork(*settings, text=TextStates(config.text.length, config.text.width))
+        encode = Words(config.text.length, config.text.width) if config.text.encoder == "words" else None
+        return MMDiTNetwork(*settings, text=TextStates(config.text.length, config.text.width, encode))
     return LEDiTNetwork(*settings)
 
 
