@@ -20,6 +20,7 @@ from ledit_jax.models.clip_text import CLIPText, CLIPTextConfig
 from ledit_jax.models.clip_vision import CLIP, CLIPConfig, CLIPVisionConfig
 from ledit_jax.models.text_encoder import CLIPTextEncoder, TextEncoder
 from ledit_jax.models.tokenizer import CLIPTokenizer, Vocabulary
+from ledit_jax.models.words import Words
 from ledit_jax.weights.checksums import array_checksums, digest, fingerprint
 from ledit_jax.weights.items import placed, write_items
 from ledit_jax.weights.stored import damaged, find_checkpoint, kind_of, load_description, read_arrays, read_json
@@ -44,8 +45,10 @@ def make_text_encoder(text: TextConfig) -> TextEncoder:
 
     Raises ConfigError where there is none, or its states are not the model's; CheckpointError as `load_text_encoder`.
     """
+    if text.encoder == "words":
+        return Words(text.length, text.width)
     if text.encoder != "clip":
-        raise ConfigError(f"text.encoder={text.encoder} is not CLIP's: this model takes no prompts")
+        raise ConfigError(f"text.encoder={text.encoder}: this model takes no prompts")
     if not text.checkpoint:
         raise ConfigError("text.checkpoint is empty: give the checkpoint of CLIP's text encoder, see docs/porting.md")
     encoder = load_text_encoder(text.checkpoint)

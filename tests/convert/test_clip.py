@@ -182,7 +182,7 @@ def test_the_encoder_of_a_config(checkpoint):
     for text, message in (
         (TextConfig("clip", str(checkpoint)), "text.width=768, and the encoder of text.checkpoint=.* 77 states of 32"),
         (TextConfig("clip"), "text.checkpoint is empty"),
-        (TextConfig(), "text.encoder=none is not CLIP's"),
+        (TextConfig(), "text.encoder=none: this model takes no prompts"),
     ):
         with pytest.raises(ConfigError, match=message):
             make_text_encoder(text)

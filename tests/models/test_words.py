@@ -6,9 +6,12 @@ import pickle
 import numpy as np
 import pytest
 
+from ledit_jax.config import TextConfig
 from ledit_jax.errors import ConfigError
 from ledit_jax.models.condition import ClassLabels, TextStates
+from ledit_jax.models.text_encoder import TextEncoder
 from ledit_jax.models.words import WORDS, Words
+from ledit_jax.weights import make_text_encoder
 
 
 def test_states_are_sums_of_orthogonal_vectors_of_word_and_place():
@@ -50,7 +53,8 @@ def test_it_travels_as_a_value_and_tells_itself_apart():
     encode = Words()
     again = pickle.loads(pickle.dumps(encode))
     assert again == encode and hash(again) == hash(encode) and again.fingerprint == encode.fingerprint
-    assert Words(length=11).fingerprint != encode.fingerprint and encode.name == "words"
+    assert Words(length=11).fingerprint != encode.fingerprint and isinstance(encode, TextEncoder)
+    assert make_text_encoder(TextConfig("words", length=11, width=64)) == Words(length=11)
 
 
 @pytest.mark.parametrize(("length", "width"), [(12, 32), (12, 96), (0, 64), (40, 64)])
