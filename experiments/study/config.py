@@ -35,7 +35,7 @@ class StudyConfig:
     """Steps of a DiT that every arm then starts from, one per seed (and process); 0 trains every arm from scratch."""
     base_learning_rate: float = 1e-3
     per_class: int = 20
-    """Images of each class, size and method."""
+    """Images of each class, size and method; of captions there are so many in all."""
     images: str = ""
     """For image_folder: class folders, or a zip of them, split into training and held-out images in the workdir."""
     judge_steps: int = 1_500
@@ -54,7 +54,12 @@ class StudyConfig:
     @property
     def images_per_cell(self) -> int:
         """Images of one method, size and seed."""
-        return self.per_class * self.experiment.model.num_classes
+        return self.per_class * (1 if self.is_of_captions else self.experiment.model.num_classes)
+
+    @property
+    def is_of_captions(self) -> bool:
+        """Whether images are asked for by captions, and not by classes."""
+        return self.experiment.text.encoder != "none"
 
     @property
     def arms(self) -> tuple[str, ...]:
@@ -169,12 +174,13 @@ def _check_method(study: StudyConfig, name: str, method: Method, checked: set[Ne
     if network in checked:
         return
     checked.add(network)
-    apply, params, label = make_apply(network), abstract_params(network), jax.ShapeDtypeStruct((1,), "int32")
+    apply, params = make_apply(network), abstract_params(network)
+    condition = jax.eval_shape(lambda: network.condition.null(1))
     times = jax.eval_shape(lambda key: process.fed_times(process.draw_times(key, 1)), jax.random.key(0))
     for height, width in study.image_sizes:
         x = jax.ShapeDtypeStruct((1, *config.latent_shape(height, width)), "float32")
         try:
-            jax.eval_shape(apply, params, x, times, label)
+            jax.eval_shape(apply, params, x, times, condition)
         except (TypeError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise ConfigError(f"method {name} cannot run at {height}x{width}: {reason}") from error
@@ -182,10 +188,15 @@ def _check_method(study: StudyConfig, name: str, method: Method, checked: set[Ne
 
 def _check_source(study: StudyConfig) -> None:
     source = study.experiment.data.source
-    if source not in ("digits", "shapes", "image_folder"):
+    if source not in ("digits", "shapes", "scenes", "image_folder"):
         raise ConfigError(
             f"experiment.data.source={source} has no real images at other sizes to compare with: "
-            "use digits, shapes or image_folder"
+            "use digits, shapes, scenes or image_folder"
+        )
+    if (source == "scenes") != study.is_of_captions:
+        raise ConfigError(
+            f"experiment.data.source={source} with experiment.text.encoder={study.experiment.text.encoder}: captions "
+            "are asked for, and judged, of scenes alone"
         )
     if study.experiment.autoencoder.kind != "none":
         raise ConfigError("experiment.autoencoder.kind=sd: the study compares pixels, use none")

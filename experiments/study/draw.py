@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from experiments.sizes import Size, size_name
-from experiments.study.images import Samples
+from experiments.study.images import Samples, held_out_captions
 from ledit_jax.config import SampleConfig
 from ledit_jax.diffusion import Sampler, conditional, guided
 from ledit_jax.models import make_apply
@@ -56,10 +56,17 @@ def _denoise(network, mesh, cfg_channels, is_guided, params, condition, null, cf
 def draw(
     pipeline: LEDiTPipeline, size: Size, *, per_class: int, seed: int, options: SampleConfig, caption: str
 ) -> Samples:
-    """`per_class` images of every class, one row of all classes after the other; `caption` opens the progress bar."""
-    labels = np.tile(np.arange(pipeline.config.model.num_classes), per_class)
+    """`per_class` images of every class, one row of all classes after the other; `caption` opens the progress bar.
+
+    Of a model of captions, the images of the first `per_class` held-out ones, whose numbers are the labels.
+    """
+    if pipeline.config.text.encoder == "none":
+        labels = np.tile(np.arange(pipeline.config.model.num_classes), per_class)
+        asked: list[Any] = labels.tolist()
+    else:
+        labels, asked = np.arange(per_class), held_out_captions(per_class)
     batches = pipeline.batches(
-        labels.tolist(),
+        asked,
         *size,
         options=options,
         seed=seed,

@@ -10,6 +10,7 @@ from jaxtyping import Integer, UInt8
 from experiments.sizes import Size
 from ledit_jax.config import AutoencoderConfig, DataConfig
 from ledit_jax.data.catalog import make_source
+from ledit_jax.data.scenes import Scenes
 from ledit_jax.errors import ConfigError
 
 MAX_REAL = 1500
@@ -18,7 +19,10 @@ MAX_REAL = 1500
 
 @dataclass(frozen=True)
 class Samples:
-    """Images of one size and their labels: of generated ones, the classes they were asked for."""
+    """Images of one size and their labels: of generated ones, the classes they were asked for.
+
+    Of scenes the label is the number of a held-out one, whose caption was asked for.
+    """
 
     images: UInt8[np.ndarray, "N h w C"]
     labels: Integer[np.ndarray, " N"]
@@ -38,6 +42,18 @@ def real_images(source: str, height: int, width: int, split: str) -> Samples:
     images = make_source(data, AutoencoderConfig())
     records = [images[index] for index in range(min(len(images), MAX_REAL))]
     return Samples(np.stack([r["image"] for r in records]), np.array([r["label"] for r in records]))
+
+
+def held_out_captions(count: int) -> list[str]:
+    """What the first scenes of the test split show, in its plainest words."""
+    source = Scenes(1, 1, "test", count)
+    return [source.request(index).captions[0] for index in range(count)]
+
+
+def real_scenes(height: int, width: int, count: int) -> Samples:
+    """The first scenes of the test split."""
+    source = Scenes(height, width, "test", count)
+    return Samples(np.stack([source[index]["image"] for index in range(count)]), np.arange(count))
 
 
 def count_objects(images: UInt8[np.ndarray, "B h w C"]) -> float:

@@ -94,6 +94,7 @@ BASES: dict[str, Arm] = {
 
 METHODS: dict[str, Method] = {
     "dit": Method("dit", "DiT, sin/cos"),
+    "dit-unscaled": Method("dit", "DiT, sin/cos, no attention scaling", {"attention_scaling": "off"}),
     "learnable": Method("learnable", "Learnable table, bicubic"),
     "rope": Method("rope", "RoPE"),
     "rope-unscaled": Method("rope", "RoPE, no attention scaling", {"attention_scaling": "off"}),
@@ -130,6 +131,9 @@ METHODS: dict[str, Method] = {
     "ledit-dilation-0.5": Method("ledit-dilation-0.5", "LEDiT, p = 0.5"),
     "ledit-rates-2-3": Method("ledit-rates-2-3", "LEDiT, rates 2 and 3"),
     "ledit-post-norm": Method("ledit-post-norm", "LEDiT, post-norm"),
+    "ledit-post-norm-unscaled": Method(
+        "ledit-post-norm", "LEDiT, post-norm, no attention scaling", {"attention_scaling": "off"}
+    ),
     "ledit-single": Method("ledit-single", "LEDiT, first block causal"),
     "ledit-threshold": Method("ledit-threshold", "LEDiT, causal from t = 500"),
     "ledit-refined": Method("ledit-refined", "LEDiT*, refined"),

@@ -12,10 +12,12 @@ from jaxtyping import Float, Integer
 from experiments.judges.judge import Judge
 from experiments.judges.outlines import OutlineJudge
 from experiments.judges.photos import PhotoJudge
+from experiments.judges.scenes import shares as scene_shares
 from experiments.sizes import Size
 from experiments.study.config import StudyConfig
-from experiments.study.images import Samples, count_objects, real_images
+from experiments.study.images import Samples, count_objects, real_images, real_scenes
 from experiments.study.photos import real_photographs, split_images
+from ledit_jax.data.scenes import Scenes
 from ledit_jax.evaluation.duplication import rank_among_real, self_similarity
 from ledit_jax.evaluation.frechet import frechet_distance, gaussian_statistics
 from ledit_jax.evaluation.neighbours import NUM_NEIGHBOURS, precision_recall
@@ -30,17 +32,22 @@ class Figures:
 
     num_samples: int
     accuracy: float
-    """Share that the judge reads as the class asked for."""
-    frechet: float
+    """Share that the judge reads as the class asked for, or that is what the caption says."""
+    frechet: float | None
     """Distance to the real training images rendered at this size, in the judge's features; lower is better."""
     precision: float | None
     """Share among the real training images, by nearest neighbours in those features; None for three images or less."""
     recall: float | None
     """Share of the real training images among these, in the same way."""
-    duplication: float
+    duplication: float | None
     """See `duplication_score`: 0.5 is what real images get, 1 a tiling."""
     objects: float | None
     """Mean connected shapes per image, where a real one has exactly 1 (shapes only)."""
+    colour: float | None = None
+    """Of scenes, and the only figures beside `accuracy` that they have: shares right in a part, see `Verdict`."""
+    shape: float | None = None
+    place: float | None = None
+    count: float | None = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +104,21 @@ class Reference:
         return _Real(features, gaussian_statistics(features), self_similarity(train.images), train.labels)
 
 
+class SceneReference:
+    """Measures scenes by what their captions say: `Samples.labels` are numbers of held-out scenes."""
+
+    def measure(self, samples: Samples) -> Figures:
+        """Figures of samples, in whatever size they have."""
+        source = Scenes(*samples.size, "test")
+        parts = scene_shares(samples.images, [source.request(int(label)) for label in samples.labels])
+        unknown = dict.fromkeys(("frechet", "precision", "recall", "duplication", "objects"))
+        return Figures(len(samples.labels), parts.pop("right"), **unknown, **parts)
+
+    def measure_real(self, size: Size, count: int) -> Figures:
+        """Figures of `count` scenes as the data draw them: the judge's own errors."""
+        return self.measure(real_scenes(*size, count))
+
+
 def prepare_images(config: StudyConfig, workdir: Path) -> tuple[StudyConfig, Path | None]:
     """(config, folder): photographs are parted into training and held-out ones in `folder`, which training reads.
 
@@ -109,9 +131,11 @@ def prepare_images(config: StudyConfig, workdir: Path) -> tuple[StudyConfig, Pat
     return dataclasses.replace(config, experiment=dataclasses.replace(config.experiment, data=data)), folder
 
 
-def make_reference(config: StudyConfig, folder: Path | None) -> Reference:
+def make_reference(config: StudyConfig, folder: Path | None) -> Reference | SceneReference:
     """Trains the judge of a study; `folder` is what `prepare_images` returned."""
     source = config.experiment.data.source
+    if source == "scenes":
+        return SceneReference()
     if folder is None:
         return Reference(functools.partial(real_images, source), train_outline_judge(source), source == "shapes")
     channels = config.experiment.data.image_channels

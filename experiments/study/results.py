@@ -17,7 +17,11 @@ from ledit_jax.files import write_whole
 from ledit_jax.files.readers import read_json
 
 METRICS = {
-    "accuracy": ("Share read as the class asked for (higher is better)", "{:.1%}"),
+    "accuracy": ("Share read as what was asked for (higher is better)", "{:.1%}"),
+    "colour": ("Share with the colours asked for, and no others (higher is better)", "{:.1%}"),
+    "shape": ("Share with the shapes asked for, in their colours (higher is better)", "{:.1%}"),
+    "place": ("Share with the relation asked for, where there is one (higher is better)", "{:.1%}"),
+    "count": ("Share with as many figures as asked for, and nothing else (higher is better)", "{:.1%}"),
     "frechet": ("Fréchet distance to real images of that size (lower is better)", "{:.2f}"),
     "precision": ("Precision, the share among real images by nearest neighbours (higher is better)", "{:.1%}"),
     "recall": ("Recall, the share of real images among these (higher is better)", "{:.1%}"),

@@ -1,6 +1,7 @@
 """A study from its settings to its results: the arms trained, the cells measured, the pages written."""
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from experiments.study.config import Study, StudyConfig
 from experiments.study.methods import find_method
 from experiments.study.reference import make_reference, prepare_images
 from experiments.study.results import Cell, Results, summarise
-from experiments.study.sheets import method_sheet, size_sheet
+from experiments.study.sheets import method_sheet, overview_sheet, size_sheet
 from experiments.study.tables import write_tables
 from ledit_jax.files import check_place
 
@@ -42,7 +43,7 @@ def run_study(config: StudyConfig, workdir: Path, command: str = "") -> list[Cel
     whose = "a common DiT" if len(config.bases) == 1 else "a DiT for each process"
     start = f"after {config.base_steps:,} of {whose}" if config.base_steps else "from scratch"
     weights = f"{config.steps:,} training steps {start}"
-    labels = {name: find_method(name).label for name in config.methods}
+    labels = {name: _label(config, name) for name in config.methods}
     results = summarise(config, labels, cells, real, weights=weights, command=command)
     write_tables(results, cells, dataclasses.asdict(config), workdir)
     draw_study(study, results, cells, failed[config.seeds[0]])
@@ -50,10 +51,17 @@ def run_study(config: StudyConfig, workdir: Path, command: str = "") -> list[Cel
     return cells
 
 
+def _label(config: StudyConfig, name: str) -> str:
+    """A method's in the tables: of captions, what is a DiT otherwise is an MMDiT."""
+    label = find_method(name).label
+    return re.sub(r"\b(LE)?DiT", r"\1MMDiT", label) if config.is_of_captions else label
+
+
 def draw_study(study: Study, results: Results, cells: Sequence[Cell], failed: Mapping[str, str]) -> None:
     """Writes METRIC.png, loss.png, images-HxW.png and images-METHOD.png: curves and images are of the first seed.
 
-    Methods drawn with several numbers of calls have calls.png and calls-HxW.png instead. failed: arms without weights.
+    Of captions there is overview.png too. Methods drawn with several numbers of calls have calls.png and calls-HxW.png
+    instead. failed: arms without weights.
     """
     seed, by_calls = study.config.seeds[0], [name for name in results.methods if is_by_calls(name)]
     curves = {arm: study.weights(arm, seed) / "metrics.jsonl" for arm in study.config.arms if arm not in failed}
@@ -71,6 +79,8 @@ def draw_study(study: Study, results: Results, cells: Sequence[Cell], failed: Ma
         return
     for metric in results.metrics:
         metric_chart(results, metric, study.workdir / f"{metric}.png")
+    if study.config.is_of_captions:
+        overview_sheet(results, images, study.workdir / "overview.png")
     for size in results.sizes:
         ours = {name: images[name, size] for name in results.methods if (name, size) in images}
         size_sheet(results, size, ours, study.workdir / f"images-{size_name(size)}.png")

@@ -11,6 +11,8 @@ from ledit_jax.sampling.sheets import Panel, save_sheet
 _COLUMNS = 10
 """Most classes on a sheet, a column for each."""
 _ROWS = 6
+_FEW, _OVERVIEW_WIDTH, _ROOM = 4, 1440, 56
+"""Images of a method and size on the overview, its width in pixels, and what a panel needs beside its images."""
 _IMAGE_HEIGHT = 64
 """Pixels on a sheet of one size, or more for larger images."""
 
@@ -31,12 +33,33 @@ def method_sheet(results: Results, name: str, images: Mapping[Size, Samples], pa
     _write(panels, path, scale=3)
 
 
-def _panel(results: Results, name: str, size: Size, title: str, samples: Samples, rows: int) -> Panel:
-    columns = min(int(samples.labels.max()) + 1, _COLUMNS)
+def overview_sheet(results: Results, images: Mapping[tuple[str, Size], Samples], path: Path) -> None:
+    """Methods down and sizes across, a few images each: the same captions and noise everywhere, all at one scale."""
+    panels = [
+        _panel(
+            results, name, size, f"{label}, {relative_size(size, results.trained_size)}", images[name, size], 1, _FEW
+        )
+        for name, label in results.methods.items()
+        for size in results.sizes
+        if (name, size) in images
+    ]
+    across = sum(size[1] for size in results.sizes)
+    if panels:
+        scale = max(1, _OVERVIEW_WIDTH // (_FEW * across))
+        # As wide as a row of all sizes, so that the next method begins a row of its own.
+        save_sheet(panels, path, scale=scale, max_width=scale * _FEW * across + _ROOM * len(results.sizes))
+
+
+def _panel(
+    results: Results, name: str, size: Size, title: str, samples: Samples, rows: int, columns: int = _COLUMNS
+) -> Panel:
+    columns = min(int(samples.labels.max()) + 1, columns)
     shown = samples.images[samples.labels < columns][: rows * columns]
     entries = results.entries[name, size]
-    accuracy, frechet = (METRICS[metric][1].format(entries[metric].mean) for metric in ("accuracy", "frechet"))
-    return Panel(title, f"{accuracy} read right   |   Frechet {frechet}", shown, columns)
+    said = [f"{METRICS['accuracy'][1].format(entries['accuracy'].mean)} read right"]
+    if "frechet" in entries:
+        said.append(f"Frechet {METRICS['frechet'][1].format(entries['frechet'].mean)}")
+    return Panel(title, "   |   ".join(said), shown, columns)
 
 
 def _write(panels: list[Panel], path: Path, scale: int) -> None:
