@@ -17,7 +17,8 @@ METHODS = (
 )
 
 
-def get_config():
+def study() -> StudyConfig:
+    """The study, for others to vary."""
     experiment = scenes.experiment("lemmdit")
     return StudyConfig(
         experiment=experiment,
@@ -25,4 +26,8 @@ def get_config():
         sizes=("24x24", "36x36", "48x48"),
         steps=experiment.train.num_steps,
         per_class=200,
-    ).to_config_dict()
+    )
+
+
+def get_config():
+    return study().to_config_dict()
