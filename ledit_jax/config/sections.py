@@ -107,7 +107,9 @@ class FlowConfig:
 class DataConfig:
     """Where images come from, and their size in pixels."""
 
-    source: Literal["digits", "shapes", "scenes", "image_folder", "coco", "captioned_folder", "tfds", "latents"] = "digits"
+    source: Literal["digits", "shapes", "scenes", "image_folder", "coco", "captioned_folder", "tfds", "latents"] = (
+        "digits"
+    )
     path: str = ""
     """Folder of `image_folder`, `coco`, `captioned_folder` and `latents`; data_dir of `tfds` (empty: TFDS's own)."""
     annotations: str = ""
