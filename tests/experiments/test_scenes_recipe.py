@@ -20,7 +20,9 @@ from ledit_jax.errors import ConfigError
 def tiny_study(**fields) -> StudyConfig:
     study = study_scenes.study()
     experiment = study.experiment.replaced("model", depth=2, width=16).replaced("sample", num_steps=2)
-    experiment = experiment.replaced("train", batch_size=4, warmup_steps=0, decay_steps=0, log_every=1)
+    # So fast that text, whose part in it starts at zero, shows after three steps.
+    experiment = experiment.replaced("train", learning_rate=0.05)
+    experiment = experiment.replaced("train", batch_size=4, warmup_steps=0, decay_steps=0, log_every=1, ema_decay=0.0)
     defaults = dict(experiment=experiment, methods=("ledit-post-norm",), sizes=("24x24", "36x24"), steps=3, per_class=4)
     return StudyConfig.from_dict(dataclasses.asdict(dataclasses.replace(study, **(defaults | fields))))
 
