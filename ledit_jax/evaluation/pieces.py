@@ -63,8 +63,12 @@ class Extractor(ABC):
             kept = PieceFolder.open(folder, "set.json", items.fingerprint | {self.network: self.digest})
             done = names.index(missing[0]) if (missing := kept.missing(names)) else len(names)
         with progress_bar(progress, items.count, self.unit, disable=progress is None) as bar:
-            for name in names[:done]:
-                arrays = kept.read(name, self._load)
+            for index, name in enumerate(names[:done]):
+                arrays, wanted = kept.read(name, self._load), min(PIECE, items.count - index * PIECE)
+                if len(arrays[0]) != wanted:
+                    raise DataError(
+                        f"{kept.path(name)} holds {len(arrays[0])} items, and {wanted} are needed: remove it"
+                    )
                 bar.update(len(arrays[0]))
                 yield arrays
             for name, arrays in zip(names[done:], self._computed(items, done, bar), strict=True):
