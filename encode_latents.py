@@ -37,12 +37,12 @@ from ledit_jax.errors import ConfigError, DataError, OutputError
 from ledit_jax.models.vae_encoder import VAEEncoder
 from ledit_jax.weights import load_text_encoder, load_vae, vae_description
 
-_SOURCES = ["image_folder", "coco", "captioned_folder", "tfds", "digits", "shapes"]
+_SOURCES = ["image_folder", "coco", "captioned_folder", "tfds", "digits", "glyphs", "shapes"]
 SOURCE = flags.DEFINE_enum("source", "image_folder", _SOURCES, "Where images come from.")
 PATH = flags.DEFINE_string("path", "", "The image folder; for tfds its data_dir (default: TFDS's own).")
 ANNOTATIONS = flags.DEFINE_string("annotations", "", "COCO's JSON of captions, of coco.")
 NAME = flags.DEFINE_string("name", "", "Data set of tfds, for example imagenet2012.")
-SPLIT = flags.DEFINE_string("split", "train", "Part of tfds, digits or shapes.")
+SPLIT = flags.DEFINE_string("split", "train", "Part of tfds, digits, glyphs or shapes.")
 VAE = flags.DEFINE_string("vae", None, "VAE checkpoint of ours, see docs/porting.md.")
 TEXT_ENCODER = flags.DEFINE_string("text_encoder", None, "Text encoder checkpoint of ours: encodes the captions too.")
 TEXT_DTYPE = flags.DEFINE_enum("text_dtype", "bfloat16", list(STATES), "What captions' states are stored as.")

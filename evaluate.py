@@ -7,9 +7,9 @@
 
 INCEPTION is pt_inception-2015-12-05-6726825d.pth (reading it needs torch), classify_image_graph_def.pb, or an .npz
 that convert_torch_weights.py made of one of them. Samples and references are an .npz of ADM's (with or without
-statistics), a folder of images, a file of --save_reference, or a data source: digits:test, shapes, tfds:NAME:SPLIT.
---clip adds the CLIP score; the prompts lie with the samples, or in --prompts. With --features=FOLDER the same command
-goes on after a kill. More in docs/evaluation.md.
+statistics), a folder of images, a file of --save_reference, or a data source: digits:test, glyphs, shapes,
+tfds:NAME:SPLIT. --clip adds the CLIP score; the prompts lie with the samples, or in --prompts. With --features=FOLDER
+the same command goes on after a kill. More in docs/evaluation.md.
 """
 
 import ledit_jax.early  # noqa: F401, before what takes seconds

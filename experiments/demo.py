@@ -60,12 +60,11 @@ def main() -> None:
     print("-- training the shipped checkpoint on\n$", " ".join(["python", *command[1:]]), flush=True)
     process = subprocess.Popen(command, env=environment)
     study = dataclasses.replace(study_digits.study(), sizes=SIZES)
-    reference = make_reference(study, None)  # the judge, while the training step compiles
     stop_at(_STEPS.value // 2, process, run / "metrics.jsonl")
     print("-- the same command again resumes", flush=True)
     finish(subprocess.Popen(command, env=environment))
     print("-- images of the weights just trained, at sizes that they never saw", flush=True)
-    measure_checkpoint(study, reference, run, "LEDiT", workdir, "make demo")
+    measure_checkpoint(study, make_reference(study, None), run, "LEDiT", workdir, "make demo")
     print(f"all of it took {time.perf_counter() - started:.0f} s")
 
 

@@ -1,1 +1,1 @@
-"""Judges of generated images: small classifiers trained on real images alone, in the place of the Inception network."""
+"""The judge of generated images: a small classifier of real ones alone, in the place of the Inception network."""

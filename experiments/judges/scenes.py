@@ -12,9 +12,9 @@ import numpy as np
 import scipy.ndimage
 from jaxtyping import Bool, Float, UInt8
 
+from ledit_jax.data.polygons import polygon_coverage
 from ledit_jax.data.scene_captions import COLOURS, Request
 from ledit_jax.data.scenes import OUTLINES, SIDE
-from ledit_jax.data.shapes import polygon_coverage
 
 MISFIT = 0.25
 """A region has a shape if it differs from it by less than this share of its area."""
@@ -127,7 +127,7 @@ def _figure(
     centre = np.array([coverage.sum(axis=0) @ np.arange(width), coverage.sum(axis=1) @ np.arange(height)]) / area + 0.5
     misfits = {}
     for shape, outline in OUTLINES.items():
-        drawn = polygon_coverage((centre + outline * np.sqrt(area)) / (width, height), height, width)
+        drawn = polygon_coverage([(centre + outline * np.sqrt(area)) / (width, height)], height, width)
         misfits[shape] = abs(seen - drawn[..., None] * rgb).max(axis=-1).sum() / area
     best = min(misfits, key=misfits.__getitem__)
     x, y = (centre + np.array([window[1].start, window[0].start])) / canvas

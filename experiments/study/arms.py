@@ -21,6 +21,11 @@ _BOOKKEEPING = {
     "train": ("log_every", "checkpoint_every", "keep_last", "keep_every", "sample_every", "max_nonfinite_steps"),
     "data": ("path", "num_workers", "max_bad_share"),
 }
+# Settings of a model that change nothing where its other settings leave no place for them.
+_UNUSED = {
+    "scan": lambda model: model.block_order == "sa",
+    "conv_init": lambda model: model.conv == "none",
+}
 
 
 class Interrupted(Exception):
@@ -59,6 +64,9 @@ def _check_is_ours(study: Study, arm: str, seed: int) -> None:
 
 def _what_is_learned(config: Config) -> dict[str, dict]:
     settings = config.to_dict()
+    for name, unused in _UNUSED.items():
+        if unused(config.model):
+            del settings["model"][name]
     return {
         section: {k: v for k, v in settings[section].items() if k not in _BOOKKEEPING.get(section, ())}
         for section in ("model", "diffusion", "flow", "data", "train")

@@ -8,6 +8,7 @@ import jax
 import ml_collections
 
 from experiments.sizes import Size, parse_size
+from experiments.study.images import DRAWN
 from experiments.study.methods import ARMS, BASES, Method, find_method
 from ledit_jax.config import Config, check_image_size
 from ledit_jax.config.parse import from_mapping
@@ -39,7 +40,7 @@ class StudyConfig:
     images: str = ""
     """For image_folder: class folders, or a zip of them, split into training and held-out images in the workdir."""
     judge_steps: int = 1_500
-    """Training steps of the classifier of photographs; that of digits and shapes has its own fixed training."""
+    """Training steps of the classifier of photographs; those of drawn sources are shipped."""
 
     @property
     def trained_size(self) -> Size:
@@ -188,10 +189,10 @@ def _check_method(study: StudyConfig, name: str, method: Method, checked: set[Ne
 
 def _check_source(study: StudyConfig) -> None:
     source = study.experiment.data.source
-    if source not in ("digits", "shapes", "scenes", "image_folder"):
+    if source not in (*DRAWN, "scenes", "image_folder"):
         raise ConfigError(
             f"experiment.data.source={source} has no real images at other sizes to compare with: "
-            "use digits, shapes, scenes or image_folder"
+            f"use {', '.join(DRAWN)}, scenes or image_folder"
         )
     if (source == "scenes") != study.is_of_captions:
         raise ConfigError(

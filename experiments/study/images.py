@@ -1,4 +1,4 @@
-"""Images with the classes they show: generated ones, and the real ones of digits and shapes at any size."""
+"""Images with the classes they show: generated ones, and the real ones of digits, glyphs and shapes at any size."""
 
 import functools
 from dataclasses import dataclass
@@ -13,6 +13,8 @@ from ledit_jax.data.catalog import make_source
 from ledit_jax.data.scenes import Scenes
 from ledit_jax.errors import ConfigError
 
+DRAWN = ("digits", "glyphs", "shapes")
+"""Sources whose images can be had at any size."""
 MAX_REAL = 1500
 """Most real images taken from a split: all of the digits, and enough of the others."""
 
@@ -35,9 +37,9 @@ class Samples:
 
 @functools.cache  # comparing methods needs the same ones again and again, and they are small
 def real_images(source: str, height: int, width: int, split: str) -> Samples:
-    """The first MAX_REAL real images of digits or shapes, grey [N, height, width, 1], with their labels."""
-    if source not in ("digits", "shapes"):
-        raise ConfigError(f"data.source={source} cannot be drawn at any size: use digits or shapes")
+    """The first MAX_REAL real images of a source of DRAWN, grey [N, height, width, 1], with their labels."""
+    if source not in DRAWN:
+        raise ConfigError(f"data.source={source} cannot be drawn at any size: use {', '.join(DRAWN)}")
     data = DataConfig(source=source, split=split, image_height=height, image_width=width, image_channels=1)
     images = make_source(data, AutoencoderConfig())
     records = [images[index] for index in range(min(len(images), MAX_REAL))]

@@ -9,21 +9,17 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Integer
 
-from experiments.judges.judge import Judge
-from experiments.judges.outlines import OutlineJudge
-from experiments.judges.photos import PhotoJudge
+from experiments.judges.judge import Judge, Reading
 from experiments.judges.scenes import shares as scene_shares
 from experiments.sizes import Size
 from experiments.study.config import StudyConfig
 from experiments.study.images import Samples, count_objects, real_images, real_scenes
+from experiments.study.judges import drawn_judge, photo_judge
 from experiments.study.photos import real_photographs, split_images
 from ledit_jax.data.scenes import Scenes
 from ledit_jax.evaluation.duplication import rank_among_real, self_similarity
-from ledit_jax.evaluation.frechet import frechet_distance, gaussian_statistics
+from ledit_jax.evaluation.frechet import frechet_distance
 from ledit_jax.evaluation.neighbours import NUM_NEIGHBOURS, precision_recall
-
-OUTLINE_JUDGE_SIZES: tuple[Size, ...] = ((16, 16), (24, 24), (32, 32), (16, 32), (32, 16))
-"""What the judge of digits and shapes is trained on; fixed, so that every study of a source has the same judge."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +31,8 @@ class Figures:
     """Share that the judge reads as the class asked for, or that is what the caption says."""
     frechet: float | None
     """Distance to the real training images rendered at this size, in the judge's features; lower is better."""
+    patches: float | None
+    """The same over patches of 16 pixels a side: what small parts look like, wherever they are."""
     precision: float | None
     """Share among the real training images, by nearest neighbours in those features; None for three images or less."""
     recall: float | None
@@ -42,7 +40,7 @@ class Figures:
     duplication: float | None
     """See `duplication_score`: 0.5 is what real images get, 1 a tiling."""
     objects: float | None
-    """Mean connected shapes per image, where a real one has exactly 1 (shapes only)."""
+    """Mean connected shapes per image; None for photographs."""
     colour: float | None = None
     """Of scenes, and the only figures beside `accuracy` that they have: shares right in a part, see `Verdict`."""
     shape: float | None = None
@@ -54,8 +52,7 @@ class Figures:
 class _Real:
     """What is needed of the real training images of one size."""
 
-    features: Float[np.ndarray, "N D"]
-    statistics: tuple[Float[np.ndarray, " D"], Float[np.ndarray, "D D"]]
+    read: Reading
     similarity: Float[np.ndarray, " N"]
     labels: Integer[np.ndarray, " N"]
 
@@ -63,22 +60,28 @@ class _Real:
 class Reference:
     """Measures images of any size against real ones of that size."""
 
-    def __init__(self, real: Callable[[int, int, str], Samples], judge: Judge, counts_objects: bool):
-        """real(height, width, split): images of the split "train" or "test". judge: trained on "train" alone."""
-        self._real, self._judge, self._counts_objects = real, judge, counts_objects
+    def __init__(self, real: Callable[[int, int, str], Samples], judge: Callable[[], Judge], counts_objects: bool):
+        """real(height, width, split): images of the split "train" or "test". judge: makes one of "train" alone, and is
+        called once, when something is measured."""
+        self._real, self._make_judge, self._counts_objects = real, judge, counts_objects
         self._training = functools.cache(self._describe_training)
+
+    @functools.cached_property
+    def _judge(self) -> Judge:
+        return self._make_judge()
 
     def measure(self, samples: Samples) -> Figures:
         """Figures of samples, in whatever size they have."""
         training = self._training(*samples.size)
-        features = self._judge.features(samples.images)
+        read = self._judge.read(samples.images)
         precision = recall = None
-        if len(features) > NUM_NEIGHBOURS:
-            precision, recall = precision_recall(training.features, features)
+        if len(read.features) > NUM_NEIGHBOURS:
+            precision, recall = precision_recall(training.read.features, read.features)
         return Figures(
             num_samples=len(samples.labels),
-            accuracy=self._judge.accuracy(samples.images, samples.labels),
-            frechet=frechet_distance(*gaussian_statistics(features), *training.statistics),
+            accuracy=read.accuracy(samples.labels),
+            frechet=frechet_distance(*read.statistics, *training.read.statistics),
+            patches=frechet_distance(*read.patch_statistics, *training.read.patch_statistics),
             precision=precision,
             recall=recall,
             duplication=rank_among_real(
@@ -100,8 +103,7 @@ class Reference:
 
     def _describe_training(self, height: int, width: int) -> _Real:
         train = self._real(height, width, "train")
-        features = self._judge.features(train.images)
-        return _Real(features, gaussian_statistics(features), self_similarity(train.images), train.labels)
+        return _Real(self._judge.read(train.images), self_similarity(train.images), train.labels)
 
 
 class SceneReference:
@@ -111,7 +113,7 @@ class SceneReference:
         """Figures of samples, in whatever size they have."""
         source = Scenes(*samples.size, "test")
         parts = scene_shares(samples.images, [source.request(int(label)) for label in samples.labels])
-        unknown = dict.fromkeys(("frechet", "precision", "recall", "duplication", "objects"))
+        unknown = dict.fromkeys(("frechet", "patches", "precision", "recall", "duplication", "objects"))
         return Figures(len(samples.labels), parts.pop("right"), **unknown, **parts)
 
     def measure_real(self, size: Size, count: int) -> Figures:
@@ -132,25 +134,18 @@ def prepare_images(config: StudyConfig, workdir: Path) -> tuple[StudyConfig, Pat
 
 
 def make_reference(config: StudyConfig, folder: Path | None) -> Reference | SceneReference:
-    """Trains the judge of a study; `folder` is what `prepare_images` returned."""
+    """The measure of a study; `folder` is what `prepare_images` returned.
+
+    The judge of a drawn source is shipped, that of photographs trained when it is needed. Raises ConfigError for a size
+    that there are no real images of.
+    """
     source = config.experiment.data.source
     if source == "scenes":
         return SceneReference()
     if folder is None:
-        return Reference(functools.partial(real_images, source), train_outline_judge(source), source == "shapes")
-    channels = config.experiment.data.image_channels
-    real = functools.partial(real_photographs, folder, channels)
-    judge_sizes = sorted({config.trained_size, *config.image_sizes})
-    judge = PhotoJudge.train(
-        [(s.images, s.labels) for s in (real(*size, "train", None) for size in judge_sizes)],
-        num_classes=config.experiment.model.num_classes,
-        num_steps=config.judge_steps,
-        seed=0,
-    )
-    return Reference(real, judge, counts_objects=False)
-
-
-def train_outline_judge(source: str) -> OutlineJudge:
-    """A judge of a source's training images, digits or shapes, at every size of OUTLINE_JUDGE_SIZES."""
-    sets = [real_images(source, height, width, "train") for height, width in OUTLINE_JUDGE_SIZES]
-    return OutlineJudge.train([(s.images, s.labels) for s in sets], seed=0)
+        judge = functools.partial(drawn_judge, source)
+        return Reference(functools.partial(real_images, source), judge, counts_objects=True)
+    real = functools.partial(real_photographs, folder, config.experiment.data.image_channels)
+    for size in config.image_sizes:
+        real(*size, "test")
+    return Reference(real, functools.partial(photo_judge, config, folder, real), counts_objects=False)

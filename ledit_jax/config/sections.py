@@ -29,7 +29,8 @@ class ModelConfig:
     scan: ScanVariant = "d"
     conv: Literal["none", "dense", "depthwise"] = "dense"
     """The 3x3 convolution after patchify."""
-    conv_init: Literal["identity", "xavier"] = "identity"
+    conv_init: Literal["identity", "xavier", "identity_noise"] = "identity"
+    """identity_noise: the identity and half of Xavier's noise."""
     post_norm: bool = False
     """LayerNorm after the convolution (LEDiT*, the paper's refined model)."""
     qk_norm: Literal["none", "rms"] = "none"
@@ -107,9 +108,9 @@ class FlowConfig:
 class DataConfig:
     """Where images come from, and their size in pixels."""
 
-    source: Literal["digits", "shapes", "scenes", "image_folder", "coco", "captioned_folder", "tfds", "latents"] = (
-        "digits"
-    )
+    source: Literal[
+        "digits", "glyphs", "shapes", "scenes", "image_folder", "coco", "captioned_folder", "tfds", "latents"
+    ] = "digits"
     path: str = ""
     """Folder of `image_folder`, `coco`, `captioned_folder` and `latents`; data_dir of `tfds` (empty: TFDS's own)."""
     annotations: str = ""

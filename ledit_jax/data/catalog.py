@@ -3,6 +3,7 @@
 from ledit_jax.config import AutoencoderConfig, DataConfig
 from ledit_jax.data.captioned import open_captioned_folder, open_coco
 from ledit_jax.data.digits import Digits
+from ledit_jax.data.glyphs import Glyphs
 from ledit_jax.data.image_folder import ImageFolder
 from ledit_jax.data.latents import Latents
 from ledit_jax.data.scenes import Scenes
@@ -15,8 +16,8 @@ from ledit_jax.errors import ConfigError
 def make_source(config: DataConfig, autoencoder: AutoencoderConfig) -> Source:
     """Opens the source `config.source`: of latents where there is an autoencoder, else of images.
 
-    `config.split` chooses between the parts of digits, shapes, scenes and tfds; a folder of images or latents is one
-    part. Raises ConfigError for settings that cannot work, and DataError for data that is missing or damaged.
+    `config.split` chooses between the parts of digits, glyphs, shapes, scenes and tfds; a folder of images or latents
+    is one part. Raises ConfigError for settings that cannot work, and DataError for data that is missing or damaged.
     """
     height, width, channels = config.image_height, config.image_width, config.image_channels
     if channels not in (1, 3):
@@ -32,6 +33,8 @@ def make_source(config: DataConfig, autoencoder: AutoencoderConfig) -> Source:
         )
     if config.source == "digits":
         return Digits(height, width, config.split, channels)
+    if config.source == "glyphs":
+        return Glyphs(height, width, config.split, channels)
     if config.source == "shapes":
         return Shapes(height, width, config.split, channels)
     if config.source == "scenes":

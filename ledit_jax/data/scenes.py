@@ -9,8 +9,9 @@ from itertools import combinations
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from ledit_jax.data.polygons import polygon_coverage
 from ledit_jax.data.scene_captions import COLOURS, COUNTS, PAIRS, Request
-from ledit_jax.data.shapes import POLYGONS, polygon_coverage
+from ledit_jax.data.shapes import POLYGONS
 from ledit_jax.errors import ConfigError
 
 _LENGTHS = {"train": 20_000, "test": 2_000}
@@ -96,7 +97,7 @@ def figure_coverage(
 ) -> Float[np.ndarray, "height width"]:
     """Share of each pixel that a figure covers. place: its centre (x, y) in shares of the canvas; side: see SIDE."""
     shares = side * min(height, width) / np.array([width, height])
-    return polygon_coverage(place + OUTLINES[shape] * shares, height, width)
+    return polygon_coverage([place + OUTLINES[shape] * shares], height, width)
 
 
 def _arrange(

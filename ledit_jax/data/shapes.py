@@ -6,6 +6,7 @@ One index is one scene whatever the resolution, so a model trained at one size c
 import numpy as np
 from jaxtyping import Float
 
+from ledit_jax.data.polygons import polygon_coverage
 from ledit_jax.errors import ConfigError
 
 _LENGTHS = {"train": 20_000, "test": 2_000}
@@ -76,7 +77,7 @@ class Shapes:
         if not 0 <= index < self._length:
             raise IndexError(f"shape {index} of {self._length}")
         label = index % self.num_classes
-        coverage = polygon_coverage(self._scene(index, label), self._height, self._width)
+        coverage = polygon_coverage([self._scene(index, label)], self._height, self._width)
         image = np.round(255 * coverage).astype(np.uint8)
         return {"image": np.repeat(image[..., None], self._channels, axis=-1), "label": label}
 
@@ -86,46 +87,3 @@ class Shapes:
         center = rng.uniform(radius + _MARGIN, 1 - radius - _MARGIN, size=2)
         rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
         return center + radius * POLYGONS[CLASS_NAMES[label]] @ rotation.T
-
-
-def polygon_coverage(corners: Float[np.ndarray, "corners 2"], height: int, width: int) -> Float[np.ndarray, "H W"]:
-    """Share of each pixel, 0..1, that a simple polygon covers; the canvas is the unit square of its (x, y) corners.
-
-    What lies beyond the canvas is cut off. Exact, not sampled. Each edge adds the area between it and the right border
-    of the canvas, counted positive for edges that run down and negative for edges that run up, and what lies beyond the
-    polygon cancels.
-    """
-    start = corners * (width, height)
-    end = np.roll(start, -1, axis=0)
-    crosses = start[:, 1] != end[:, 1]  # a level edge adds nothing
-    start, end = start[crosses], end[crosses]
-    top, bottom = (np.clip(reach(start[:, 1], end[:, 1]), 0, height) for reach in (np.minimum, np.maximum))
-    # Every edge with every row that it crosses, as one list of pairs: a disc has 128 edges, most within one row.
-    first = top.astype(int)
-    crossed = np.ceil(bottom).astype(int) - first
-    edge = np.repeat(np.arange(len(crossed)), crossed)
-    row = np.arange(len(edge)) + (first - (np.cumsum(crossed) - crossed))[edge]
-    y = np.clip([row, row + 1], top[edge], bottom[edge])  # [2, pairs]: where the edge enters and leaves the row
-    run, rise = (end - start).T
-    x = start[edge, 0] + (y - start[edge, 1]) * (run / rise)[edge]
-    area = np.zeros((height, width))
-    np.add.at(area, row, (np.sign(rise)[edge] * (y[1] - y[0]))[:, None] * _mean_share(x[0], x[1], width))
-    return np.clip(abs(area), 0, 1)
-
-
-def _mean_share(
-    start: Float[np.ndarray, " pairs"], end: Float[np.ndarray, " pairs"], width: int
-) -> Float[np.ndarray, "pairs W"]:
-    """Mean, over x running evenly from `start` to `end`, of the share of each pixel that lies to the right of x."""
-    start, end = np.arange(1, width + 1) - start[:, None], np.arange(1, width + 1) - end[:, None]
-    upright = abs(end - start) < 1e-6
-    return np.where(
-        upright,
-        np.clip((start + end) / 2, 0, 1),
-        (_share_integral(end) - _share_integral(start)) / np.where(upright, 1, end - start),
-    )
-
-
-def _share_integral(u: np.ndarray) -> np.ndarray:
-    """Integral of clip(u, 0, 1) from 0."""
-    return np.clip(u, 0, 1) ** 2 / 2 + np.maximum(u - 1, 0)

@@ -50,9 +50,10 @@ def open_images(name: str, height: int | None = None, width: int | None = None) 
     """The set that a name stands for.
 
     x.npz: ADM's layout, `arr_0` uint8 [N, H, W, 3]. A folder: the images anywhere within, sorted by path, converted
-    to RGB. "digits:SPLIT", "shapes:SPLIT" or "tfds:NAME:SPLIT": a data source. Height and width, in pixels, crop the
-    images of a folder or of tfds as training does, and digits and shapes are drawn at that size. Raises ConfigError
-    for a name or a size that cannot be, and DataError for images that are missing, damaged or of another layout.
+    to RGB. "digits:SPLIT", "glyphs:SPLIT", "shapes:SPLIT" or "tfds:NAME:SPLIT": a data source. Height and
+    width, in pixels, crop the images of a folder or of tfds as training does, and the other sources are drawn at that
+    size. Raises ConfigError for a name or a size that cannot be, and DataError for images that are missing, damaged or
+    of another layout.
     """
     if (height is None) != (width is None):
         raise ConfigError(f"height={height} and width={width}: give both, or neither to take images as they are")
@@ -66,10 +67,12 @@ def open_images(name: str, height: int | None = None, width: int | None = None) 
     source, *rest = name.split(":")
     if path.is_dir():
         return FolderImages(path, size)
-    if source in ("digits", "shapes", "tfds") and not path.exists():
+    if source in ("digits", "glyphs", "shapes", "tfds") and not path.exists():
         return _open_source(name, source, rest, size)
     if not path.exists():
-        raise DataError(f"{name} does not exist: give an .npz, a folder of images, or digits, shapes, tfds:NAME:SPLIT")
+        raise DataError(
+            f"{name} does not exist: give an .npz, a folder of images, or digits, glyphs, shapes, tfds:NAME:SPLIT"
+        )
     if path.suffix != ".npz" or not path.is_file():  # opening a pipe waits for somebody to write to it
         raise DataError(f"{name} is neither a folder nor an .npz: give one of these")
     return NpzImages(path)

@@ -5,7 +5,8 @@ import pytest
 import scipy.ndimage
 from PIL import Image, ImageDraw
 
-from ledit_jax.data.shapes import CLASS_NAMES, Shapes, polygon_coverage
+from ledit_jax.data.polygons import polygon_coverage
+from ledit_jax.data.shapes import CLASS_NAMES, Shapes
 from ledit_jax.errors import ConfigError
 
 
@@ -50,7 +51,7 @@ def test_drawing_agrees_with_pillow(name):
     canvas = Image.new("L", (24 * factor, 32 * factor))
     ImageDraw.Draw(canvas).polygon([(x * canvas.width - 0.5, y * canvas.height - 0.5) for x, y in corners], fill=255)
     pillow = np.asarray(canvas.reduce(factor)) / 255
-    np.testing.assert_allclose(polygon_coverage(corners, 32, 24), pillow, atol=2.5 / factor)
+    np.testing.assert_allclose(polygon_coverage([corners], 32, 24), pillow, atol=2.5 / factor)
 
 
 @pytest.mark.parametrize("name", CLASS_NAMES)
@@ -60,7 +61,7 @@ def test_covered_area_is_the_polygons(name):
     (x, y), (x_next, y_next) = corners.T, np.roll(corners, -1, axis=0).T
     shoelace = abs(np.sum(x * y_next - x_next * y)) / 2
     for size in ((7, 5), (16, 40)):
-        assert abs(polygon_coverage(corners, *size).mean() - shoelace) < 1e-9
+        assert abs(polygon_coverage([corners], *size).mean() - shoelace) < 1e-9
 
 
 def test_coverage_is_exact_for_a_rectangle():
@@ -68,7 +69,7 @@ def test_coverage_is_exact_for_a_rectangle():
     corners = np.array([(0.3, 0.125), (0.65, 0.125), (0.65, 0.5), (0.3, 0.5)])
     across, down = [0, 0.5, 1, 0.25, 0], [0.5, 1, 0, 0]
     for order in (corners, corners[::-1]):
-        np.testing.assert_allclose(polygon_coverage(order, 4, 5), np.outer(down, across), atol=1e-12)
+        np.testing.assert_allclose(polygon_coverage([order], 4, 5), np.outer(down, across), atol=1e-12)
 
 
 def test_shapes_keep_clear_of_the_border():

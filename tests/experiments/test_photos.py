@@ -1,4 +1,4 @@
-"""The study on photographs: how images are parted, what the judge reads, and a study from a zip to its tables."""
+"""The study on photographs: how images are parted, and a study from a zip to its tables."""
 
 import csv
 import dataclasses
@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 from tiny import tiny_config
 
-from experiments.judges import photos as photo_judge
-from experiments.judges.photos import PhotoJudge
 from experiments.study.config import StudyConfig
+from experiments.study.judges import photo_judge
 from experiments.study.photos import HELD_OUT_EVERY, real_photographs, split_images
+from experiments.study.reference import prepare_images
 from experiments.study.run import run_study
 from ledit_jax.errors import ConfigError, DataError
 
@@ -91,31 +91,6 @@ def test_images_that_cannot_be_parted_are_named(folder, tmp_path):
     assert not (tmp_path / "a").exists() and not (tmp_path / "b").exists()
 
 
-@pytest.fixture
-def small_judge(monkeypatch):
-    monkeypatch.setattr(photo_judge, "WIDTHS", (8, 16, 16))
-
-
-def test_the_judge_reads_classes_at_sizes_it_has_not_seen(small_judge):
-    rng = np.random.default_rng(1)
-
-    def draw_set(count, height, width):
-        """Class 0 has bars that lie, class 1 bars that stand; colour and place say nothing."""
-        labels = np.arange(count) % 2
-        y, x = np.mgrid[:height, :width]
-        waves = [np.sin(12 * (x / width if label else y / height) + rng.uniform(0, 6)) for label in labels]
-        colors = rng.uniform(60, 120, (count, 1, 1, 3))
-        return (127 + np.stack(waves)[..., None] * colors).astype(np.uint8), labels
-
-    judge = PhotoJudge.train([draw_set(40, 16, 16), draw_set(40, 24, 24)], num_classes=2, num_steps=20, seed=0)
-    images, labels = draw_set(40, 20, 28)
-    assert judge.accuracy(images, labels) > 0.9
-    assert judge.accuracy(images, 1 - labels) < 0.1
-    assert judge.features(images).shape == (40, 16)
-    with pytest.raises(ConfigError, match="num_classes=1 is too few"):
-        PhotoJudge.train([(images, labels)], num_classes=1, num_steps=1, seed=0)
-
-
 def tiny_study(images: Path, **fields) -> StudyConfig:
     config = tiny_config(model=dict(num_classes=3), train=dict(dilation_probability=0.0))
     data = dataclasses.replace(config.data, source="image_folder", image_channels=3, flip=True)
@@ -125,7 +100,7 @@ def tiny_study(images: Path, **fields) -> StudyConfig:
     return StudyConfig.from_dict(dataclasses.asdict(study))
 
 
-def test_study_from_a_zip_to_its_tables(small_judge, archive, tmp_path):
+def test_study_from_a_zip_to_its_tables(archive, tmp_path):
     cells = run_study(tiny_study(archive), tmp_path)
     assert [(c.size, c.error) for c in cells] == [((12, 8), "")]
     assert cells[0].figures.num_samples == 6 and cells[0].figures.objects is None
@@ -133,9 +108,13 @@ def test_study_from_a_zip_to_its_tables(small_judge, archive, tmp_path):
         assert arrays["images"].shape == (6, 12, 8, 3)
     table = (tmp_path / "table.md").read_text()
     assert "| LEDiT (real held-out images) | 12x8 (2:3)" in table
+    # The judge was trained once, and is there for the next start.
+    config, folder = prepare_images(tiny_study(archive), tmp_path)
+    kept = photo_judge(config, folder, real=None)
+    assert kept.recipe.sizes == ((8, 8), (12, 8)) and (kept.recipe.steps, kept.recipe.channels) == (9, 3)
 
 
-def test_a_size_beyond_the_real_images_is_named_before_any_training(small_judge, archive, tmp_path):
+def test_a_size_beyond_the_real_images_is_named_before_any_training(archive, tmp_path):
     with pytest.raises(ConfigError, match="size 24x24 is larger than the real images"):
         run_study(tiny_study(archive, sizes=("8x8", "24x24")), tmp_path)
     assert not (tmp_path / "weights").exists()

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from experiments.study import images, reference
+from experiments.study import images
 from experiments.study.images import Samples, count_objects, real_images
-from experiments.study.reference import Reference, train_outline_judge
+from experiments.study.judges import drawn_judge
+from experiments.study.reference import Reference
 from ledit_jax.errors import ConfigError
 from ledit_jax.evaluation.frechet import frechet_distance, gaussian_statistics
 
@@ -23,13 +24,8 @@ def draw_real(source, size, labels):
 
 
 @pytest.fixture(scope="module")
-def judge():
-    return train_outline_judge("digits")
-
-
-@pytest.fixture(scope="module")
-def digits(judge):
-    return Reference(functools.partial(real_images, "digits"), judge, counts_objects=False)
+def digits():
+    return Reference(functools.partial(real_images, "digits"), lambda: drawn_judge("digits"), counts_objects=False)
 
 
 @pytest.fixture(scope="module")
@@ -48,15 +44,17 @@ def test_real_images_score_high(digits, good):
         assert 0.4 < figures.duplication < 0.6
 
 
-def test_distances_are_to_training_images_and_the_floor_is_of_as_many_held_out_ones(digits, judge, good):
+def test_distances_are_to_training_images_and_the_floor_is_of_as_many_held_out_ones(digits, good):
     rng = np.random.default_rng(0)
     for size, figures in good.items():
-        train, test = (judge.features(real_images("digits", *size, split).images) for split in ("train", "test"))
-        statistics = gaussian_statistics(train)
-        drawn = gaussian_statistics(judge.features(draw_real("digits", size, LABELS).images))
-        assert figures.frechet == pytest.approx(frechet_distance(*drawn, *statistics))
-        subsets = [test[rng.permutation(len(test))[:120]] for _ in range(5)]
-        floors = [frechet_distance(*gaussian_statistics(subset), *statistics) for subset in subsets]
+        read = drawn_judge("digits").read
+        train, test = (read(real_images("digits", *size, split).images) for split in ("train", "test"))
+        drawn = read(draw_real("digits", size, LABELS).images)
+        assert figures.frechet == pytest.approx(frechet_distance(*drawn.statistics, *train.statistics))
+        patches = frechet_distance(*drawn.patch_statistics, *train.patch_statistics)
+        assert figures.patches == pytest.approx(patches)
+        subsets = [test.features[rng.permutation(len(test.features))[:120]] for _ in range(5)]
+        floors = [frechet_distance(*gaussian_statistics(subset), *train.statistics) for subset in subsets]
         assert 0.6 * min(floors) < digits.measure_real(size, 120).frechet < 1.5 * max(floors)
 
 
@@ -93,14 +91,14 @@ def test_three_images_have_no_precision(digits):
     assert digits.measure(few).precision is None and digits.measure(few).recall is None
 
 
-def test_shapes_are_counted(monkeypatch):
+@pytest.mark.parametrize("source", ["glyphs", "shapes"])
+def test_objects_are_counted(source, monkeypatch):
     monkeypatch.setattr(images, "MAX_REAL", 100)
-    monkeypatch.setattr(reference, "OUTLINE_JUDGE_SIZES", ((24, 24),))
     real_images.cache_clear()
-    shapes = Reference(functools.partial(real_images, "shapes"), train_outline_judge("shapes"), counts_objects=True)
-    one = draw_real("shapes", (24, 24), LABELS[:30])
+    reference = Reference(functools.partial(real_images, source), lambda: drawn_judge("digits"), counts_objects=True)
+    one = draw_real(source, (32, 32), LABELS[:30])
     two = Samples(np.concatenate([one.images, one.images], axis=2), one.labels)
-    counts = [shapes.measure(samples).objects for samples in (one, two)]
+    counts = [reference.measure(samples).objects for samples in (one, two)]
     real_images.cache_clear()
     assert counts == [1.0, 2.0]
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.study.reference import train_outline_judge
+from experiments.study.judges import drawn_judge
 from ledit_jax import LEDiTPipeline
 
 ASSET = Path(__file__).parents[2] / "assets" / "digits"
@@ -15,6 +15,6 @@ def test_a_judge_of_real_digits_reads_its_samples():
     labels = np.tile(np.arange(10), 5)
     images = LEDiTPipeline.from_checkpoint(ASSET)(labels.tolist(), 16, 16)
     assert images.shape == (50, 16, 16, 1)
-    judge = train_outline_judge("digits")
+    judge = drawn_judge("digits")
     assert judge.accuracy(images, labels) >= 0.9
     assert judge.accuracy(images, (labels + 1) % 10) < 0.1

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from tiny import tiny_config
 
-from configs import digits, study_digits, study_flow, study_photos, study_shapes
+from configs import digits, study_digits, study_flow, study_glyphs, study_photos, study_shapes
 from experiments.measure import measure_checkpoint
 from experiments.study import arms as study_arms
 from experiments.study import cells as study_cells
@@ -231,7 +231,7 @@ def test_every_method_has_an_arm_that_is_a_valid_model():
 
 
 def test_study_configs_are_valid(tmp_path):
-    for module in (study_digits, study_flow, study_shapes, study_photos):
+    for module in (study_digits, study_flow, study_glyphs, study_shapes, study_photos):
         values = module.get_config().to_dict()
         assert {name.partition("@")[0] for name in values["methods"]} <= set(METHODS)
         values["methods"] = ["dit"]  # checking each method at each size takes a second

@@ -105,6 +105,20 @@ def test_xavier_convolution_keeps_the_spread(conv):
     assert abs(inside.std() / x.std() - 1) < 0.1
 
 
+@pytest.mark.parametrize("conv", ["dense", "depthwise"])
+def test_noise_beside_the_identity_is_half_of_xaviers(conv):
+    layers = {
+        init: MultiDilationConv(_conv(conv, init), nnx.Rngs(0)) for init in ("identity", "xavier", "identity_noise")
+    }
+    kernels = {init: layer.kernel[...] for init, layer in layers.items()}
+    noise = kernels["identity_noise"] - kernels["identity"]
+    np.testing.assert_allclose(noise, kernels["xavier"] / 2, atol=1e-7)
+
+
+def _conv(conv, init):
+    return ModelConfig(width=24, conv=conv, conv_init=init)
+
+
 def test_identity_convolution_starts_from_the_network_without_it():
     config = ModelConfig(depth=2, width=32, num_heads=4, num_classes=10, block_order="ca")
     without = dataclasses.replace(config, conv="none")
