@@ -127,13 +127,13 @@ def main() -> None:
     judge, figures = Judge.load(path, recipe), {}
     for size in _TABLE_SIZES:
         train, test = (first_images(source, size, split) for split in ("train", "test"))
-        figures[size_name(size)] = sensitivity(judge, train, test)
+        found = sensitivity(judge, train, test)
+        figures[size_name(size)] = {name: [float(f"{v:.4g}") for v in values] for name, values in found.items()}
     print("share read right, and the Fréchet distances of whole images and patches as multiples of real ones':\n")
     print(sensitivity_table(source, figures))
     if _JSON.value:
         command = shlex.join(["python", "-m", "experiments.study.judges", *sys.argv[1:]])
-        rounded = {s: {k: [float(f"{v:.4g}") for v in values] for k, values in f.items()} for s, f in figures.items()}
-        write_json(Path(_JSON.value), {"command": command, "source": source, "figures": rounded})
+        write_json(Path(_JSON.value), {"command": command, "source": source, "figures": figures})
 
 
 if __name__ == "__main__":
