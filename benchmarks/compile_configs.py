@@ -40,7 +40,9 @@ ELSEWHERE = {
     "study_digits": "a CPU",
     "study_flow": "a CPU",
     "study_shapes": "a CPU",
+    "scenes": "a CPU",
     "study_glyphs": "a CPU",
+    "study_scenes": "a CPU",
     "study_photos": "a CPU, or a GPU, for which nothing here compiles without one",
 }
 """Configs that are sized for no TPU, and what they are for."""
