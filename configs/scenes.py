@@ -4,7 +4,8 @@ An 8x8 grid of tokens (patch 3), 0.6M parameters, flow matching, the text encode
 image, every method is trained from scratch.
 
   python train.py --config=configs/scenes.py:lemmdit --workdir=runs/scenes
-  python sample.py --checkpoint=runs/scenes --height=36 --width=36 --num_samples=8 --out=grid.png
+  python sample.py --checkpoint=runs/scenes --height=36 --width=36 --prompt="a red disc above a blue square" \\
+      --num_samples=8 --out=grid.png
 
 LEMMDiT has the inclusive scan, and a convolution that starts from Xavier's noise with a norm after it: what finds
 position fastest on small grids. `mmdit` has sin/cos positions and `rope` rotary ones, in all else alike.
@@ -43,7 +44,7 @@ def experiment(arm: str) -> Config:
         data=DataConfig(source="scenes", image_height=24, image_width=24, flip=False),
         text=TextConfig(encoder="words", length=12, width=64),
         train=TrainConfig(
-            num_steps=20_000,
+            num_steps=10_000,
             batch_size=16,
             learning_rate=1.5e-3,
             warmup_steps=100,
@@ -57,5 +58,5 @@ def experiment(arm: str) -> Config:
             keep_every=0,
             sample_every=0,
         ),
-        sample=SampleConfig(sampler="ab2", num_steps=24, cfg_scale=3.0, cfg_channels="all"),
+        sample=SampleConfig(sampler="ab2", num_steps=24, cfg_scale=2.0, cfg_channels="all"),
     )

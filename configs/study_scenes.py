@@ -4,8 +4,7 @@
 
 The recipe of configs/scenes.py for MMDiT with sin/cos, RoPE with its extrapolations, and LEMMDiT, all from scratch with
 one budget and seed. Captions are of combinations that training never sees. A judge that is not trained reads colour,
-shape, place and number from each image (`experiments/judges/scenes.py`). A third of an hour of two quiet cores for
-each of the three arms at 20,000 steps.
+shape, place and number from each image (`experiments/judges/scenes.py`). Results are in docs/text_to_image.md.
 """
 
 from configs import scenes
@@ -25,7 +24,7 @@ def study() -> StudyConfig:
         methods=METHODS,
         sizes=("24x24", "36x36", "48x48"),
         steps=experiment.train.num_steps,
-        per_class=200,
+        per_class=100,
     )
 
 
