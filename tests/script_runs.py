@@ -21,8 +21,8 @@ from pathlib import Path
 import jax
 
 ROOT = Path(__file__).parents[1]
-_PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(
     [
         "ledit_jax.cli",
         "ledit_jax.compile_only.programs",
@@ -63,7 +63,7 @@ class Script:
             output.write_text("")
         self.args = [str(part) for part in command]
         outputs = str(self.stdout), str(self.stderr)
-        self._process = _PROCESSES.Process(target=_become, args=(self.args, outputs, most_bytes, encoding, environment))
+        self._process = PROCESSES.Process(target=_become, args=(self.args, outputs, most_bytes, encoding, environment))
         self._process.start()
         self.pid = self._process.pid
 
@@ -84,7 +84,7 @@ class Script:
         """Until something holds; the script has to be running then."""
         while not condition():
             assert self.returncode is None, self.stderr.read_text()
-            time.sleep(0.001)
+            time.sleep(0.01)
 
     def finish(self, timeout: float = 300) -> subprocess.CompletedProcess:
         """What it printed and returned."""

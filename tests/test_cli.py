@@ -1,10 +1,9 @@
 """How a command ends: a cause outside the program is one line, and only a fault of ours is a traceback."""
 
 import subprocess
-import sys
 
 import pytest
-from script_runs import ROOT, run
+from script_runs import run
 
 FAIL = """
 import errno, os, resource, sys
@@ -33,8 +32,9 @@ cli.run(fail, "A test.")
 
 
 def end(kind: str, folder) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-c", FAIL, kind, str(folder)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    script = folder / "run.py"
+    script.write_text(FAIL)
+    return run(str(script), kind, str(folder))
 
 
 @pytest.mark.parametrize(

@@ -49,18 +49,18 @@ def init_params(network: Network, key: jax.Array) -> Params:
 
 def abstract_params(network: Network) -> Params:
     """Shapes and dtypes of the parameters, with nothing allocated."""
-    return jax.tree.map(lambda leaf: leaf, _abstract_params(network))  # a copy: callers take such trees apart
+    return jax.tree.map(lambda leaf: leaf, _abstract(network)[1])  # a copy: callers take such trees apart
 
 
-@functools.lru_cache(maxsize=32)
-def _abstract_params(network: Network) -> Params:
-    return jax.eval_shape(lambda: init_params(network, jax.random.key(0)))
-
-
-@functools.lru_cache(maxsize=32)
 def make_graphdef(network: Network) -> nnx.GraphDef:
     """The module without its parameters; `nnx.merge(graphdef, params)` is the module."""
-    return nnx.graphdef(nnx.eval_shape(lambda: network.build(nnx.Rngs(0))))
+    return _abstract(network)[0]
+
+
+@functools.lru_cache(maxsize=32)
+def _abstract(network: Network) -> tuple[nnx.GraphDef, Params]:
+    graphdef, params = jax.eval_shape(lambda: nnx.split(network.build(nnx.Rngs(0)), nnx.Param))
+    return graphdef, nnx.to_pure_dict(params)
 
 
 def make_apply(network: Network) -> Callable[..., jax.Array]:

@@ -24,9 +24,8 @@ _REMAT_POLICIES = {
 
 def stack_blocks(make: Callable[[nnx.Rngs], nnx.Module], depth: int, rngs: nnx.Rngs) -> nnx.Module:
     """One module as `make` makes it, whose parameters are those of `depth` such, stacked along a new leading axis."""
-    graphdef = nnx.graphdef(nnx.eval_shape(lambda: make(nnx.Rngs(0))))
-    init = jax.vmap(lambda key: nnx.state(make(nnx.Rngs(key))))
-    return nnx.merge(graphdef, init(jax.random.split(rngs.params(), depth)))
+    stacked = jax.vmap(lambda key: nnx.split(make(nnx.Rngs(key))))
+    return nnx.merge(*stacked(jax.random.split(rngs.params(), depth)))
 
 
 def run_stack(

@@ -33,7 +33,9 @@ class Profiler:
     def before(self, step: int) -> None:
         """Called before each step is dispatched."""
         if self._span and step == self._span[0]:
-            jax.profiler.start_trace(self._folder)
+            options = jax.profiler.ProfileOptions()
+            options.python_tracer_level = 0  # calls of Python would be most of a trace, and slow what is measured
+            jax.profiler.start_trace(self._folder, profiler_options=options)
             self._tracing = True
 
     def after(self, step: int, results: Any) -> None:

@@ -1,13 +1,13 @@
 """Whole files and folders of pieces: what a failure leaves, what is on the disk before a rename, what is refused."""
 
 import json
-import multiprocessing
 import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from script_runs import PROCESSES
 
 from ledit_jax import files
 from ledit_jax.errors import DataError, OutputError
@@ -115,8 +115,7 @@ def _write_often(path):
 
 
 def test_processes_may_write_the_same_json_at_once(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=_write_often, args=(tmp_path / "x.json",)) for _ in range(2)]
+    processes = [PROCESSES.Process(target=_write_often, args=(tmp_path / "x.json",)) for _ in range(2)]
     for process in processes:
         process.start()
     for process in processes:

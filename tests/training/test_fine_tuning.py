@@ -26,7 +26,7 @@ def test_fine_tuning_takes_every_weight_and_reports(tmp_path, caplog):
     train(config, tmp_path / "dit")
     source, _, _ = load_weights(tmp_path / "dit")
     with caplog.at_level("INFO", logger="ledit_jax"):
-        brief = tiny_config(train=dict(learning_rate=1e-12, num_steps=1))
+        brief = tiny_config(train=dict(learning_rate=1e-12, num_steps=1, dilation_probability=0.0))
         tuned = train(brief, tmp_path / "ft", init_from=str(tmp_path / "dit"))
     for path, value in jax.tree_util.tree_leaves_with_path(source):
         node = tuned.params

@@ -20,6 +20,9 @@ from ledit_jax.training.init_from import init_from_checkpoint
 from ledit_jax.training.loop import train
 from ledit_jax.weights import export_weights, find_checkpoint, load_weights
 
+STILL = tiny_config(train=dict(dilation_probability=0.0))
+"""One program of the step, where two dilations would be two."""
+
 
 class Broken(GaussianProcess):
     """A process whose loss is NaN."""
@@ -45,7 +48,7 @@ def test_an_update_that_would_make_weights_infinite_is_not_applied():
 
 
 def test_a_step_that_falls_on_a_checkpoint_step_is_judged_before_it_is_saved(tmp_path):
-    config = with_train(tiny_config(), learning_rate=float("inf"), checkpoint_every=1)
+    config = with_train(STILL, learning_rate=float("inf"), checkpoint_every=1)
     with pytest.raises(TrainingStopped, match="step 1: .*weights that are not finite.*checkpoint: none was written"):
         train(config, tmp_path)
     assert list((tmp_path / "checkpoints").iterdir()) == []
@@ -53,22 +56,22 @@ def test_a_step_that_falls_on_a_checkpoint_step_is_judged_before_it_is_saved(tmp
 
 def test_the_last_good_checkpoint_is_one_whose_next_step_was_finite(tmp_path):
     """At a rate of 1e16 the first update is finite, and nothing after it is."""
-    train(with_train(tiny_config(), num_steps=3, checkpoint_every=1, keep_last=1), tmp_path)
-    config = with_train(tiny_config(), learning_rate=1e16, checkpoint_every=1, keep_last=1)
+    train(with_train(STILL, num_steps=3, checkpoint_every=1, keep_last=1), tmp_path)
+    config = with_train(STILL, learning_rate=1e16, checkpoint_every=1, keep_last=1)
     with pytest.raises(TrainingStopped, match="step 5: ") as stop:
         train(config, tmp_path)
     assert str(stop.value).endswith(f"Last good checkpoint: {tmp_path / 'checkpoints' / '3'}")
     assert finite(load_weights(tmp_path / "checkpoints" / "3")[0])
     # And the counter of that stop does not end the next start.
     (tmp_path / "checkpoints" / "4").rename(tmp_path / "4")
-    assert int(train(with_train(tiny_config(), num_steps=5), tmp_path).step) == 5
+    assert int(train(with_train(STILL, num_steps=5), tmp_path).step) == 5
 
 
 def test_steps_are_counted_since_the_start(tmp_path):
     """A checkpoint that has counted more of them than are tolerated, as earlier versions wrote it, goes on."""
-    config = with_train(tiny_config(), num_steps=2, max_nonfinite_steps=5)
+    config = with_train(STILL, num_steps=2, max_nonfinite_steps=5)
     assert int(train(config, tmp_path, process=Broken(**vars(make_process(config)))).nonfinite_steps) == 2
-    state = train(with_train(tiny_config(), num_steps=4, max_nonfinite_steps=0), tmp_path)
+    state = train(with_train(STILL, num_steps=4, max_nonfinite_steps=0), tmp_path)
     assert (int(state.step), int(state.nonfinite_steps)) == (4, 2)
     rows = [json.loads(row) for row in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["nonfinite_steps"] for row in rows] == [1, 2, 2, 2]
@@ -95,7 +98,7 @@ def latents_with_nan(tmp_path):
 
 
 def latents_config(folder, **fields):
-    config = tiny_config(train=dict(batch_size=1, num_steps=32, checkpoint_every=1) | fields).to_dict()
+    config = with_train(STILL, **(dict(batch_size=1, num_steps=32, checkpoint_every=1) | fields)).to_dict()
     config["data"] |= dict(source="latents", path=str(folder), image_height=32, image_width=32, image_channels=3)
     config["autoencoder"] |= dict(kind="sd")
     return type(tiny_config()).from_dict(config)
