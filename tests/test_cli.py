@@ -13,8 +13,8 @@ sys.argv[1:] = []
 
 def fail():
     if kind == "limit":
-        resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
-        open(f"{folder}/x", "wb", buffering=0).write(b"a" * 10)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (9999, 9999))  # what it says is a file too
+        open(f"{folder}/x", "wb", buffering=0).write(b"a" * 9999)
         open(f"{folder}/x", "ab", buffering=0).write(b"a")
     if kind == "full":
         with open("/dev/full", "wb") as file:

@@ -63,7 +63,7 @@ def test_the_last_good_checkpoint_is_one_whose_next_step_was_finite(tmp_path):
     assert str(stop.value).endswith(f"Last good checkpoint: {tmp_path / 'checkpoints' / '3'}")
     assert finite(load_weights(tmp_path / "checkpoints" / "3")[0])
     # And the counter of that stop does not end the next start.
-    (tmp_path / "checkpoints" / "4").rename(tmp_path / "4")
+    (tmp_path / "checkpoints" / "4").rename(tmp_path / "later")
     assert int(train(with_train(STILL, num_steps=5), tmp_path).step) == 5
 
 
