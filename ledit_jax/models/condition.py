@@ -67,6 +67,8 @@ class ClassLabels:
         labels = np.asarray(values)
         if labels.ndim != 1 or not labels.size or labels.dtype.kind not in "iufO":
             raise ConfigError(f"class_labels={labels.tolist()} must be a list of one or more class numbers")
+        if labels.dtype.kind == "f" and (labels % 1 != 0).any():
+            raise ConfigError(f"class_labels={labels.tolist()} must be whole numbers")
         wrong = labels[(labels < 0) | (labels >= self.num_classes)]
         if wrong.size:
             raise ConfigError(

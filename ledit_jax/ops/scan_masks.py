@@ -61,6 +61,8 @@ def scan_mask(variant: str, height: int, width: int) -> Bool[np.ndarray, "T T"]:
     """
     if variant not in SCANS:
         raise ConfigError(f"scan {variant!r} is unknown: {nearest(variant, SCANS)}")
+    if height < 1 or width < 1:
+        raise ConfigError(f"a grid of {height} x {width} tokens cannot be: both sides must be at least 1")
     tokens = height * width
     check_fits(f"the masks of {tokens:,} tokens", tokens**2, host_memory(), "use smaller images")
     index = np.arange(tokens)

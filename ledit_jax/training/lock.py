@@ -105,7 +105,8 @@ def _is_alive(holder: dict[str, Any]) -> bool:
 
 def _make_writable(workdir: Path) -> None:
     check_place(workdir)
-    if workdir.is_dir() and any((step / "_CHECKPOINT_METADATA").is_file() for step in workdir.iterdir()):
+    steps = [path for path in workdir.iterdir() if path.name.isdecimal()] if workdir.is_dir() else []
+    if any((step / "_CHECKPOINT_METADATA").is_file() for step in steps):
         raise OutputError(
             f"workdir={workdir} is a folder of checkpoints itself, which a run inside it would hide: choose another "
             "folder (init_from starts a run from a checkpoint)"
