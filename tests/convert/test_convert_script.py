@@ -113,7 +113,7 @@ def damaged_inputs(folder, state, dit_file):
         ("notes.pt", {}, is_damaged),
         ("empty.pt", {}, is_damaged),
         ("images.pt", {}, is_damaged),
-        ("other.pt", {}, "holds no DiT, LEDiT, Stable Diffusion autoencoder or CLIP: its 1 tensors are named layer1"),
+        ("other.pt", {}, "holds no DiT, LEDiT, MMDiT, Stable Diffusion autoencoder or CLIP: its 1 tensors are"),
         ("empty", {}, "is a folder that holds no weights"),
         (
             "vae",

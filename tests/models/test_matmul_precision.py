@@ -13,7 +13,7 @@ from ledit_jax.config import Config
 from ledit_jax.errors import ConfigError
 from ledit_jax.models import abstract_params, make_apply
 from ledit_jax.ops.attention import attention, check_backend, choose_backend
-from ledit_jax.sampling import pipeline
+from ledit_jax.sampling import decoding
 from ledit_jax.sampling.pipeline import LEDiTPipeline, load_model
 
 MODELS = {
@@ -97,7 +97,7 @@ def test_the_vae_decodes_as_precisely(monkeypatch, precision):
         found.append(jax.config.jax_default_matmul_precision)
         return latents
 
-    monkeypatch.setattr(pipeline, "_decode_latents", decode)
+    monkeypatch.setattr(decoding, "_decode_latents", decode)
     config = with_precision(MODELS["LEDiT"], precision)
     pipe = LEDiTPipeline(config, abstract_arrays(config))
     pipe.vae = None, None

@@ -85,9 +85,9 @@ def test_every_preset_has_a_rule_for_what_is_large(family, size):
 
 def test_a_large_array_that_no_rule_matches_is_named():
     large, small = jax.ShapeDtypeStruct((2**10, 2**10), "float32"), jax.ShapeDtypeStruct((2**20 - 1,), "float32")
-    params = {"text_embed": {"kernel": large, "bias": small}}
+    params = {"pooled_embed": {"kernel": large, "bias": small}}
     for sizes in [(1, 2, 1), (1, 1, 2)]:
-        with pytest.raises(ConfigError, match=r"text_embed/kernel \(1024, 1024\) .* ledit_jax/parallel/sharding.py"):
+        with pytest.raises(ConfigError, match=r"pooled_embed/kernel \(1024, 1024\) .* ledit_jax/parallel/sharding.py"):
             shardings(fake_mesh(sizes), params)
     for mesh in (fake_mesh((8, 1, 1)), data_mesh(jax.devices()[:1])):
         assert all(place.is_fully_replicated for place in jax.tree.leaves(shardings(mesh, params)))

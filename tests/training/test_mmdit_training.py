@@ -57,5 +57,6 @@ def test_other_text_is_refused(run):
     wider = tiny_mmdit().replaced("text", width=12)
     with pytest.raises(CheckpointError, match=r"text.width=8, and this config has 12: set it to 8"):
         init_from_checkpoint(run[0], wider, jax.random.key(0))
-    with pytest.raises(CheckpointError, match=r"text.encoder='words', but .* was trained with 'clip'"):
-        train(CONFIG.replaced("text", encoder="words"), run[0], source=Captioned(CONFIG))
+    longer = CONFIG.replaced("text", length=4)
+    with pytest.raises(CheckpointError, match=r"text.length=4, but .* was trained with 3"):
+        train(longer, run[0], source=Captioned(longer))
