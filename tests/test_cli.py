@@ -67,3 +67,17 @@ def test_a_fault_of_ours_is_a_traceback_that_asks_to_be_reported(tmp_path):
     assert result.stderr.splitlines()[-1] == (
         "error: KeyError above is a fault of ledit_jax: please report this, with all of it"
     )
+
+
+def test_a_signal_where_python_drops_what_is_raised_still_ends_it(tmp_path):
+    """As in jax's callback of the garbage collector, which every signal to a busy program may meet."""
+    script = tmp_path / "run.py"
+    script.write_text(
+        "import gc, signal, time\nfrom ledit_jax import cli\nsent = []\n"
+        "def interrupt(*_):\n    sent or sent.append(signal.raise_signal(signal.SIGTERM))\n"
+        "def main():\n    gc.callbacks.append(interrupt)\n    gc.collect()\n    time.sleep(600)\n"
+        "cli.run(main, 'A test.')\n"
+    )
+    result = run(str(script), timeout=60)
+    assert result.returncode == 1
+    assert result.stderr == "error: stopped by SIGTERM: what is done is kept, and the same command goes on\n"

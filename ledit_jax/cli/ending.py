@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,8 +31,19 @@ def end_on_signals() -> None:
             leave_at_once(number, frame)
         raise KeyboardInterrupt(signal.Signals(number).name)
 
+    def send_again(unraisable: "sys.UnraisableHookArgs") -> None:
+        """Python drops what is raised while it collects garbage, where jax has a callback, or deletes an object."""
+        nonlocal seen
+        if not isinstance(unraisable.exc_value, KeyboardInterrupt):
+            return sys.__unraisablehook__(unraisable)
+        seen = 0
+        number = signal.Signals[str(unraisable.exc_value) or "SIGINT"]
+        main = threading.main_thread().ident
+        threading.Timer(0.01, signal.pthread_kill, [main, number]).start()  # once Python is out of there
+
     seen = 0
     end.ends_program = True  # for those who take over while they save, see ledit_jax/training/stopping.py
+    sys.unraisablehook = send_again
     for number in ending_signals():
         signal.signal(number, end)
 
