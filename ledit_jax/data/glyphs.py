@@ -10,10 +10,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from ledit_jax.data.polygons import polygon_coverage
-from ledit_jax.errors import ConfigError
+from ledit_jax.data.drawn import Contours, DrawnFigures
 
-_LENGTHS = {"train": 20_000, "test": 2_000}
 # File -> the range of what is added to both sides of its strokes, in heights of a digit: bold ones cannot take much.
 _FONTS = {
     "DejaVuSans": (-0.01, 0.05),
@@ -40,41 +38,16 @@ _CURVE_POINTS = 5
 _SHARPEST = 2.0
 """Most that a corner is moved, in multiples of what is added to a stroke."""
 
-Contours = list[Float[np.ndarray, "_ 2"]]
 
-
-class Glyphs:
+class Glyphs(DrawnFigures):
     """White printed digits on black, one to an image: label = index % 10.
 
-    Font, weight, slant, size and place are drawn from (split, index) alone and are relative to the canvas, which is the
-    unit square: `Glyphs(64, 64, "train")[i]` and `Glyphs(16, 16, "train")[i]` are one scene. On a canvas that is not
-    square the scene is stretched with it. `channels` is 1, or 3 for three equal ones. `length` is how many images the
-    endless sequence is cut to: 20,000 for "train" and 2,000 for "test" unless given.
+    Font, weight, slant, size and place are left to chance (`DrawnFigures`).
     """
 
-    num_classes = 10
+    noun = "glyph"
 
-    def __init__(self, height: int, width: int, split: str, channels: int = 1, length: int | None = None):
-        if split not in _LENGTHS:
-            raise ConfigError(f"data.split={split!r} is unknown to the glyphs: use {' or '.join(_LENGTHS)}")
-        self._height, self._width, self._channels = height, width, channels
-        self._stream = tuple(_LENGTHS).index(split)
-        self._length = _LENGTHS[split] if length is None else length
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __getitem__(self, index: int) -> dict:
-        if not 0 <= index < self._length:
-            raise IndexError(f"glyph {index} of {self._length}")
-        label = index % self.num_classes
-        coverage = polygon_coverage(self._scene(index, label), self._height, self._width)
-        image = np.round(255 * coverage).astype(np.uint8)
-        return {"image": np.repeat(image[..., None], self._channels, axis=-1), "label": label}
-
-    def _scene(self, index: int, label: int) -> Contours:
-        """The digit's contours on the unit square, y downwards."""
-        rng = np.random.default_rng((self._stream, index))
+    def _figure(self, label: int, rng: np.random.Generator) -> Contours:
         font = FONTS[rng.integers(len(FONTS))]
         contours = embolden(font_outline(font, str(label)), rng.uniform(*_FONTS[font]))
         slant, widen, height = rng.uniform(-_SLANT, _SLANT), rng.uniform(*_ASPECT), rng.uniform(*_HEIGHT)

@@ -9,12 +9,11 @@ from itertools import combinations
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from ledit_jax.data.drawn import DrawnScenes
 from ledit_jax.data.polygons import polygon_coverage
 from ledit_jax.data.scene_captions import COLOURS, COUNTS, PAIRS, Request
 from ledit_jax.data.shapes import POLYGONS
-from ledit_jax.errors import ConfigError
 
-_LENGTHS = {"train": 20_000, "test": 2_000}
 SIDE = (0.22, 0.3)
 """Square root of a figure's area, in shares of the canvas' shorter side."""
 _MARGIN, _GAP = 0.02, 0.06
@@ -46,24 +45,18 @@ OUTLINES = {
 _BOXES = {name: np.array([corners.min(0), corners.max(0)]) for name, corners in OUTLINES.items()}
 
 
-class Scenes:
+class Scenes(DrawnScenes):
     """Records {"image": uint8 [height, width, 3], "captions": list of str}; `request(i)` is what record i shows.
 
-    Everything is drawn from (split, index) alone: `Scenes(64, 64, "train")[i]` and `Scenes(16, 16, "train")[i]` are
-    one scene. On a canvas that is not square places stretch with it and figures keep their proportions. The split
-    "test" has only combinations that "train" never has (`scene_captions`). `length` is how many scenes the endless
-    sequence is cut to: 20,000 for "train" and 2,000 for "test" unless given. What was drawn is kept, up to 64 MiB.
+    On a canvas that is not square places stretch with it and figures keep their proportions. The split "test" has
+    only combinations that "train" never has (`scene_captions`). What was drawn is kept, up to 64 MiB.
     """
 
-    def __init__(self, height: int, width: int, split: str, length: int | None = None):
-        if split not in _LENGTHS:
-            raise ConfigError(f"data.split={split!r} is unknown to the scenes: use {' or '.join(_LENGTHS)}")
-        self._height, self._width, self._split = height, width, split
-        self._length = _LENGTHS[split] if length is None else length
-        self._kept: dict[int, np.ndarray] = {}
+    noun = "scene"
 
-    def __len__(self) -> int:
-        return self._length
+    def __init__(self, height: int, width: int, split: str, length: int | None = None):
+        super().__init__(height, width, split, length)
+        self._kept: dict[int, np.ndarray] = {}
 
     def __getitem__(self, index: int) -> dict:
         request, rng = self._begin(index)
@@ -85,9 +78,7 @@ class Scenes:
         return self._begin(index)[0]
 
     def _begin(self, index: int) -> tuple[Request, np.random.Generator]:
-        if not 0 <= index < self._length:
-            raise IndexError(f"scene {index} of {self._length}")
-        rng = np.random.default_rng((tuple(_LENGTHS).index(self._split), index))
+        rng = self._rng(index)
         requests = (PAIRS if rng.random() < _PAIRS_SHARE else COUNTS)[self._split]
         return requests[rng.integers(len(requests))], rng
 

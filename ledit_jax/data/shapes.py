@@ -4,12 +4,9 @@ One index is one scene whatever the resolution, so a model trained at one size c
 """
 
 import numpy as np
-from jaxtyping import Float
 
-from ledit_jax.data.polygons import polygon_coverage
-from ledit_jax.errors import ConfigError
+from ledit_jax.data.drawn import Contours, DrawnFigures
 
-_LENGTHS = {"train": 20_000, "test": 2_000}
 _RADIUS = (0.25, 0.38)
 """Radius of the circle around a shape, in canvas units."""
 _MARGIN = 0.02
@@ -52,38 +49,16 @@ POLYGONS = {
 CLASS_NAMES = tuple(POLYGONS)
 
 
-class Shapes:
+class Shapes(DrawnFigures):
     """White shapes on black, one to an image: `CLASS_NAMES[label]`, label = index % 10.
 
-    Position, size and angle are drawn from (split, index) alone and are relative to the canvas, which is the unit
-    square: `Shapes(64, 64, "train")[i]` and `Shapes(16, 16, "train")[i]` are one scene. On a canvas that is not
-    square the scene is stretched with it. `channels` is 1, or 3 for three equal ones. `length` is how many images
-    the endless sequence is cut to: 20,000 for "train" and 2,000 for "test" unless given.
+    Place, size and angle are left to chance (`DrawnFigures`).
     """
 
-    num_classes = len(CLASS_NAMES)
+    noun = "shape"
 
-    def __init__(self, height: int, width: int, split: str, channels: int = 1, length: int | None = None):
-        if split not in _LENGTHS:
-            raise ConfigError(f"data.split={split!r} is unknown to the shapes: use {' or '.join(_LENGTHS)}")
-        self._height, self._width, self._channels = height, width, channels
-        self._stream = tuple(_LENGTHS).index(split)
-        self._length = _LENGTHS[split] if length is None else length
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __getitem__(self, index: int) -> dict:
-        if not 0 <= index < self._length:
-            raise IndexError(f"shape {index} of {self._length}")
-        label = index % self.num_classes
-        coverage = polygon_coverage([self._scene(index, label)], self._height, self._width)
-        image = np.round(255 * coverage).astype(np.uint8)
-        return {"image": np.repeat(image[..., None], self._channels, axis=-1), "label": label}
-
-    def _scene(self, index: int, label: int) -> Float[np.ndarray, "corners 2"]:
-        rng = np.random.default_rng((self._stream, index))
+    def _figure(self, label: int, rng: np.random.Generator) -> Contours:
         radius, angle = rng.uniform(*_RADIUS), rng.uniform(0, 2 * np.pi)
         center = rng.uniform(radius + _MARGIN, 1 - radius - _MARGIN, size=2)
         rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        return center + radius * POLYGONS[CLASS_NAMES[label]] @ rotation.T
+        return [center + radius * POLYGONS[CLASS_NAMES[label]] @ rotation.T]

@@ -47,7 +47,7 @@ def test_one_index_is_one_scene_at_every_size(factors):
 def test_drawing_agrees_with_pillow(name):
     # Pillow has no partial coverage: it draws 16 times finer, and fattens outlines by up to a pixel of its own.
     label, factor = CLASS_NAMES.index(name), 16
-    corners = Shapes(1, 1, "train")._scene(label, label)
+    (corners,) = Shapes(1, 1, "train").contours(label)
     canvas = Image.new("L", (24 * factor, 32 * factor))
     ImageDraw.Draw(canvas).polygon([(x * canvas.width - 0.5, y * canvas.height - 0.5) for x, y in corners], fill=255)
     pillow = np.asarray(canvas.reduce(factor)) / 255
@@ -57,7 +57,7 @@ def test_drawing_agrees_with_pillow(name):
 @pytest.mark.parametrize("name", CLASS_NAMES)
 def test_covered_area_is_the_polygons(name):
     label = CLASS_NAMES.index(name)
-    corners = Shapes(1, 1, "train")._scene(label, label)
+    (corners,) = Shapes(1, 1, "train").contours(label)
     (x, y), (x_next, y_next) = corners.T, np.roll(corners, -1, axis=0).T
     shoelace = abs(np.sum(x * y_next - x_next * y)) / 2
     for size in ((7, 5), (16, 40)):
@@ -74,7 +74,7 @@ def test_coverage_is_exact_for_a_rectangle():
 
 def test_shapes_keep_clear_of_the_border():
     source = Shapes(1, 1, "train")
-    corners = np.concatenate([source._scene(i, i % 10) for i in range(300)])
+    corners = np.concatenate([source.contours(i)[0] for i in range(300)])
     assert 0.02 <= corners.min() < 0.03 and 0.97 < corners.max() <= 0.98
 
 
