@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from ledit_jax.config import Config
-from ledit_jax.convert.tables import CONV, LINEAR, SAME, Axes, Row, Shapes, Table, patch_axes
+from ledit_jax.convert.tables import Axes, Row, Shapes, Table, network_axes
 from ledit_jax.errors import CheckpointError, ConversionError
 from ledit_jax.models.positions import make_position
 
@@ -85,13 +85,7 @@ def _row(path: str, shape: tuple[int, ...], modules: Mapping[str, tuple[str, ...
     stacked = module.startswith("blocks.")
     kind = "bias" if leaf == "bias" else "weight"
     layers = [[f"{name}.{kind}".format(i) for name in modules[module]] for i in range(shape[0] if stacked else 1)]
-    if leaf != "kernel":
-        axes = SAME
-    elif module == "patch_embed":
-        axes = patch_axes(patch_size)
-    else:
-        axes = CONV if module == "conv" else LINEAR
-    return Row(path, tuple(map(tuple, layers)), axes, stacked)
+    return Row(path, tuple(map(tuple, layers)), network_axes(module, leaf, patch_size), stacked)
 
 
 def _negated(row: Row) -> Row:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from ledit_jax.convert.tables import CONV, LINEAR, SAME, Axes, Row, Shapes, Table, patch_axes
+from ledit_jax.convert.tables import Axes, Row, Shapes, Table, network_axes
 from ledit_jax.errors import ConversionError
 from ledit_jax.models.condition import EMPTY_CAPTION
 
@@ -104,12 +104,7 @@ def _row(path: str, depth: int, modules: Mapping[str, tuple[str, ...]], layout: 
     kind = "bias" if leaf == "bias" else "weight"
     blocks = range(depth - 1) if stacked else [depth - 1]
     layers = tuple(tuple(f"{name}.{kind}".format(i) for name in modules[module]) for i in blocks)
-    if leaf != "kernel":
-        axes = SAME
-    elif module == "patch_embed":
-        axes = patch_axes(patch_size)
-    else:
-        axes = CONV if module == "conv" else LINEAR
+    axes = network_axes(module, leaf, patch_size)
     return Row(path, layers, _swapped(axes) if layout == "sd3" and module in _SWAPPED else axes, stacked)
 
 

@@ -41,6 +41,15 @@ def patch_axes(patch_size: int) -> Axes:
     )
 
 
+def network_axes(module: str, leaf: str, patch_size: int) -> Axes:
+    """Of a diffusion transformer's parameter, `module.leaf` by our names."""
+    if leaf != "kernel":
+        return SAME
+    if module == "patch_embed":
+        return patch_axes(patch_size)
+    return CONV if module == "conv" else LINEAR
+
+
 @dataclass(frozen=True)
 class Row:
     """One of our parameters and its torch tensors.

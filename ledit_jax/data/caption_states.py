@@ -17,18 +17,19 @@ _LOOKED_AT = 16
 
 @runtime_checkable
 class TextEncoder(Protocol):
-    """A text encoder, called with texts -> float32 [B, S, E]. It cuts what is too long, and says so."""
+    """What data, sampling and evaluation ask of a text encoder, of `ledit_jax.models` or anybody's."""
 
     name: str
     """Which kind it is, as `text.encoder` has it."""
     fingerprint: str
-    """Of its weights and tokenizer."""
+    """Sixteen hexadecimal digits: encoders that differ in a weight or a token have different ones."""
     length: int
-    """S, tokens."""
+    """S, tokens of every prompt. It cuts what is longer, and says so."""
     width: int
-    """E."""
+    """E, numbers of each token's state."""
 
-    def __call__(self, prompts: Sequence[str]) -> Float32[np.ndarray, "B S E"]: ...
+    def __call__(self, prompts: Sequence[str]) -> Float32[np.ndarray, "B S E"]:
+        """The states. A prompt gets the same ones whatever stands beside it."""
 
 
 @dataclass(frozen=True)

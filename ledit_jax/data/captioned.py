@@ -1,13 +1,12 @@
 """Images with captions: COCO's folder with its annotations, and a folder of images each with a text beside it."""
 
-import hashlib
 import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ledit_jax.data.image_folder import file_size, find_images, read_image, spread
+from ledit_jax.data.image_folder import files_fingerprint, find_images, read_image
 from ledit_jax.errors import DataError
 from ledit_jax.files.readers import check_json, read_json
 
@@ -34,9 +33,7 @@ class CaptionedImages:
     @property
     def fingerprint(self) -> str:
         """What tells these records from others: every name and caption, and the sizes of files spread over all."""
-        sizes = [file_size(os.path.join(self._root, file)) for file in spread(self._files)]
-        text = repr((self._files, self._captions, sizes))
-        return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]
+        return files_fingerprint(self._root, self._files, self._captions)
 
     def __len__(self) -> int:
         return len(self._files)

@@ -6,8 +6,9 @@ import logging
 import os
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -62,9 +63,7 @@ class ImageFolder:
     @property
     def fingerprint(self) -> str:
         """What tells these images from others: every name and label, and the sizes of files spread over all."""
-        sizes = [file_size(os.path.join(self._root, file)) for file in spread(self._files)]
-        text = repr((self._files, self._labels, sizes))
-        return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]
+        return files_fingerprint(self._root, self._files, self._labels)
 
     def __len__(self) -> int:
         return len(self._files)
@@ -87,12 +86,14 @@ def read_image(path: str, channels: int, size: tuple[int, int] | None) -> UInt8[
         raise UnreadableRecord(f"{path}: {error}") from error
 
 
-def spread(files: list[str]) -> list[str]:
-    """Some of the files, evenly spread: what a fingerprint looks at."""
-    return files[:: -(-len(files) // _LOOKED_AT)]
+def files_fingerprint(root: str, files: Sequence[str], told: Sequence[Any]) -> str:
+    """Of files below `root` and what is told of each: all of that, and the sizes of some, evenly spread."""
+    some = files[:: -(-len(files) // _LOOKED_AT)]
+    text = repr((files, told, [_file_size(os.path.join(root, file)) for file in some]))
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]
 
 
-def file_size(path: str) -> int:
+def _file_size(path: str) -> int:
     """In bytes; -1 for a file that is not there."""
     try:
         return os.stat(path).st_size

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -19,23 +18,6 @@ from ledit_jax.parallel.sharding import batch_sharding
 _log = logging.getLogger(__name__)
 _NAMED = 3
 """Over-long prompts of one call that get a line each."""
-
-
-@runtime_checkable
-class TextEncoder(Protocol):
-    """What data, sampling and evaluation ask of an encoder."""
-
-    name: str
-    """As `text.encoder` has it."""
-    fingerprint: str
-    """Sixteen hexadecimal digits: encoders that differ in a weight or a token have different ones."""
-    length: int
-    """Tokens S of every prompt."""
-    width: int
-    """Numbers E of each token's state."""
-
-    def __call__(self, prompts: Sequence[str]) -> Float[np.ndarray, "B S E"]:
-        """The states, float32. A prompt gets the same ones whatever stands beside it."""
 
 
 class CLIPTextEncoder:

@@ -18,7 +18,7 @@ from ledit_jax.files.readers import check_json
 from ledit_jax.models import Params
 from ledit_jax.models.clip_text import CLIPText, CLIPTextConfig
 from ledit_jax.models.clip_vision import CLIP, CLIPConfig, CLIPVisionConfig
-from ledit_jax.models.text_encoder import CLIPTextEncoder, TextEncoder
+from ledit_jax.models.text_encoder import CLIPTextEncoder
 from ledit_jax.models.tokenizer import CLIPTokenizer, Vocabulary
 from ledit_jax.models.words import Words
 from ledit_jax.weights.checksums import array_checksums, digest, fingerprint
@@ -40,7 +40,7 @@ def export_clip(folder: str | Path, params: Params, config: CLIPConfig, vocabula
     _write(folder, arrays, description, vocabulary)
 
 
-def make_text_encoder(text: TextConfig) -> TextEncoder:
+def make_text_encoder(text: TextConfig) -> CLIPTextEncoder | Words:
     """The encoder that a model's prompts go through.
 
     Raises ConfigError where there is none, or its states are not the model's; CheckpointError as `load_text_encoder`.

@@ -18,10 +18,10 @@ from ledit_jax.convert.read import convert_to_checkpoint
 from ledit_jax.convert.tables import check_table, flatten_params, param_shapes
 from ledit_jax.convert.tokenizer import read_vocabulary
 from ledit_jax.convert.write import convert_to_torch
+from ledit_jax.data.caption_states import TextEncoder
 from ledit_jax.errors import CheckpointError, ConfigError, DamagedCheckpoint, DataError
 from ledit_jax.models import count_params
 from ledit_jax.models.clip_vision import CLIP, CLIPConfig
-from ledit_jax.models.text_encoder import TextEncoder
 from ledit_jax.models.tokenizer import CLIPTokenizer
 from ledit_jax.weights import load_clip, load_text_encoder, load_weights, make_text_encoder
 

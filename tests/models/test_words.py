@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from ledit_jax.config import TextConfig
+from ledit_jax.data.caption_states import TextEncoder
 from ledit_jax.errors import ConfigError
 from ledit_jax.models.condition import ClassLabels, TextStates
-from ledit_jax.models.text_encoder import TextEncoder
 from ledit_jax.models.words import WORDS, Words
 from ledit_jax.weights import make_text_encoder
 
