@@ -8,7 +8,8 @@ in steps.md, steps.json and steps.png; each step has a folder in WORKDIR. config
 10,000th.
 
 A model that draws from text needs --prompts, a file as sample.py takes it, and stands beside the paper's rows of text
-to image: for COCO's val2014 give its JSON of captions, --num_samples=40504 --labels=balanced --cfg_scales=2.0.
+to image: for COCO's val2014 give its JSON of captions, --num_samples=40504 --labels=balanced --cfg_scales=2.0, and
+--clip=CHECKPOINT for the CLIP score.
 
 Sizes are height x width. --reference may hold {size}, as in refs/{size}.npz, for a reference of each size. What is
 finished is not done again: the same command goes on after a kill, and one with more sizes or scales adds those. WORKDIR
@@ -27,20 +28,21 @@ from absl import flags
 from experiments.paper import paper_rows, text_rows
 from experiments.sizes import Size, parse_size, size_name
 from experiments.steps import Case, case_name, find_steps, steps_figure, steps_table
+from experiments.sweep_case import measure_case
 from ledit_jax import cli
 from ledit_jax.convert.inception import load_inception
 from ledit_jax.errors import ConfigError
+from ledit_jax.evaluation.clip_score import ClipScorer
 from ledit_jax.evaluation.features import FeatureExtractor
-from ledit_jax.evaluation.results import report
 from ledit_jax.evaluation.statistics import SetStatistics, measure_set
-from ledit_jax.evaluation.suite import COLUMNS, Metrics, evaluate, format_metric, metrics_table
+from ledit_jax.evaluation.suite import Metrics, format_metric, metrics_table
 from ledit_jax.evaluation.tables import markdown
 from ledit_jax.files import PieceFolder, write_json, write_whole
-from ledit_jax.files.readers import read_json
 from ledit_jax.sampling.pipeline import LEDiTPipeline
 from ledit_jax.sampling.prompts import find_prompts
 from ledit_jax.sampling.recipe import Recipe, make_recipe
 from ledit_jax.sampling.run import write_samples
+from ledit_jax.weights import load_clip
 
 
 def fid_table(name: str, results: Mapping[Case, Metrics], trained_side: int, num_samples: int) -> str:
@@ -104,46 +106,22 @@ def shared_settings(recipe: Recipe) -> dict[str, Any]:
     return {name: value for name, value in recipe.to_dict().items() if name not in ("height", "width", "cfg_scale")}
 
 
-def measure_case(
-    case: Case,
-    pieces: PieceFolder,
-    draw: Callable[[Case, Path], Recipe],
-    extractor: Callable[[], FeatureExtractor],
-    reference: SetStatistics,
-) -> Metrics:
-    """The figures of one case, drawn and measured; or read, if an earlier run measured it against the same.
-
-    draw(case, path) writes samples to path, if they are not there, and returns their recipe.
-    """
-    samples, figures = f"{case_name(case)}.npz", pieces.path(f"{case_name(case)}.json")
-    network = {"digest": extractor().digest}
-    if figures.is_file():
-        found = read_json(figures, fields={"reference": dict, "inception": dict})
-        same = found["reference"].get("fingerprint") == reference.fingerprint and found["inception"] == network
-        if same and found.keys() >= COLUMNS.keys():
-            return Metrics(**{name: found[name] for name in COLUMNS})
-    recipe = draw(case, pieces.path(samples))
-    features = pieces.path(f"{samples}.features") / extractor().digest  # other weights have a folder of their own
-    ours = measure_set(str(pieces.path(samples)), extractor, folder=features)
-    caption = f"{case_name(case)} precision and recall"
-    metrics = evaluate(ours, reference, extractor().class_weights, progress=caption)
-    write_json(figures, report(metrics, ours, reference, network, recipe.to_dict()))
-    return metrics
-
-
 def sweep(
     values: flags.FlagValues,
     checkpoint: str,
     workdir: Path,
     extractor: Callable[[], FeatureExtractor],
     reference: Callable[[Size], SetStatistics],
+    scorer: Callable[[], ClipScorer] | None = None,
 ) -> dict[Case, Metrics]:
-    """The figures of one checkpoint, its tables written to `workdir`."""
+    """The figures of one checkpoint, its tables written to `workdir`. scorer: adds the CLIP score."""
     cases = [(parse_size(size), _number(scale)) for size in values.sizes for scale in values.cfg_scales]
     devices = jax.local_devices()
     weights = dict(weights=values.weights, vae=values.vae, text_encoder=values.text_encoder)
     pipeline = LEDiTPipeline.from_checkpoint(checkpoint, devices=devices, **weights)
     prompts = find_prompts(None, values.prompts)
+    if scorer and not prompts:
+        raise ConfigError("--clip scores images against their prompts: give --prompts")
 
     def draw(case: Case, out: Path) -> Recipe:
         recipe = recipe_of(values, checkpoint, pipeline, case, prompts)
@@ -161,7 +139,7 @@ def sweep(
     results = {}
     for case in cases:
         print(case_name(case), flush=True)
-        results[case] = measure_case(case, pieces, draw, extractor, reference(case[0]))
+        results[case] = measure_case(case, pieces, draw, extractor, reference(case[0]), scorer)
     make = make_text_page if pipeline.prompts.are_text else make_page
     page = make(Path(checkpoint).name, results, pipeline.config.data.image_height, values.num_samples)
     write_whole(pieces.path("sweep.md"), page)
@@ -186,12 +164,14 @@ def main() -> None:
     values = flags.FLAGS
     extractor = functools.cache(lambda: FeatureExtractor(load_inception(values.inception), values.batch_size))
 
+    scorer = functools.cache(lambda: ClipScorer(*load_clip(values.clip), values.batch_size))
+
     @functools.cache
     def reference(size: Size) -> SetStatistics:
         return measure_set(values.reference.replace("{size}", size_name(size)), extractor, is_reference=True)
 
     def one(checkpoint: str, workdir: Path) -> dict[Case, Metrics]:
-        return sweep(values, checkpoint, workdir, extractor, reference)
+        return sweep(values, checkpoint, workdir, extractor, reference, scorer if values.clip else None)
 
     if values.steps:
         sweep_steps(find_steps(values.checkpoint, values.steps), Path(values.workdir), one)
@@ -218,6 +198,7 @@ if __name__ == "__main__":
         "text_encoder", None, "Text encoder checkpoint, for prompts. Default: the one the config names."
     )
     flags.DEFINE_string("prompts", None, "File of prompts, one a line, or COCO's JSON of captions.")
+    flags.DEFINE_string("clip", None, "Checkpoint of CLIP's two towers: adds the CLIP score, of --prompts.")
     flags.DEFINE_string("inception", None, "Weights of the Inception network, as evaluate.py takes them.")
     flags.DEFINE_string("reference", None, "As evaluate.py takes it; {size} stands for each size.")
     flags.DEFINE_string("workdir", None, "Where samples, figures and tables go; gone on with if it has any.")

@@ -50,14 +50,20 @@ def our_peer(model, config):
     """(apply, parameters) of our network with their weights."""
     network = make_network(config, make_process(config))
     like = abstract_params(network)
-    shapes = param_shapes(flatten_params(like))
-    state = {
-        name: tensor.detach().numpy() for name, tensor in model.named_parameters() if ".text_embedder." not in name
-    }
-    given = {path: shape for path, shape in shapes.items() if path != "empty_caption"}
-    flat = apply_table(mmdit_table(given, "sd3", 2), state, given)
-    empty = np.random.default_rng(3).normal(size=shapes["empty_caption"])
-    return make_apply(network), unflatten_params(flat | {"empty_caption": empty.astype(np.float32)}, like)
+    state = {name: tensor.detach().numpy() for name, tensor in named_parameters(model)}
+    empty = np.random.default_rng(3).normal(size=(LENGTH, TEXT_WIDTH)).astype(np.float32)
+    return make_apply(network), unflatten_params(as_ours(state, like) | {"empty_caption": empty}, like)
+
+
+def named_parameters(model):
+    """Those that count."""
+    return [(name, tensor) for name, tensor in model.named_parameters() if ".text_embedder." not in name]
+
+
+def as_ours(state, like):
+    """Their tensors, of parameters or of gradients, by our names."""
+    shapes = {path: shape for path, shape in param_shapes(flatten_params(like)).items() if path != "empty_caption"}
+    return apply_table(mmdit_table(shapes, "sd3", 2), state, shapes)
 
 
 class Scanned(JointAttnProcessor2_0):
@@ -89,7 +95,7 @@ def inputs(height, width, seed=0):
 
 def run_theirs(model, x, states):
     out = model(
-        torch.tensor(x).permute(0, 3, 1, 2),
+        torch.as_tensor(x).permute(0, 3, 1, 2),
         torch.tensor(states),
         torch.zeros(3, 8),
         torch.tensor(TIMES),
