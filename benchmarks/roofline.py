@@ -25,7 +25,7 @@ from configs import imagenet256  # noqa: E402
 from ledit_jax.compile_only.counts import count_flops  # noqa: E402
 from ledit_jax.compile_only.hlo import Program  # noqa: E402
 from ledit_jax.compile_only.programs import denoising_program  # noqa: E402
-from ledit_jax.compile_only.topology import describe_devices, parse_topology  # noqa: E402
+from ledit_jax.compile_only.topology import GENERATIONS, describe_devices, parse_topology  # noqa: E402
 from ledit_jax.config import Config, MeshConfig  # noqa: E402
 from ledit_jax.diffusion import make_process  # noqa: E402
 from ledit_jax.evaluation.tables import markdown  # noqa: E402
@@ -34,7 +34,8 @@ from ledit_jax.models import abstract_params, count_params, make_network  # noqa
 from ledit_jax.parallel.mesh import make_mesh  # noqa: E402
 from ledit_jax.training.program import TrainProgram  # noqa: E402
 
-BANDWIDTH = {"TPU v5e": 819e9, "TPU v5p": 2765e9, "TPU v6e": 1640e9, "NVIDIA H100 80GB HBM3": 3350e9}
+BANDWIDTH = {f"TPU {name}": 1e9 * GENERATIONS[name].hbm_gb_per_second for name in ("v5e", "v5p", "v6e")}
+BANDWIDTH |= {"NVIDIA H100 80GB HBM3": 3350e9}
 """Bytes/s of memory, from the makers' data sheets."""
 V5E = BANDWIDTH["TPU v5e"]
 BATCHES = {"train": {256: 16, 512: 4, 1024: 1}, "sample": {256: 8, 512: 8, 1024: 2}}

@@ -5,6 +5,7 @@ import itertools
 import math
 import re
 
+from ledit_jax.compile_only.groups import first_group
 from ledit_jax.compile_only.hlo import Instruction, Occurrence, Program
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
@@ -18,8 +19,19 @@ class Traffic:
     sent_bytes: int = 0
 
 
-def count_collectives(program: Program) -> dict[str, Traffic]:
-    """Traffic of each kind in KINDS, by device and step.
+@dataclasses.dataclass(frozen=True)
+class Collective:
+    """One collective of a program, where it runs; bytes are those that a device sends each time."""
+
+    kind: str
+    place: Occurrence
+    sent_bytes: int
+    group: tuple[int, ...]
+    """Devices of the first group, by their place in the mesh."""
+
+
+def collectives(program: Program) -> list[Collective]:
+    """Every collective once.
 
     Bytes are those of the usual ring algorithms over n devices: n - 1 times its shard for an all-gather, (n - 1) / n
     of its operand for a reduce-scatter or an all-to-all, twice that for an all-reduce, the operand for a permute.
@@ -33,41 +45,28 @@ def count_collectives(program: Program) -> dict[str, Traffic]:
             key = channel[1] if channel else (place.computation.name, place.instruction.name)
             if key not in found or place.times < found[key].times:
                 found[key] = place
-    traffic = {kind: Traffic() for kind in KINDS}
-    for place in found.values():
-        # A fusion of this name keeps only this device's part of the sum.
-        is_scatter = place.computation.name.startswith("all-reduce-scatter")
-        kind = "reduce-scatter" if is_scatter else place.instruction.opcode.removesuffix("-start")
-        traffic[kind].count += place.times
-        traffic[kind].sent_bytes += place.times * _sent_bytes(kind, place, program.num_partitions)
-    return traffic
+    return [_collective(place, program.num_partitions) for place in found.values()]
 
 
-def _sent_bytes(kind: str, place: Occurrence, num_partitions: int) -> int:
+def _collective(place: Occurrence, num_partitions: int) -> Collective:
+    # A fusion of this name keeps only this device's part of the sum.
+    is_scatter = place.computation.name.startswith("all-reduce-scatter")
+    kind = "reduce-scatter" if is_scatter else place.instruction.opcode.removesuffix("-start")
     instructions = place.computation.instructions
     size = sum(instructions[name].num_bytes for name in place.instruction.operands)
-    n = _group_size(place.instruction.attributes, num_partitions)
+    group = first_group(place.instruction.attributes, num_partitions)
+    n = len(group)
     shares = {"all-gather": n - 1, "all-reduce": 2 * (n - 1) / n, "collective-permute": 1}
-    return round(size * shares.get(kind, (n - 1) / n))
+    return Collective(kind, place, round(size * shares.get(kind, (n - 1) / n)), group)
 
 
-def _group_size(attributes: str, num_partitions: int) -> int:
-    """Devices that take part: of groups listed, of a grid [groups,size], or of the named axes of a mesh.
-
-    Raises ValueError for groups written in another way: a guess would be wrong by orders of magnitude.
-    """
-    if mesh := re.search(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}", attributes):
-        sides = dict(re.findall(r"'(\w+)'=(\d+)", mesh[1]))
-        # 'x', or 'x':(2)4 for a part of an axis: the 4 that come after a factor of 2.
-        axes = re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", mesh[2])
-        return math.prod(int(part or sides[axis]) for axis, part in axes)
-    if grid := re.search(r"replica_groups=\[(\d+),(\d+)\]", attributes):
-        return int(grid[2])
-    if listed := re.search(r"replica_groups=\{\{([\d,]+)\}", attributes):
-        return len(listed[1].split(","))
-    if re.search(r"replica_groups=(?!\{\})", attributes):
-        raise ValueError(f"replica groups of a form that is not known: {attributes[:200]}")
-    return num_partitions
+def count_collectives(program: Program) -> dict[str, Traffic]:
+    """Traffic of each kind in KINDS, by device and step."""
+    traffic = {kind: Traffic() for kind in KINDS}
+    for found in collectives(program):
+        traffic[found.kind].count += found.place.times
+        traffic[found.kind].sent_bytes += found.place.times * found.sent_bytes
+    return traffic
 
 
 def count_flops(program: Program) -> int:

@@ -14,6 +14,20 @@ _COMPUTATION = re.compile(r"(ENTRY )?%?([\w.\-]+) \(.*\{\s*$")
 _CALLED = re.compile(r"(?:calls|to_apply|branch_computations)=(\{[^}]*\}|%[\w.\-]+)")
 
 
+Shape = tuple[str, tuple[int, ...]]
+"""(dtype, sides)."""
+
+
+def read_shapes(text: str) -> tuple[Shape, ...]:
+    """Every array that a text of HLO names."""
+    return tuple((m[1], tuple(map(int, m[2].split(","))) if m[2] else ()) for m in _ARRAY.finditer(text))
+
+
+def item_bytes(dtype: str) -> float:
+    """Of one number; a dtype of eight bits or fewer that is not listed counts one byte."""
+    return float(_BYTES.get(dtype, 1))
+
+
 @dataclasses.dataclass(frozen=True)
 class Instruction:
     """One line of HLO: `name = type opcode(operands), attributes`."""
@@ -27,14 +41,14 @@ class Instruction:
     """The text between the parentheses: a constant's value."""
 
     @functools.cached_property
-    def shapes(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
-        """(dtype, sides) of the result, or of each part of a tuple."""
-        return tuple((m[1], tuple(map(int, m[2].split(","))) if m[2] else ()) for m in _ARRAY.finditer(self.type))
+    def shapes(self) -> tuple[Shape, ...]:
+        """Of the result, or of each part of a tuple."""
+        return read_shapes(self.type)
 
     @property
     def num_bytes(self) -> int:
-        """Size of the result; a dtype of eight bits or fewer that is not listed counts one byte each."""
-        return int(sum(_BYTES.get(dtype, 1) * math.prod(sides) for dtype, sides in self.shapes))
+        """Size of the result."""
+        return int(sum(item_bytes(dtype) * math.prod(sides) for dtype, sides in self.shapes))
 
 
 @dataclasses.dataclass
@@ -61,6 +75,8 @@ class Occurrence:
     computation: Computation
     times: int
     loops: tuple[str, ...]
+    is_fused: bool = False
+    """Inside a fusion, whose time is that of the whole."""
 
 
 class Program:
@@ -68,17 +84,20 @@ class Program:
 
     def __init__(self, text: str):
         """text: `compiled.as_text()`."""
+        self.head = text[: text.find("\n%")]
+        """What comes before the first computation."""
         self.computations: dict[str, Computation] = {}
         self.entry = ""
         match = re.search(r"num_partitions=(\d+)", text)
         self.num_partitions = int(match[1]) if match else 1
         current = None
+        text = re.sub(r"=\{\n(.*)\n\}\}", r"={\1}}", text)  # a kernel's metadata has lines of its own
         for line in text.splitlines():
             if current is None:
                 if match := _COMPUTATION.match(line):
                     current = self.computations[match[2]] = Computation(match[2], {})
                     self.entry = match[2] if match[1] else self.entry
-            elif re.match(r"}(?!})", line):  # not "}}", which ends a kernel's metadata on lines of their own
+            elif line.startswith("}"):
                 current = None
             elif match := _INSTRUCTION.match(line):
                 current.instructions[match[2]] = _parse_instruction(match[2], line[match.end() :])
@@ -89,17 +108,19 @@ class Program:
         if self.entry:
             yield from self._visit(self.computations[self.entry], 1, ())
 
-    def _visit(self, computation: Computation, times: int, loops: tuple[str, ...]) -> Iterator[Occurrence]:
+    def _visit(
+        self, computation: Computation, times: int, loops: tuple[str, ...], is_fused: bool = False
+    ) -> Iterator[Occurrence]:
         for instruction in computation.instructions.values():
-            yield Occurrence(instruction, computation, times, loops)
+            yield Occurrence(instruction, computation, times, loops, is_fused)
             if instruction.opcode == "while":
                 body = re.search(r"body=%?([\w.\-]+)", instruction.attributes)[1]
                 trips = self._trip_count(computation, instruction, body)
                 yield from self._visit(self.computations[body], times * trips, (*loops, instruction.name))
             elif instruction.opcode in ("fusion", "call", "async-start", "conditional"):
-                for called in _CALLED.findall(instruction.attributes):
-                    for name in re.findall(r"[\w.\-]+", called):
-                        yield from self._visit(self.computations[name], times, loops)
+                inside = is_fused or instruction.opcode == "fusion"
+                for name in called_computations(instruction):
+                    yield from self._visit(self.computations[name], times, loops, inside)
 
     def _trip_count(self, computation: Computation, loop: Instruction, body_name: str) -> int:
         """From XLA's own note, else from `counter < limit` of the condition and `counter + step` of the body."""
@@ -118,6 +139,11 @@ class Program:
         if limit is None:
             raise ValueError(f"loop {loop.name}: the limit of its counter is not a constant")
         return math.ceil((limit - (start or 0)) / (step or 1))
+
+
+def called_computations(instruction: Instruction) -> list[str]:
+    """Names of what a fusion, call or conditional runs."""
+    return re.findall(r"[\w.\-]+", " ".join(_CALLED.findall(instruction.attributes)))
 
 
 def _constant(instruction: Instruction) -> int | None:

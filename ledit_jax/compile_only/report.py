@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from ledit_jax.compile_only.counts import Traffic, count_collectives, count_flops
 from ledit_jax.compile_only.hlo import Program
+from ledit_jax.compile_only.predicted_time import PredictedTime, predict_time
 from ledit_jax.compile_only.topology import Topology
 from ledit_jax.flops import PEAK_BF16_FLOPS
 
@@ -53,6 +54,10 @@ class Report:
     compiler_flops: int
     """XLA's own count, which takes each loop's body once."""
     collectives: dict[str, Traffic]
+    images: int
+    """That a step takes, over all chips."""
+    predicted: PredictedTime | None
+    """None where it does not fit."""
     trace_seconds: float
     compile_seconds: float
     hlo_bytes: int
@@ -72,10 +77,17 @@ class Report:
         """Time that the useful work takes at the chip's peak: no step is faster."""
         return 1e3 * self.model_flops / self.peak_flops
 
+    def predicted_speed(self, milliseconds: float) -> tuple[float, float]:
+        """(images/s of a chip, share 0..1 of its peak) of a step that takes so long."""
+        return 1e3 * self.images / self.topology.chips / milliseconds, self.milliseconds_at_peak / milliseconds
+
     def to_json(self) -> str:
         """All of it on one line."""
         values = dataclasses.asdict(self)
         values["topology"] = {"name": self.topology.name, "chips": self.topology.chips}
+        if self.predicted:
+            sums = {name: round(getattr(self.predicted, name), 4) for name in ("compute", "hidden", "exposed")}
+            values["predicted"] |= sums | {"share_of_peak": self.predicted_speed(self.predicted.hidden)[1]}
         values |= {"fits": self.fits, "sent_bytes": self.sent_bytes, "milliseconds_at_peak": self.milliseconds_at_peak}
         return json.dumps(values)
 
@@ -94,10 +106,23 @@ class Report:
                 for kind, traffic in self.collectives.items()
                 if traffic.count
             ]
+            rows += self._predicted_rows()
         rows += [("compile time", f"{self.trace_seconds:.1f} s to trace, {self.compile_seconds:.1f} s to compile")]
         rows += [("fits", "yes" if self.fits else "NO")]
         width = max(len(name) for name, _ in rows) + 2
         return "\n".join(f"{name:<{width}}{value}" for name, value in rows)
+
+    def _predicted_rows(self) -> list[tuple[str, str]]:
+        time = self.predicted
+        rows = [("predicted compute", f"{time.compute:.1f} ms, of it hand-written kernels {time.kernels:.1f}")]
+        rows += [("predicted network", f"{time.network:.1f} ms")] if time.network else []
+        sums = {"predicted step": time.hidden}
+        if time.network:
+            sums = {"predicted step, network hidden": time.hidden, "predicted step, not hidden": time.exposed}
+        for name, milliseconds in sums.items():
+            speed, share = self.predicted_speed(milliseconds)
+            rows += [(name, f"{milliseconds:.1f} ms: {speed:.1f} images/s a chip, {share:.0%} of peak")]
+        return rows + [(f"  {cost.milliseconds:.2f} ms", cost.place) for cost in time.costliest]
 
     def _memory_rows(self) -> list[tuple[str, str]]:
         capacity = self.capacity_bytes / _GIB
@@ -111,17 +136,17 @@ class Report:
 
 
 def compile_for(
-    topology: Topology, program: str, mesh: Mesh, model_flops: int, step: Any, arguments: tuple[Any, ...]
+    topology: Topology, program: str, mesh: Mesh, images: int, model_flops: int, step: Any, arguments: tuple[Any, ...]
 ) -> Report:
     """Compiles `step`, a jitted function, for a slice whose devices its abstract `arguments` are placed on.
 
-    model_flops: useful work of the step over all chips. Raises what the compiler raises, unless it is that the program
-    does not fit: the report says so then.
+    images: how many a step takes. model_flops: useful work of the step; both over all chips. Raises what the compiler
+    raises, unless it is that the program does not fit: the report says so then.
     """
     begin = time.perf_counter()
     lowered = step.lower(*arguments)
     lowered_at = time.perf_counter()
-    devices = topology.generation.devices_per_chip
+    devices, peak = topology.generation.devices_per_chip, PEAK_BF16_FLOPS[mesh.devices.flat[0].device_kind]
     compiled, needed = None, None
     try:
         compiled = lowered.compile()
@@ -141,13 +166,17 @@ def compile_for(
         needed_bytes=memory.total if memory else needed * devices,
         capacity_bytes=round(topology.generation.hbm_gib * _GIB),
         model_flops=model_flops // topology.chips,
-        peak_flops=PEAK_BF16_FLOPS[mesh.devices.flat[0].device_kind] * devices,
+        peak_flops=peak * devices,
         compiled_flops=count_flops(hlo) * devices,
         compiler_flops=int(compiled.cost_analysis().get("flops", 0)) * devices if compiled else 0,
         collectives={
             kind: Traffic(traffic.count * devices, traffic.sent_bytes * devices)
             for kind, traffic in count_collectives(hlo).items()
         },
+        images=images,
+        predicted=predict_time(hlo, topology, peak, [device.coords for device in mesh.devices.flat])
+        if compiled
+        else None,
         trace_seconds=round(lowered_at - begin, 1),
         compile_seconds=round(seconds, 1),
         hlo_bytes=len(text),

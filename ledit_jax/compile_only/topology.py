@@ -24,6 +24,13 @@ class Generation:
     """Of its interconnect: a slice is XxY or XxYxZ chips."""
     hbm_gib: float
     """What a program may use of the HBM, as the compiler says when it refuses one."""
+    clock_ghz: float
+    """Of the matrix units: what makes bfloat16 products at full load the data sheet's peak. The compiler's cycles are
+    of this clock."""
+    hbm_gb_per_second: float
+    """Data sheet."""
+    link_gb_per_second: float
+    """Of one link to a neighbour, one way: the data sheet's sum over both ways and all links, shared out."""
     largest_side: int | None = None
     """In chips; beyond it the compiler aborts."""
     devices_per_chip: int = 1
@@ -33,12 +40,12 @@ class Generation:
 
 GENERATIONS = {
     # Two cores that jax drives as one device.
-    "v4": Generation("v4", 3, 30.75, options=(("chip_config_name", "megacore"),)),
-    "v5e": Generation("v5litepod", 2, 15.75, largest_side=16),
-    "v5p": Generation("v5p", 3, 95.74),
-    "v6e": Generation("v6e", 2, 31.25, largest_side=16),
+    "v4": Generation("v4", 3, 30.75, 1.05, 1228.0, 50.0, options=(("chip_config_name", "megacore"),)),
+    "v5e": Generation("v5litepod", 2, 15.75, 1.5, 819.0, 50.0, largest_side=16),
+    "v5p": Generation("v5p", 3, 95.74, 1.75, 2765.0, 100.0),
+    "v6e": Generation("v6e", 2, 31.25, 1.75, 1640.0, 100.0, largest_side=16),
     # Two chiplets, and jax sees each as a device.
-    "tpu7x": Generation("tpu7x", 3, 189.5, devices_per_chip=2),
+    "tpu7x": Generation("tpu7x", 3, 189.5, 2.2, 7380.0, 100.0, devices_per_chip=2),
 }
 
 
@@ -54,6 +61,12 @@ class Topology:
     def chips(self) -> int:
         """Number of chips."""
         return math.prod(self.sides)
+
+    def wraps_around(self, dimension: int) -> bool:
+        """Whether the last chip along a dimension is the first one's neighbour: of a whole side of a two-dimensional
+        pod, and of multiples of four chips where there are three dimensions."""
+        whole = self.generation.largest_side or 4
+        return self.sides[dimension] % whole == 0
 
 
 def parse_topology(name: str) -> Topology:

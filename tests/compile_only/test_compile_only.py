@@ -46,7 +46,10 @@ def test_a_step_for_one_chip(config):
     assert report["sent_bytes"] == 0, "one chip has nobody to send to"
     # The model's count leaves out only what lies outside its products; the compiler's stops after one of four layers.
     assert 0.95 < report["compiled_flops"] / report["model_flops"] < 1.3
-    assert re.search(r"fits +yes", result.stdout) and "HBM / chip" in result.stdout
+    predicted = report["predicted"]
+    assert predicted["compute"] == predicted["hidden"] == predicted["exposed"] > report["milliseconds_at_peak"]
+    assert len(predicted["costliest"]) == 10 and "training/step.py" in json.dumps(predicted["costliest"])
+    assert all(re.search(rf"^{what}", result.stdout, re.M) for what in ("fits +yes", "HBM / chip", "predicted step"))
 
 
 @needs_libtpu
@@ -57,6 +60,8 @@ def test_a_step_for_four_chips_sends_weights_not_activations(config):
         result = run("train.py", f"--config={config}", "--compile_only=v5e:2x2", f"--config.train.batch_size={batch}")
         assert result.returncode == 0, result.stderr
         sent[batch] = report_of(result)["sent_bytes"]
+        predicted = report_of(result)["predicted"]
+        assert 0 < predicted["network"] < predicted["exposed"], "of four chips the network takes its time"
     assert 0 < sent[64] < 1.2 * sent[16]
 
 
