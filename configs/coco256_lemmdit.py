@@ -3,8 +3,9 @@
   python train.py --config=configs/coco256_lemmdit.py:LEMMDiT-24/2 --workdir=runs/lemmdit --config.data.path=LATENTS
 
 The argument is FAMILY-SIZE/PATCH: LEMMDiT-24 is the paper's and the default, MMDiT-24 its baseline with sin/cos,
-RoPE-MMDiT-24 the one with rotary positions (sampled by --rope_method=ntk, yarn or riflex), NoPE-MMDiT-24 has nothing.
-S and B are smaller. LATENTS are COCO train2014's, with the CLIP ViT-L/14 states of its captions (docs/data.md).
+RoPE-MMDiT-24 the one with rotary positions (sampled by --rope_method=ntk, yarn, riflex, dype_ntk or dype_yarn),
+NoPE-MMDiT-24 has nothing. S and B are smaller. LATENTS are COCO train2014's, with the CLIP ViT-L/14 states of its
+captions (docs/data.md).
 
 The paper: depth 24, width 768, CLIP's text, 200K steps, batch 192; samples by 50 ODE steps with guidance 2.0 (6.0 for
 single images). What it does not say is taken from REPA's text-to-image runs: a straight path with times drawn

@@ -16,7 +16,7 @@ from ledit_jax.config import Config, DataConfig, SampleConfig, TrainConfig, mode
 from ledit_jax.errors import ConfigError
 
 METHODS = (
-    *("dit", "learnable", "rope", "ntk", "yarn", "riflex", "lookhere"),
+    *("dit", "learnable", "rope", "ntk", "yarn", "riflex", "dype-ntk", "dype-yarn", "rpe2d", "lookhere"),
     *("nope", "nope-causal", "nope-conv", "ledit", "ledit-scan-d_inclusive", "ledit-refined"),
 )
 SIZES = {

@@ -7,7 +7,7 @@ import numpy as np
 
 from experiments.sizes import Size, relative_size, size_name
 from experiments.study.images import Samples
-from experiments.study.methods import METHODS, split_name
+from experiments.study.methods import find_method, split_name
 from experiments.study.results import METRICS, REAL, Results
 from ledit_jax.evaluation.tables import markdown
 from ledit_jax.sampling.sheets import Panel, save_sheet
@@ -90,7 +90,7 @@ def _rows(results: Results) -> dict[str, dict[int, str]]:
     rows: dict[str, dict[int, str]] = {}
     for name in filter(is_by_calls, results.methods):
         plain, sampler, calls = split_name(name)
-        rows.setdefault(f"{METHODS[plain].label}, {sampler}", {})[calls] = name
+        rows.setdefault(f"{find_method(plain).label}, {sampler}", {})[calls] = name
     return rows
 
 

@@ -59,6 +59,7 @@ ARMS: dict[str, Arm] = {
     "dit": Arm(_PLAIN | {"position": "sincos"}),
     "learnable": Arm(_PLAIN | {"position": "learnable"}),
     "rope": Arm(_PLAIN | {"position": "rope"}),
+    "rpe2d": Arm(_PLAIN | {"position": "rpe2d"}),
     "lookhere": Arm(_PLAIN | {"position": "lookhere"}),
     "fit": Arm(_PLAIN | {"position": "rope", "block": "fit"}, from_dit=False),
     "nope": Arm(_PLAIN),
@@ -67,6 +68,9 @@ ARMS: dict[str, Arm] = {
     "ledit": Arm(_LEDIT),
     **{f"ledit-scan-{scan}": Arm(_LEDIT | {"scan": scan}) for scan in ("a", "b", "c", "d", "d_inclusive")},
     **{f"ledit-{order}": Arm(_LEDIT | {"block_order": order}) for order in ("ca_sa", "sa_then_ca", "ca_then_sa")},
+    "ledit-xavier": Arm(_LEDIT | {"conv_init": "xavier"}),
+    "ledit-noise": Arm(_LEDIT | {"conv_init": "identity_noise"}),
+    "ledit-xavier-norm": Arm(_LEDIT | {"conv_init": "xavier", "post_norm": True, "scan": "d_inclusive"}),
     "ledit-depthwise": Arm(_LEDIT | {"conv": "depthwise"}),
     "ledit-undilated": Arm(_LEDIT, {"dilation_probability": 0.0}),
     "ledit-dilation-0.2": Arm(_LEDIT, {"dilation_probability": 0.2}),
@@ -94,23 +98,15 @@ BASES: dict[str, Arm] = {
 
 METHODS: dict[str, Method] = {
     "dit": Method("dit", "DiT, sin/cos"),
-    "dit-unscaled": Method("dit", "DiT, sin/cos, no attention scaling", {"attention_scaling": "off"}),
     "learnable": Method("learnable", "Learnable table, bicubic"),
     "rope": Method("rope", "RoPE"),
-    "rope-unscaled": Method("rope", "RoPE, no attention scaling", {"attention_scaling": "off"}),
     "ntk": Method("rope", "RoPE + VisionNTK", {"rope_method": "ntk"}),
     # YaRN as it is defined has a magnitude of its own, and no attention scaling beside it.
     "yarn": Method("rope", "RoPE + VisionYaRN", {"rope_method": "yarn", "attention_scaling": "off"}),
-    "yarn-scaled": Method(
-        "rope", "RoPE + VisionYaRN, attention scaling", {"rope_method": "yarn", "attention_scaling": "on"}
-    ),
     "riflex": Method("rope", "RoPE + RIFLEx", {"rope_method": "riflex"}),
-    "ntk-unscaled": Method(
-        "rope", "RoPE + VisionNTK, no attention scaling", {"rope_method": "ntk", "attention_scaling": "off"}
-    ),
-    "riflex-unscaled": Method(
-        "rope", "RoPE + RIFLEx, no attention scaling", {"rope_method": "riflex", "attention_scaling": "off"}
-    ),
+    "dype-ntk": Method("rope", "RoPE + DyPE, NTK", {"rope_method": "dype_ntk"}),
+    "dype-yarn": Method("rope", "RoPE + DyPE, YaRN", {"rope_method": "dype_yarn", "attention_scaling": "off"}),
+    "rpe2d": Method("rpe2d", "RPE-2D"),
     "lookhere": Method("lookhere", "LookHere-180"),
     "fit": Method("fit", "FiTv2's block"),
     "fit-ntk": Method("fit", "FiTv2's block + VisionNTK", {"rope_method": "ntk"}),
@@ -119,21 +115,20 @@ METHODS: dict[str, Method] = {
     "nope-causal": Method("nope-causal", "NoPE + causal"),
     "nope-conv": Method("nope-conv", "NoPE + convolution"),
     "ledit": Method("ledit", "LEDiT"),
-    "ledit-unscaled": Method("ledit", "LEDiT, no attention scaling", {"attention_scaling": "off"}),
     **{f"ledit-scan-{scan}": Method(f"ledit-scan-{scan}", f"LEDiT, scan {scan}") for scan in ("a", "b", "c", "d")},
     "ledit-scan-d_inclusive": Method("ledit-scan-d_inclusive", "LEDiT, scan d inclusive"),
     "ledit-ca_sa": Method("ledit-ca_sa", "LEDiT, (CA, SA)"),
     "ledit-sa_then_ca": Method("ledit-sa_then_ca", "LEDiT, SA then CA"),
     "ledit-ca_then_sa": Method("ledit-ca_then_sa", "LEDiT, CA then SA"),
+    "ledit-xavier": Method("ledit-xavier", "LEDiT, convolution from Xavier's noise"),
+    "ledit-noise": Method("ledit-noise", "LEDiT, convolution from the identity and noise"),
+    "ledit-xavier-norm": Method("ledit-xavier-norm", "LEDiT, scan d inclusive, from Xavier's noise, post-norm"),
     "ledit-depthwise": Method("ledit-depthwise", "LEDiT, depthwise"),
     "ledit-undilated": Method("ledit-undilated", "LEDiT, p = 0"),
     "ledit-dilation-0.2": Method("ledit-dilation-0.2", "LEDiT, p = 0.2"),
     "ledit-dilation-0.5": Method("ledit-dilation-0.5", "LEDiT, p = 0.5"),
     "ledit-rates-2-3": Method("ledit-rates-2-3", "LEDiT, rates 2 and 3"),
     "ledit-post-norm": Method("ledit-post-norm", "LEDiT, post-norm"),
-    "ledit-post-norm-unscaled": Method(
-        "ledit-post-norm", "LEDiT, post-norm, no attention scaling", {"attention_scaling": "off"}
-    ),
     "ledit-single": Method("ledit-single", "LEDiT, first block causal"),
     "ledit-threshold": Method("ledit-threshold", "LEDiT, causal from t = 500"),
     "ledit-refined": Method("ledit-refined", "LEDiT*, refined"),
@@ -144,17 +139,32 @@ METHODS: dict[str, Method] = {
 }
 
 
+_SCALING = {"-unscaled": ("off", "no attention scaling"), "-scaled": ("on", "attention scaling")}
+"""What a method's name may end in: the same weights, drawn with or without attention scaling."""
+
+
 def find_method(name: str) -> Method:
-    """The method of that name, which may end in @SAMPLER-CALLS. Raises ConfigError, with the nearest one, if there is
-    none; whether the sampler fits is for the config to say."""
+    """The method of that name, which may go on with -unscaled or -scaled, and then with @SAMPLER-CALLS.
+
+    Raises ConfigError, with the nearest one, if there is none; whether the sampler fits is for the config to say.
+    """
     plain, sampler, calls = split_name(name)
-    if plain not in METHODS:
-        raise ConfigError(f"methods: {plain!r} is unknown: {nearest(plain, METHODS)}")
-    method = METHODS[plain]
+    method = _scaled(plain)
     if sampler is None:
         return method
     label = f"{method.label}, {sampler}, {calls} calls"
     return dataclasses.replace(method, label=label, sample=method.sample | {"sampler": sampler, "num_steps": calls})
+
+
+def _scaled(name: str) -> Method:
+    for ending, (scaling, words) in _SCALING.items():
+        if name.endswith(ending) and name.removesuffix(ending) in METHODS:
+            method = METHODS[name.removesuffix(ending)]
+            sample = method.sample | {"attention_scaling": scaling}
+            return dataclasses.replace(method, label=f"{method.label}, {words}", sample=sample)
+    if name not in METHODS:
+        raise ConfigError(f"methods: {name!r} is unknown: {nearest(name, METHODS)}")
+    return METHODS[name]
 
 
 def split_name(name: str) -> tuple[str, str | None, int | None]:

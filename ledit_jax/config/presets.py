@@ -21,6 +21,7 @@ _FAMILIES: dict[str, dict[str, Any]] = {
     "NoPE": {"position": "none"} | _PLAIN,
     "Learnable": {"position": "learnable"} | _PLAIN,
     "RoPE": {"position": "rope"} | _PLAIN,
+    "RPE2D": {"position": "rpe2d"} | _PLAIN,
     "LookHere": {"position": "lookhere"} | _PLAIN,
     # FiTv2's block and rotary positions in DiT's sizes, trained as a DiT. FiTv2-XL itself is 36 blocks deep
     # (671,064,224 parameters) and learns a velocity.

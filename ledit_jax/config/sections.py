@@ -20,8 +20,9 @@ class ModelConfig:
     mlp_ratio: float = 4.0
     num_classes: int = 1000
     """Labels are 0 .. num_classes - 1; the null label of guidance is num_classes. Without effect in an mmdit."""
-    position: Literal["none", "sincos", "learnable", "rope", "lookhere"] = "none"
-    """LEDiT has none; sincos is DiT's table, rope turns on two axes, lookhere directs heads and dampens distance."""
+    position: Literal["none", "sincos", "learnable", "rope", "rpe2d", "lookhere"] = "none"
+    """LEDiT has none; sincos is DiT's table, rope turns on two axes, rpe2d does by positions that training draws at
+    random, lookhere directs heads and dampens distance."""
     block: Literal["dit", "fit"] = "dit"
     """fit is FiTv2's: SwiGLU, normalised queries and keys, low-rank adaLN."""
     block_order: BlockOrder = "sa_ca"
@@ -228,11 +229,11 @@ class SampleConfig:
     sde_diffusion: Literal["sigma", "sbdm", "increasing_decreasing"] = _setting(
         "sigma", "Noise that the sampler sde adds: sigma (SiT's results), sbdm or increasing_decreasing."
     )
-    rope_method: Literal["plain", "ntk", "yarn", "riflex"] = _setting(
-        "plain", "Rotary positions beyond the trained grid: plain, ntk, yarn or riflex."
+    rope_method: Literal["plain", "ntk", "yarn", "riflex", "dype_ntk", "dype_yarn"] = _setting(
+        "plain", "Rotary positions beyond the trained grid: plain, ntk, yarn, riflex, dype_ntk or dype_yarn."
     )
     attention_scaling: Literal["auto", "on", "off"] = _setting(
         "auto",
         "Multiply logits by sqrt(log N / log T) for N tokens after training on T < N: on, off, or auto, which is on "
-        "unless the positions sharpen attention themselves (yarn).",
+        "unless the positions sharpen attention themselves (yarn, dype_yarn).",
     )

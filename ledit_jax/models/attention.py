@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float
 from ledit_jax.config import ModelConfig
 from ledit_jax.models.linear import Linear
 from ledit_jax.models.norm import layer_norm
+from ledit_jax.models.positions import Tables
 from ledit_jax.models.rotary import rotate
 from ledit_jax.ops.attention import attention
 
@@ -26,8 +27,8 @@ class AttentionContext:
     """Samples for which a scan applies, see `ops.attention.attention`."""
     logit_scale: float | np.float32 | Float[Array, ""] = 1.0
     """See `ops.attention.attention_scale`."""
-    rotary: tuple[np.ndarray, np.ndarray] | None = None
-    """(cos, sin) [T, K] of rotary positions, if the model has them."""
+    rotary: Tables | None = None
+    """Of rotary positions, if the model has them."""
     bias: np.ndarray | None = None
     """[N, T, T], added to the logits once multiplied by the block's own scale."""
     num_prefix: int = 0
@@ -85,9 +86,7 @@ class Attention(nnx.Module):
         )
         return mixed.reshape(*q.shape[:2], -1)
 
-    def heads(
-        self, x: Float[Array, "B T D"], rotary: tuple[np.ndarray, np.ndarray] | None
-    ) -> tuple[Float[Array, "B T N K"], ...]:
+    def heads(self, x: Float[Array, "B T D"], rotary: Tables | None) -> tuple[Float[Array, "B T N K"], ...]:
         """(q, k, v) as attention takes them, turned by rotary tables."""
         # Split before the heads are separated: the gradient is then one concatenation.
         q, k, v = (a.reshape(*a.shape[:2], self.num_heads, -1) for a in jnp.split(self.qkv(x), 3, axis=-1))

@@ -3,6 +3,7 @@
 B batch, H W height and width in latent cells, h w token grid, T tokens, C channels, P patch size, D width.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -69,7 +70,9 @@ class Backbone(nnx.Module):
             x = self.conv_norm(x).astype(x.dtype)
         return x
 
-    def context(self, grid: tuple[int, int], times: Times, num_prefix: int = 0) -> AttentionContext:
+    def context(
+        self, grid: tuple[int, int], times: Times, num_prefix: int = 0, key: jax.Array | None = None
+    ) -> AttentionContext:
         """What attention is told: which samples are causal, its scale, and positions that act inside it."""
         causal, T = None, grid[0] * grid[1]
         if self.causal_times is not None:
@@ -77,7 +80,7 @@ class Backbone(nnx.Module):
             causal = (embed.starts(times) >= low) & (embed.starts(times) <= high)
         # Of an array's type and not Python's, as the same factor is to the bit when it is an argument of the program.
         scale = 1.0 if self.trained_tokens is None else np.float32(attention_scale(T, self.trained_tokens))
-        rotary, bias = self.position.rotary(grid), self.position.bias(grid)
+        rotary, bias = self.position.rotary(grid, embed.starts(times), key), self.position.bias(grid)
         return AttentionContext(grid, causal, scale, rotary, bias, num_prefix)
 
     def pixels(

@@ -26,6 +26,8 @@ class Network(ABC):
     condition: ConditionSpec
     frozen: tuple[str, ...] = ()
     """Top-level names of parameters that are never trained: a training step hands them on as they are."""
+    is_random: bool = False
+    """Whether its module draws something in training, from a `key` that it takes; without one it draws nothing."""
 
     @abstractmethod
     def build(self, rngs: nnx.Rngs) -> nnx.Module:
@@ -64,11 +66,16 @@ def _abstract(network: Network) -> tuple[nnx.GraphDef, Params]:
 
 
 def make_apply(network: Network) -> Callable[..., jax.Array]:
-    """apply(params, x, times, condition, dilation=1): the module's call as a pure function."""
+    """apply(params, x, times, condition, dilation=1, key=None): the module's call as a pure function.
+
+    key: for networks that draw something in training, the others ignore it.
+    """
     graphdef = make_graphdef(network)
 
-    def apply(params: Params, x, times, condition, dilation: int = 1) -> jax.Array:
-        options = {} if dilation == 1 else {"dilation": dilation}
+    def apply(params: Params, x, times, condition, dilation: int = 1, key: jax.Array | None = None) -> jax.Array:
+        options: dict[str, Any] = {} if dilation == 1 else {"dilation": dilation}
+        if network.is_random and key is not None:
+            options["key"] = key
         return nnx.merge(graphdef, params)(x, times, condition, **options)
 
     return apply

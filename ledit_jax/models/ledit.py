@@ -43,14 +43,20 @@ class LEDiT(Backbone):
         self.blocks = stack_blocks(lambda rngs: Block(config, rngs), config.depth, rngs)
 
     def __call__(
-        self, x: Float[Array, "B H W C"], times: Times, labels: Int[Array, " B"], dilation: int = 1
+        self,
+        x: Float[Array, "B H W C"],
+        times: Times,
+        labels: Int[Array, " B"],
+        dilation: int = 1,
+        key: jax.Array | None = None,
     ) -> Float[Array, "B H W out"]:
         """float32. labels: 0 .. num_classes - 1, or num_classes for none. dilation: of the convolution, more than 1 in
-        training only."""
+        training only. key: for positions that training draws."""
         x = self.embed(x, dilation)  # B h w D
         B, h, w, D = x.shape
         condition = self.embed_condition(times, labels)  # B D
-        x, _ = self.run_blocks(x.reshape(B, h * w, D), condition, self.context((h, w), times))  # B T D
+        context = self.context((h, w), times, key=key)
+        x, _ = self.run_blocks(x.reshape(B, h * w, D), condition, context)  # B T D
         return self.pixels(x, condition, (h, w))
 
     def embed_condition(self, times: Times, labels: Int[Array, " B"]) -> Float[Array, "B D"]:

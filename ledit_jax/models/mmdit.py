@@ -105,14 +105,20 @@ class MMDiT(Backbone):
         self.last_block = JointBlock(config, rngs, is_last=True)
 
     def __call__(
-        self, x: Float[Array, "B H W C"], times: Times, condition: dict[str, Array], dilation: int = 1
+        self,
+        x: Float[Array, "B H W C"],
+        times: Times,
+        condition: dict[str, Array],
+        dilation: int = 1,
+        key: jax.Array | None = None,
     ) -> Float[Array, "B H W out"]:
-        """float32. condition: see `TextStates`. dilation: of the convolution, more than 1 in training only."""
+        """float32. condition: see `TextStates`. dilation: of the convolution, more than 1 in training only. key: for
+        positions that training draws."""
         x = self.embed(x, dilation)  # B h w D
         B, h, w, D = x.shape
         text = self.embed_text(condition["states"], condition["given"])  # B S D
         told = split_batch(jax.nn.silu(self.timestep_embed(times)))  # B D
-        context = self.context((h, w), times, num_prefix=text.shape[1])
+        context = self.context((h, w), times, text.shape[1], key)
         _, x = self.run_blocks((text, x.reshape(B, h * w, D)), told, context)  # B T D
         return self.pixels(x, told, (h, w))
 

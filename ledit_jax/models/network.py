@@ -15,7 +15,7 @@ from ledit_jax.models.condition import EMPTY_CAPTION, ClassLabels, TextStates
 from ledit_jax.models.functional import Network
 from ledit_jax.models.ledit import LEDiT
 from ledit_jax.models.mmdit import MMDiT
-from ledit_jax.models.positions import Grid, NoPosition, make_position
+from ledit_jax.models.positions import Grid, NoPosition, TimeSpan, make_position
 from ledit_jax.models.words import Words
 from ledit_jax.ops.attention import check_backend
 
@@ -42,6 +42,8 @@ class TransformerNetwork(Network):
     position: NoPosition
     causal_times: tuple[float, float] | None = None
     """Between which times, as fed, causal attention is causal; None: always."""
+    time_span: TimeSpan = (0.0, 1.0)
+    """The times of clean data and of pure noise, as fed."""
     attention_scaling: bool = False
     """Scale the logits beyond the trained number of tokens (`ops.attention.attention_scale`): at sampling alone."""
 
@@ -50,8 +52,12 @@ class TransformerNetwork(Network):
         """Of an image, beyond which attention is scaled."""
         return math.prod(self.trained_grid) if self.attention_scaling else None
 
+    @property
+    def is_random(self) -> bool:
+        return self.position.is_random
+
     def for_sampling(self, options: SampleConfig) -> "TransformerNetwork":
-        position = self.position.for_sampling(options.rope_method)
+        position = self.position.for_sampling(options.rope_method, self.time_span)
         scaling = {"on": True, "off": False, "auto": not position.sharpens}[options.attention_scaling]
         return dataclasses.replace(self, position=position, attention_scaling=scaling)
 
@@ -104,6 +110,7 @@ def make_network(config: Config, process: HasOutputs) -> TransformerNetwork:
         grid,
         make_position(config.model, grid),
         _causal_times(config.model.causal_from_timestep, process),
+        _fed(process, 0.0, process.end_time),
     )
     if model.network == "mmdit":
         encode = Words(config.text.length, config.text.width) if config.text.encoder == "words" else None
@@ -115,6 +122,10 @@ def _causal_times(start: float, process: HasOutputs) -> tuple[float, float] | No
     """From `start` to pure noise, as fed: a checkpoint's own time may run the other way."""
     if not start:
         return None
-    with jax.ensure_compile_time_eval():  # a network may be made inside of a program
-        low, high = sorted(process.fed_times(jnp.array([start, process.end_time])).tolist())
+    low, high = sorted(_fed(process, start, process.end_time))
     return low, high
+
+
+def _fed(process: HasOutputs, *times: float) -> tuple[float, ...]:
+    with jax.ensure_compile_time_eval():  # a network may be made inside of a program
+        return tuple(process.fed_times(jnp.array(times)).tolist())

@@ -17,6 +17,9 @@ from ledit_jax.training.state import TrainState
 Batch = dict[str, PyTree[jax.Array]]
 """{"x": float32 [B, H, W, C], "condition": what the network's `ConditionSpec` makes of records}"""
 
+_WITHIN_NETWORK = 3
+"""fold_in data of what a network draws itself; beyond the keys that a step splits off."""
+
 
 def draw_dilation(config: TrainConfig, seed: int, step: int) -> int:
     """The convolution's dilation at a step: one of `dilation_rates` with `dilation_probability`, else 1.
@@ -54,9 +57,11 @@ def make_train_step(
         times = process.draw_times(times_key, len(x0))
         null = network.condition.null(len(x0))
         condition = drop_condition(batch["condition"], null, drop_key, config.label_dropout)
-        losses = process.training_losses(
-            lambda x, t: apply(params, x, t, condition, dilation), x0, times, jax.random.normal(noise_key, x0.shape)
-        )
+
+        def denoise(x, t):
+            return apply(params, x, t, condition, dilation, jax.random.fold_in(key, _WITHIN_NETWORK))
+
+        losses = process.training_losses(denoise, x0, times, jax.random.normal(noise_key, x0.shape))
         losses = {name: value.mean() for name, value in losses.items()}
         return losses["loss"], losses
 

@@ -17,7 +17,7 @@ from experiments.study import cells as study_cells
 from experiments.study import images as study_images
 from experiments.study import run as study_run
 from experiments.study.config import StudyConfig, arm_config
-from experiments.study.methods import ARMS, BASE, METHODS
+from experiments.study.methods import ARMS, BASE, METHODS, find_method
 from experiments.study.reference import make_reference
 from experiments.study.run import run_study
 from ledit_jax.config import Config
@@ -226,13 +226,16 @@ def test_every_method_has_an_arm_that_is_a_valid_model():
     # The same budget for all, whatever else differs.
     budgets = {(c.train.num_steps, c.train.batch_size, c.train.learning_rate, c.train.seed) for c in configs.values()}
     assert len(budgets) == 1
-    assert len({METHODS[name].arm for name in ("rope", "ntk", "yarn", "riflex", "rope-unscaled")}) == 1
+    acting_at_sampling = ("rope", "ntk", "yarn", "riflex", "dype-ntk", "dype-yarn-scaled", "rope-unscaled")
+    assert len({find_method(name).arm for name in acting_at_sampling}) == 1
+    scaled, unscaled = (find_method(f"yarn-{ending}@ddim-8") for ending in ("scaled", "unscaled"))
+    assert (scaled.sample | {"attention_scaling": "off"}) == unscaled.sample != scaled.sample
 
 
 def test_study_configs_are_valid(tmp_path):
     for module in (study_digits, study_flow, study_glyphs, study_shapes, study_photos):
         values = module.get_config().to_dict()
-        assert {name.partition("@")[0] for name in values["methods"]} <= set(METHODS)
+        assert all(find_method(name) for name in values["methods"])
         values["methods"] = ["dit"]  # checking each method at each size takes a second
         if module is study_photos:
             with pytest.raises(ConfigError, match="images='' does not exist"):

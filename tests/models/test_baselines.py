@@ -10,12 +10,16 @@ from flax import nnx
 from tiny import network_of
 
 from ledit_jax.config import Config, DataConfig, model_preset
+from ledit_jax.diffusion import make_process
 from ledit_jax.errors import ConfigError
 from ledit_jax.models.attention import AttentionContext
 from ledit_jax.models.block import Block
 from ledit_jax.models.functional import abstract_params, count_params, init_params, make_apply
 from ledit_jax.models.lookhere import layer_slopes, lookhere_bias
+from ledit_jax.models.positions import Rotary
 from ledit_jax.models.rotary import rotary_tables
+from ledit_jax.training.state import init_state
+from ledit_jax.training.step import make_train_step
 
 GRID = (3, 5)
 SMALL = dict(depth=2, width=32, num_heads=4, num_classes=10)
@@ -129,7 +133,7 @@ def test_they_run_at_any_size_and_know_positions(family, scan_layers):
     assert np.abs(out - other).max() > 1e-2 * np.abs(out).max()
 
 
-@pytest.mark.parametrize("method", ["ntk", "yarn", "riflex"])
+@pytest.mark.parametrize("method", ["ntk", "yarn", "riflex", "dype_ntk", "dype_yarn"])
 def test_rope_methods_change_the_output_beyond_the_training_grid_alone(method):
     config = small("RoPE")
     network, params = network_of(config), noisy_params(config)
@@ -138,8 +142,26 @@ def test_rope_methods_change_the_output_beyond_the_training_grid_alone(method):
     applies = [jax.jit(make_apply(network)) for network in networks]
     for size, same in ((8, True), (16, False)):
         x = jax.random.normal(jax.random.key(0), (1, size, size, 1))
-        plain, other = (apply(params, x, jnp.array([9]), jnp.array([1])) for apply in applies)
+        plain, other = (apply(params, x, jnp.array([900]), jnp.array([1])) for apply in applies)
         assert (np.abs(plain - other).max() < 1e-6) == same
+
+
+def test_ordered_positions_are_drawn_in_training_alone():
+    """From the step's own key, each time anew, and at sampling not at all."""
+    config = small("RPE2D")
+    network, params = network_of(config), noisy_params(config)
+    apply, x = jax.jit(make_apply(network)), jax.random.normal(jax.random.key(0), (2, 8, 8, 1))
+    told = params, x, jnp.array([9, 9]), jnp.array([1, 1])
+    drawn = [apply(*told, key=jax.random.key(seed)) for seed in (0, 0, 1)]
+    assert np.array_equal(drawn[0], drawn[1]) and np.abs(drawn[0] - drawn[2]).max() > 1e-4
+    assert isinstance(network.position.rotary((4, 4), told[2])[0], np.ndarray)  # without a key: constants
+    sorts = []
+    for training in (network, dataclasses.replace(network, position=Rotary((4, 4), 8))):
+        step = make_train_step(training, make_process(config), config.train)
+        state = jax.eval_shape(lambda network=training: init_state(network, config.train, jax.random.key(0)))
+        batch = {"x": x, "condition": jnp.array([1, 2])}
+        sorts.append(" sort[" in str(jax.make_jaxpr(step)(state, batch, jax.random.key(0))))
+    assert sorts == [True, False]  # a step hands a key on to the one, and to the other none
 
 
 def test_attention_is_sharpened_once():
@@ -150,11 +172,12 @@ def test_attention_is_sharpened_once():
         options = dataclasses.replace(config.sample, rope_method=method, attention_scaling=scaling)
         return network_of(config).for_sampling(options)
 
-    for method in ("plain", "ntk", "yarn", "riflex"):
+    for method in ("plain", "ntk", "yarn", "riflex", "dype_ntk", "dype_yarn"):
         on, off, auto = (network(method, scaling) for scaling in ("on", "off", "auto"))
         assert on.attention_scaling and not off.attention_scaling
-        assert auto == (off if method == "yarn" else on)
-        cos, _ = rotary_tables((32, 32), (16, 16), 72, method)
+        assert auto == (off if "yarn" in method else on)
+        position = Rotary((16, 16), 72).for_sampling(method, (0.0, 999.0))
+        cos, _ = position.rotary((32, 32), jnp.array([999]))
         assert auto.position.sharpens == (cos.max() > 1)  # what the tables themselves do
     assert network_of(small("LEDiT")).for_sampling(config.sample).attention_scaling
 
@@ -172,6 +195,10 @@ def test_sizes_of_the_blocks():
     [
         (dict(model=dict(position="rope", width=24, num_heads=4)), "is not a multiple of 4, which rotary positions"),
         (dict(model=dict(position="lookhere", num_heads=2)), "too few for model.position=lookhere"),
+        (
+            dict(model=dict(position="rpe2d"), sample=dict(rope_method="ntk")),
+            "ntk does not go with model.position=rpe2d",
+        ),
         (dict(sample=dict(rope_method="ntk")), "sample.rope_method=ntk needs rotary positions"),
     ],
 )

@@ -2,13 +2,23 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 import torch.nn.functional as F
 
 from ledit_jax.errors import ConfigError
+from ledit_jax.models.dynamic_rotary import (
+    dynamic_frequencies,
+    dynamic_tables,
+    noise_share,
+    ordered_positions,
+    ordered_tables,
+    spaced_tables,
+)
 from ledit_jax.models.lookhere import layer_slopes, lookhere_bias
 from ledit_jax.models.rotary import axis_frequencies, rotary_tables, rotate
 from ledit_jax.models.tables import resize_table
@@ -58,6 +68,69 @@ def test_what_each_method_is_for():
     np.testing.assert_allclose(axis_frequencies(36, 32, 16, "ntk")[[0, -1]], plain[[0, -1]] / [1, 2])
     np.testing.assert_allclose(axis_frequencies(36, 32, 16, "yarn")[-1], plain[-1] / 2)
     assert np.sum(axis_frequencies(36, 32, 16, "riflex") != plain) == 1
+
+
+def dynamic_by_hand(dim, size, trained, method, t):
+    """DyPE's frequencies, one pair at a time, from its formulas and the bounds of its code."""
+    s = max(1.0, size / trained)
+    plain = [10_000.0 ** (-2 * i / dim) for i in range(dim // 2)]
+    if method == "ntk":
+        base = 10_000.0 * max(1.0, (s ** (dim / (dim - 2))) ** (2 * t**2))
+        return [base ** (-2 * i / dim) for i in range(dim // 2)]
+    ntk = frequencies_by_hand(dim, size, trained, "ntk")
+
+    def kept(fast, slow):
+        index = [dim * math.log(trained / (n * t**2 * 2 * math.pi)) / (2 * math.log(10_000.0)) for n in (fast, slow)]
+        low, high = max(math.floor(index[0]), 0), min(math.ceil(index[1]), dim // 2)
+        return [1 - min(max((i - low) / max(high - low, 1e-3), 0.0), 1.0) for i in range(dim // 2)]
+
+    mixed = [f / s * (1 - k) + n * k for f, n, k in zip(plain, ntk, kept(1.25, 0.75), strict=True)]
+    return [m * (1 - k) + f * k for m, f, k in zip(mixed, plain, kept(16, 2), strict=True)]
+
+
+@pytest.mark.parametrize("method", ["ntk", "yarn"])
+def test_dynamic_frequencies_are_those_of_the_formulas(method):
+    times = np.float32([1.0, 0.8, 0.5, 0.1])
+    for dim, size, trained in ((36, 32, 16), (56, 256, 64), (16, 24, 8)):
+        got = dynamic_frequencies(dim, size, trained, method, jnp.asarray(times))
+        want = [dynamic_by_hand(dim, size, trained, method, float(t)) for t in times]
+        np.testing.assert_allclose(got, want, rtol=2e-5)
+        plain = axis_frequencies(dim, size, trained, "plain")
+        np.testing.assert_allclose(dynamic_frequencies(dim, size, trained, method, jnp.zeros(1))[0], plain, rtol=1e-6)
+        speed = np.asarray(got).sum(axis=1)  # the noisier, the slower
+        assert (np.diff(speed) >= 0).all() and speed[-1] > speed[0]
+    same = dynamic_frequencies(36, 16, 16, method, jnp.ones(1))[0]
+    np.testing.assert_array_equal(same, np.float32(axis_frequencies(36, 16, 16, "plain")))
+
+
+def test_dynamic_tables_turn_each_sample_by_its_own_time():
+    grid, trained, x = (3, 5), (3, 2), np.random.default_rng(0).normal(size=(2, 15, 2, 16)).astype(np.float32)
+    share = noise_share(jnp.array([900, 0]), clean=0.0, noise=1000.0)  # as a diffusion's networks are fed
+    np.testing.assert_allclose(noise_share(jnp.array([0.25]), 1.0, 0.0), [0.75])  # SiT's times run the other way
+    got = rotate(jnp.asarray(x), *dynamic_tables(grid, trained, 16, "yarn", share))
+    by_axis = np.repeat([1.0, 0.1 * math.log(2.5) + 1], 8)
+    plain = [frequencies_by_hand(8, n, m, "plain") for n, m in zip(grid, trained, strict=True)]
+    noisy = [plain[0], dynamic_by_hand(8, 5, 2, "yarn", 0.9)]
+    for sample, frequencies in enumerate((noisy, plain)):
+        want = by_axis * rotate_by_hand(x[sample : sample + 1], grid, frequencies)
+        np.testing.assert_allclose(got[sample], want[0], atol=1e-5)
+
+
+def test_positions_that_training_draws_keep_their_order():
+    drawn = np.asarray(ordered_positions(jax.random.key(0), 4000, 3, 6))
+    assert (np.diff(drawn, axis=1) > 0).all() and drawn.min() == 0 and drawn.max() == 5
+    _, counts = np.unique(drawn, axis=0, return_counts=True)
+    assert len(counts) == math.comb(6, 3) and scipy.stats.chisquare(counts).pvalue > 1e-3
+    # The tables are those of the drawn places: rows and columns, and samples, by themselves.
+    cos, sin = ordered_tables(jax.random.key(1), 8, (3, 4), (6, 5), 8)
+    turns = np.angle(np.asarray(cos) + 1j * np.asarray(sin)).reshape(8, 3, 4, 8)
+    rows, columns = turns[..., 0, 0] % (2 * np.pi), turns[:, 0, :, 4] % (2 * np.pi)  # of the fastest pairs, of 1
+    for places, longest in ((rows, 6), (columns, 5)):
+        np.testing.assert_allclose(places, np.round(places), atol=1e-4)
+        assert (np.diff(places, axis=1) > 0).all() and places.max() < longest and (places[0] != places[1:]).any()
+    # At sampling the range is spread over the grid: on the whole range it is plain counting.
+    np.testing.assert_allclose(spaced_tables((6, 8), (6, 8), 8), rotary_tables((6, 8), (3, 4), 8), atol=1e-6)
+    np.testing.assert_allclose(spaced_tables((1, 3), (6, 7), 8)[0][:, 4], np.cos([0, 3, 6]), atol=1e-6)
 
 
 def rotate_by_hand(x, grid, frequencies):
