@@ -23,11 +23,15 @@ from ledit_jax.files.readers import Header, check_array, read_npz
 logger = logging.getLogger(__name__)
 
 
-def open_samples(study: Study, method: str, seed: int) -> PieceFolder:
-    """The folder of a method's images, one file for each size. Raises OutputError if it has other settings."""
+def open_samples(study: Study, method: str, seed: int, step: int | None = None) -> PieceFolder:
+    """The folder of a method's images, one file for each size. Raises OutputError if it has other settings.
+
+    step: of the checkpoint that drew them, where it is not the last.
+    """
     config = study.config
-    settings = {"steps": config.steps, "per_class": config.per_class} | sampling_options(config, find_method(method))
-    return PieceFolder.open(study.samples(method, seed), "settings.json", settings)
+    steps = config.steps if step is None else step
+    settings = {"steps": steps, "per_class": config.per_class} | sampling_options(config, find_method(method))
+    return PieceFolder.open(study.samples(method, seed, step), "settings.json", settings)
 
 
 def measure_seed(study: Study, seed: int, reference: Reference, failed: Mapping[str, str]) -> list[Cell]:
@@ -41,7 +45,7 @@ def measure_seed(study: Study, seed: int, reference: Reference, failed: Mapping[
                     cells.append(Cell(name, seed, size, None, failed[arm]))
                     continue
                 try:
-                    samples = _draw_once(study, name, seed, size, pipeline)
+                    samples = draw_once(study, name, seed, size, pipeline)
                     cells.append(Cell(name, seed, size, reference.measure(samples)))
                 except Exception as error:  # reported in its place in the table
                     cells.append(Cell(name, seed, size, None, one_line(error)))
@@ -55,9 +59,11 @@ def load_samples(study: Study, method: str, seed: int, size: Size) -> Samples:
     return open_samples(study, method, seed).read(_file(size), _load)
 
 
-def _draw_once(study: Study, method: str, seed: int, size: Size, pipeline: Callable[[], StudyPipeline]) -> Samples:
-    """The images of a cell, from its file or else drawn and kept there."""
-    folder = open_samples(study, method, seed)
+def draw_once(
+    study: Study, method: str, seed: int, size: Size, pipeline: Callable[[], StudyPipeline], step: int | None = None
+) -> Samples:
+    """The images of a cell, from its file or else drawn and kept there. step: as in `open_samples`."""
+    folder = open_samples(study, method, seed, step)
     if not folder.missing([_file(size)]):
         return folder.read(_file(size), _load)
     model = pipeline()

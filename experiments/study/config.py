@@ -98,9 +98,11 @@ class Study:
         """The workdir of an arm's training run."""
         return self.workdir / "weights" / arm / f"seed-{seed}"
 
-    def samples(self, method: str, seed: int) -> Path:
-        """The folder of a method's images."""
-        return self.workdir / "samples" / method / f"seed-{seed}"
+    def samples(self, method: str, seed: int, step: int | None = None) -> Path:
+        """The folder of a method's images, of a checkpoint on the way if `step` says which."""
+        if step is None:
+            return self.workdir / "samples" / method / f"seed-{seed}"
+        return self.workdir / "steps" / method / f"seed-{seed}" / str(step)
 
 
 def arm_config(study: StudyConfig, arm: str, seed: int) -> Config:
