@@ -19,6 +19,22 @@ METHODS = (
     *("dit", "learnable", "rope", "ntk", "yarn", "riflex", "dype-ntk", "dype-yarn", "rpe2d", "lookhere"),
     *("nope", "nope-causal", "nope-conv", "ledit", "ledit-scan-d_inclusive", "ledit-refined"),
 )
+UNSCALED = tuple(
+    f"{name}-unscaled"
+    for name in (
+        "dit",
+        "learnable",
+        "rope",
+        "ntk",
+        "riflex",
+        "dype-ntk",
+        "rpe2d",
+        "nope-conv",
+        "ledit",
+        "ledit-refined",
+    )
+)
+"""Once more without attention scaling; YaRN and DyPE's YaRN are without it already."""
 SIZES = {
     "cpu": dict(depth=6, width=128, num_heads=4, scan_layers=False),
     "gpu": dict(depth=12, width=384, num_heads=6, dtype="bfloat16"),
@@ -48,7 +64,7 @@ def study(machine: str = "cpu") -> StudyConfig:
     sample = SampleConfig(sampler="dpmpp", num_steps=25, cfg_scale=1.5)
     return StudyConfig(
         experiment=dataclasses.replace(Config(), model=model, data=data, train=train, sample=sample),
-        methods=METHODS,
+        methods=METHODS + UNSCALED,
         sizes=("16x16", "24x24", "32x32", "16x32"),
         steps=20_000,
         base_steps=20_000,

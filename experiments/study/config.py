@@ -41,7 +41,7 @@ class StudyConfig:
     images: str = ""
     """For image_folder: class folders, or a zip of them, split into training and held-out images in the workdir."""
     judge_steps: int = 1_500
-    """Training steps of the classifier of photographs; those of drawn sources are shipped."""
+    """Training steps of the classifier of photographs; that of a drawn source has its own."""
 
     @property
     def trained_size(self) -> Size:

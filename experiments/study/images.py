@@ -36,13 +36,17 @@ class Samples:
 
 
 @functools.cache  # comparing methods needs the same ones again and again, and they are small
-def real_images(source: str, height: int, width: int, split: str) -> Samples:
-    """The first MAX_REAL real images of a source of DRAWN, grey [N, height, width, 1], with their labels."""
+def real_images(source: str, height: int, width: int, split: str, count: int | None = None) -> Samples:
+    """The first `count` real images of a source of DRAWN, grey [N, height, width, 1], with their labels.
+
+    There are MAX_REAL at most, and so many unless `count` says how many.
+    """
     if source not in DRAWN:
         raise ConfigError(f"data.source={source} cannot be drawn at any size: use {', '.join(DRAWN)}")
     data = DataConfig(source=source, split=split, image_height=height, image_width=width, image_channels=1)
     images = make_source(data, AutoencoderConfig())
-    records = [images[index] for index in range(min(len(images), MAX_REAL))]
+    most = min(len(images), MAX_REAL)
+    records = [images[index] for index in range(most if count is None else min(count, most))]
     return Samples(np.stack([r["image"] for r in records]), np.array([r["label"] for r in records]))
 
 

@@ -6,8 +6,8 @@
 Trains the judge of digits, glyphs or shapes on real training images of five sizes, writes it to OUT/SOURCE.npz, and
 prints what it makes of real held-out images that were distorted: the share read right, and both Fréchet distances to
 real training images, in multiples of those of as many undistorted ones. --train=false prints the table of what is
-there. That of digits is shipped; another is trained by the first study that needs it and kept in runs/judges, that of
-photographs in the study's workdir.
+there. Those of digits and glyphs are shipped; another is trained by the first study that needs it and kept in
+runs/judges, that of photographs in the study's workdir.
 """
 
 import functools
@@ -102,8 +102,7 @@ def sensitivity(judge: Judge, train: Samples, test: Samples) -> dict[str, tuple[
 
 def first_images(source: str, size: Size, split: str) -> Samples:
     """So many real images as the table has."""
-    real = real_images(source, *size, split)
-    return Samples(real.images[:_SHOWN], real.labels[:_SHOWN])
+    return real_images(source, *size, split, _SHOWN)
 
 
 def sensitivity_table(source: str, figures: Mapping[str, Mapping[str, Sequence[float]]]) -> str:

@@ -136,8 +136,8 @@ def prepare_images(config: StudyConfig, workdir: Path) -> tuple[StudyConfig, Pat
 def make_reference(config: StudyConfig, folder: Path | None) -> Reference | SceneReference:
     """The measure of a study; `folder` is what `prepare_images` returned.
 
-    The judge of a drawn source is shipped, that of photographs trained when it is needed. Raises ConfigError for a size
-    that there are no real images of.
+    Its judge is made when something is measured (`judges`). Raises ConfigError for a size that there are no real images
+    of.
     """
     source = config.experiment.data.source
     if source == "scenes":

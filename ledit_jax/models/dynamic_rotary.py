@@ -66,8 +66,8 @@ def dynamic_frequencies(
 def _kept(dim: int, trained: int, turns: tuple[float, float], t: Float[Array, "B 1"]) -> Float[Array, "B pairs"]:
     """Share of the faster of two frequencies: 1 up to the pair that turns so often, 0 from the other on.
 
-    Both bounds are held within the pairs. DyPE's code holds the upper one alone, so that its ramp turns around below
-    t = 0.01 or so.
+    Both bounds are held within the pairs. DyPE's code holds the upper one alone, so that close to
+    t = 0 its ramps turn around.
     """
     shift = dim * jnp.log(jnp.maximum(t**_EXPONENT, 1e-12)) / (2 * math.log(BASE))
     low, high = (correction_pair(dim, trained, times) - shift for times in turns)
