@@ -9,7 +9,6 @@ one is written to --json as soon as it is there; started again, the command goes
 """
 
 import argparse
-import dataclasses
 import functools
 import math
 import sys
@@ -32,10 +31,12 @@ BACKENDS = {"xla": "dense", "splash": "splash"}
 BATCH = 2
 
 
-def compile_step(model: str, chip: str, num_tokens: int, backend: str) -> dict[str, float]:
-    """GB that the step needs and that the chip has, GB of scratch memory if it fits, and seconds to compile."""
-    config = Config.from_dict(imagenet256.get_config(model).to_dict())
-    config = dataclasses.replace(config, model=dataclasses.replace(config.model, attention=backend))
+def compile_step(model: str, chip: str, num_tokens: int, backend: str, **fields) -> dict[str, float]:
+    """GB that the step needs and that the chip has, GB of scratch memory if it fits, and seconds to compile.
+
+    fields: of the model, in place of the preset's.
+    """
+    config = Config.from_dict(imagenet256.get_config(model).to_dict()).replaced("model", attention=backend, **fields)
     side = math.isqrt(num_tokens) * config.granularity
     report = report_denoising_step(config, f"{chip}:1x1", side, side, BATCH)
     found = {"needs": report.needed_bytes / 1e9, "has": report.capacity_bytes / 1e9, "seconds": report.compile_seconds}

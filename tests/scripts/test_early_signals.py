@@ -26,6 +26,8 @@ def test_a_signal_during_the_imports_ends_it_with_a_line(tmp_path, script, numbe
     """An interpreter that starts from nothing, and a jax whose import never ends."""
     (tmp_path / "jax.py").write_text(HANG)
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    # libtpu, once a test has loaded it, ignores SIGHUP in this process, which a child would take for nohup.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     with subprocess.Popen(
         [sys.executable, f"{script}.py"], cwd=ROOT, env=environment, stderr=subprocess.PIPE
     ) as process:
