@@ -1,5 +1,10 @@
 """The linear layer of every module."""
 
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
@@ -31,10 +36,16 @@ class Linear(nnx.Linear):
             kernel_init=kernel_init,
             dtype=jnp.dtype(config.dtype),
             precision=config.precision,
-            preferred_element_type=preferred_element_type,
+            dot_general=_product(preferred_element_type),
             rngs=rngs,
         )
 
     def __call__(self, x: Float[Array, "*leading D"]) -> Float[Array, "*leading F"]:
         out = super().__call__(x.reshape(-1, x.shape[-1]))
         return out.reshape(*x.shape[:-1], out.shape[-1])
+
+
+@functools.cache  # one object for each dtype: modules are compared by what they hold
+def _product(dtype: type | None) -> Callable[..., Any]:
+    """A matrix product whose sum is of a dtype. Flax before 0.12 has no argument for it."""
+    return functools.partial(jax.lax.dot_general, preferred_element_type=dtype) if dtype else jax.lax.dot_general

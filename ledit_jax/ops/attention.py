@@ -109,4 +109,6 @@ def attention_scale(num_tokens: int, trained_tokens: int) -> float:
 def _platform() -> str:
     """cpu, gpu or tpu. A mesh may be of devices that are not there, to compile for them."""
     device = jax.sharding.get_abstract_mesh().abstract_device
-    return device.platform if device is not None else jax.default_backend()
+    if device is None or not hasattr(device, "platform"):  # jax before 0.8 knows only the kind of an abstract device
+        return jax.default_backend()
+    return device.platform

@@ -5,6 +5,7 @@ Without this XLA is free to split activations by their features instead, as the 
 """
 
 import jax
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Shaped
 
@@ -16,6 +17,7 @@ def split_batch(x: Shaped[Array, " B *rest"]) -> Shaped[Array, " B *rest"]:
 
     Without a mesh, or under one that lacks an axis, x as it is.
     """
-    if not set(BATCH_AXES) <= set(jax.sharding.get_abstract_mesh().axis_names):
+    mesh = jax.sharding.get_abstract_mesh()
+    if not set(BATCH_AXES) <= set(mesh.axis_names):
         return x
-    return jax.lax.with_sharding_constraint(x, P(BATCH_AXES))
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, P(BATCH_AXES)))

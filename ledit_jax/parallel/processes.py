@@ -18,6 +18,7 @@ from ledit_jax.errors import CheckpointError, ConfigError, DataError, LEDiTError
 T = TypeVar("T")
 
 _ARGUMENTS = ("coordinator_address", "num_processes", "process_id")
+_PREEMPTION = "jax_enable_preemption_service"
 # Launchers say here how many tasks they started. For one task jax would join it to itself and, on GPUs, hide all
 # devices but the first.
 _TASK_COUNTS = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
@@ -44,7 +45,8 @@ def start_processes(
         options["cluster_detection_method"] = "deactivate"
     elif any(os.environ.get(name) == "1" for name in _TASK_COUNTS):
         return
-    jax.config.update("jax_enable_preemption_service", stop_together)
+    if hasattr(jax.config, _PREEMPTION):  # jax before 0.8 always takes the signal over
+        jax.config.update(_PREEMPTION, stop_together)
     failure = _initialize(options, timeout)
     if failure is None:
         _only_process_zero_speaks()
