@@ -33,7 +33,8 @@ class ImageFolder:
 
     With a `labels.csv` at its top, each row is `file,label`: a path within the folder and an integer from 0 (a first
     row that reads exactly so is a heading). Without one, each sub-folder is a class, labels count the sub-folders in
-    sorted order, and the images are those anywhere within, by suffix. Names that start with a dot are passed over.
+    sorted order, and the images are those anywhere within, by suffix; with images at its top and no sub-folders, all
+    are of one class. Names that start with a dot are passed over.
 
     An image is turned upright as its EXIF orientation says (ADM and DiT do not, and so see a few ImageNet images
     lying down), then converted to RGB (`channels` 3) or grey (1), and with a `size` (height, width) cropped to it by
@@ -128,10 +129,23 @@ def _rows(table: Path) -> list[list[str]]:
         raise DataError(f"{table} is no table in UTF-8 ({error}): save it as CSV in that encoding") from error
 
 
+def class_folders(path: str) -> list[str]:
+    """Names of the sub-folders that are classes, in the order of their labels; none for a folder that is not there."""
+    root = Path(path)
+    if not path or not root.is_dir() or (root / _TABLE).is_file():
+        return []
+    return sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
 def _read_classes(root: Path) -> tuple[list[str], list[int]]:
-    classes = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    classes = class_folders(str(root))
+    loose = sorted(e.name for e in os.scandir(root) if e.is_file() and _is_image(e.name))
     if not classes:
-        raise DataError(f"data.path={str(root)!r} has neither class folders nor a {_TABLE}: add one of them")
+        if not loose:
+            raise DataError(f"data.path={str(root)!r} has neither images, nor class folders, nor a {_TABLE}")
+        return loose, [0] * len(loose)
+    if loose:
+        _LOG.warning("left out, since they lie beside the class folders of %s: %d images", root, len(loose))
     files, labels = [], []
     for label, name in enumerate(classes):
         found = _find_images(root, name)
@@ -166,8 +180,12 @@ def find_images(folder: Path, seen: tuple[Path, ...] = ()) -> Iterator[str]:
                 continue
             if os.path.isdir(entry.path):  # the entry's own method raises for a link to itself
                 waiting.append(entry.path)
-            elif entry.name.lower().endswith(IMAGE_SUFFIXES):
+            elif _is_image(entry.name):
                 if os.path.isfile(entry.path) or not os.path.exists(entry.path):  # a dead link is said when it is read
                     yield entry.path
                 else:
                     _LOG.warning("left out, since it is no regular file: %s", entry.path)
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")

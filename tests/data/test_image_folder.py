@@ -106,7 +106,7 @@ def test_damaged_files_are_unreadable_records(tmp_path):
 @pytest.mark.parametrize(
     "arrange, message",
     [
-        (lambda root: None, "neither class folders nor a labels.csv"),
+        (lambda root: None, "neither images, nor class folders, nor a labels.csv"),
         (lambda root: (root / "labels.csv").write_text("file,label\n"), "names no images"),
         (lambda root: (root / "labels.csv").write_text("a.png,cat\n"), "line 1 is 'a.png,cat'"),
         (lambda root: (root / "labels.csv").write_text("a.png,1\nb.png,-1\n"), "line 2 is 'b.png,-1'"),

@@ -1,11 +1,9 @@
-"""The notebook as a user runs it: top to bottom in a kernel of its own, sliders pressed, PyTorch weights converted."""
+"""The notebook as a user runs it: top to bottom in a kernel of its own, sliders pressed, PyTorch weights converted.
+
+Its first cell, where it has to install, is in test_colab_install.py."""
 
 import base64
 import io
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -47,6 +45,12 @@ assert sizes == [(8, 8), (12, 12), (16, 16), (8, 16), (16, 8)]
 for size, images in images_of.items():
     assert images.shape == (10, *size, 1) and images.dtype == "uint8"
     assert all(image.std() > 1 for image in images)
+assert archive.name == "pictures.zip" and sum(map(len, images_of.values())) == 50
+archive.unlink()
+assert own.config.model.num_classes == 1 and own.config.train.num_steps == 3
+assert own_images[2].shape == (8, 32, 32, 1) and len(list(folder.glob("*.png"))) == 10
+shutil.rmtree(folder)
+shutil.rmtree("runs/own")
 assert (with_scaling == images_of[16, 16]).all(), "not the same seeds, or scaling is not the default"
 assert (with_scaling != without_scaling).any()
 """
@@ -95,6 +99,9 @@ def test_top_to_bottom_with_a_tiny_checkpoint(notebook, tmp_path, monkeypatch):
     monkeypatch.setenv("LEDIT_CHECKPOINT", str(tmp_path / "tiny"))
 
     cells, press = [cell.copy() for cell in notebook.cells], nbformat.v4.new_code_cell(PRESS_THE_BUTTON)
+    own = cells[position(notebook, "own")]
+    assert "STEPS = 300" in own.source and 'fine_tune("assets/digits"' in own.source
+    own.source = own.source.replace("STEPS = 300", "STEPS = 3").replace('"assets/digits"', "checkpoint")
     after_sliders = position(notebook, "sliders") + 1
     check = nbformat.v4.new_code_cell(CHECK_THE_IMAGES)
     done = execute([*cells[:after_sliders], press, *cells[after_sliders:], check])
@@ -102,6 +109,7 @@ def test_top_to_bottom_with_a_tiny_checkpoint(notebook, tmp_path, monkeypatch):
     outputs = {cell.id: cell.outputs for cell in done.cells if cell.cell_type == "code"}
     assert f"using {ROOT}" in str(outputs["install"])
     assert "10 classes, trained at 8x8, computes in float32" in str(outputs["checkpoint"])
+    assert "0 0, 1 1, 2 2" in str(outputs["checkpoint"])
     (sheet,) = images_in(outputs["sizes"])
     assert_sheet(sheet, (8 + 12 + 16) * 6, 9 * 16 * 6)
     (sheet,) = images_in(outputs["scaling"])
@@ -127,53 +135,6 @@ def test_pytorch_weights_are_converted_once_and_drawn_with(notebook, tmp_path, m
     done = execute([*cells, draw, again])
     assert "trained at 64x64" in str(done.cells[-3].outputs) and "used again" not in str(done.cells[-3].outputs)
     assert str(done.cells[-1].outputs).count("used again") == 2
-
-
-class TestInstallation:
-    """The first cell as a script, outside a checkout; pip is replaced by a module that writes down what it is given."""
-
-    @pytest.fixture
-    def install(self, notebook, tmp_path):
-        def run(repository="", fake=None):
-            fakes = tmp_path / "fakes"
-            fakes.mkdir()
-            (fakes / "pip.py").write_text("import sys\nopen('pip-was-given', 'w').write(' '.join(sys.argv[1:]))\n")
-            if fake:
-                (fakes / fake).touch(mode=0o755)
-            source = notebook.cells[position(notebook, "install")].source
-            assert source.count('REPOSITORY = ""') == 1
-            source = source.replace('REPOSITORY = ""', f"REPOSITORY = {str(repository)!r}")
-            path = f"{fakes}{os.pathsep}{os.environ['PATH']}"
-            environment = os.environ | {"PYTHONPATH": str(fakes), "PATH": path}
-            (tmp_path / "content").mkdir()
-            return subprocess.run(
-                [sys.executable, "-S", "-c", source],  # -S: as if nothing were installed, libtpu neither
-                cwd=tmp_path / "content",
-                env=environment,
-                capture_output=True,
-                text=True,
-                timeout=60,
-            )
-
-        return run
-
-    def test_says_what_is_missing(self, install):
-        assert "REPOSITORY is empty: fill in the address" in install().stderr
-
-    @pytest.mark.skipif(shutil.which("git") is None, reason="clones a repository")
-    @pytest.mark.parametrize("fake, extra", [(None, ""), ("nvidia-smi", " jax[cuda12]"), ("libtpu.py", " jax[tpu]")])
-    def test_clones_and_installs_with_what_the_runtime_needs(self, install, tmp_path, fake, extra):
-        repository = tmp_path / "repository"
-        (repository / "ledit_jax").mkdir(parents=True)
-        (repository / "ledit_jax" / "pipeline.py").touch()
-        author = ["-c", "user.name=n", "-c", "user.email=e"]
-        for command in (["init", "-q"], ["add", "."], [*author, "commit", "-q", "-m", "first"]):
-            subprocess.run(["git", *command], cwd=repository, check=True)
-        result = install(repository, fake)
-        checkout = tmp_path / "content" / "ledit-checkout"
-        assert result.returncode == 0, result.stderr
-        assert result.stdout == f"using {checkout}\n"
-        assert (tmp_path / "content" / "pip-was-given").read_text() == f"install --quiet {checkout} ipywidgets{extra}"
 
 
 def test_it_is_stored_without_outputs_and_with_ids_that_stay(notebook):

@@ -12,6 +12,7 @@ from tiny_text import LENGTH, WIDTH, write_text_encoder
 from ledit_jax.config import Config
 from ledit_jax.models import init_params
 from ledit_jax.weights import export_weights, load_text_encoder
+from notebooks import colab
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "ledit_colab.ipynb"
 
@@ -33,7 +34,7 @@ def test_prompts_are_drawn_and_typed(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("LEDIT_CHECKPOINT", checkpoint)
     monkeypatch.setenv("LEDIT_TEXT_ENCODER", text)
     source = {cell.id: cell.source for cell in nbformat.read(NOTEBOOK, as_version=4).cells}
-    names = dict(os=os, Path=Path, jax=jax, has_bfloat16=False, display=lambda sheet: None)
+    names = dict(os=os, Path=Path, jax=jax, colab=colab, chip=colab.this_chip(), display=lambda sheet: None)
     exec(source["checkpoint"], names)
     assert f"{checkpoint}: prompts, trained at 8x8" in capsys.readouterr().out
     one_size = source["sizes"].replace("(1, 1), (1.5, 1.5), (2, 2), (1, 2), (2, 1)", "(1, 1)")
