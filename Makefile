@@ -7,9 +7,14 @@ BIN := $(VENV)/bin
 LIBTPU := import importlib.metadata as m; print(*[r.split(";")[0] for r in m.requires("jax") if r.startswith("libtpu")])
 GPU_PYTHON ?= python3
 
+OLDEST := .venv-oldest
+# Sampling, porting, fine-tuning, resuming, and the notebook's parts.
+OLDEST_TESTS := tests/models/test_torch_parity.py tests/convert/test_convert_script.py tests/sampling/test_pipeline.py \
+  tests/training/test_fine_tuning.py tests/training/test_restore.py tests/notebooks
+
 STUDY := $(BIN)/python -m experiments.study --config=configs/study_digits.py --workdir=runs/study_digits
 
-.PHONY: help demo test lint digits digits-compare study bench bench-gpu clean
+.PHONY: help demo test test-oldest lint digits digits-compare study bench bench-gpu clean
 
 help:  ## Lists the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -19,6 +24,9 @@ demo: $(VENV)/.run  ## Trains the shipped digits model on, stops, resumes, draws
 
 test: $(VENV)/.dev lint  ## Lint, format and the whole test suite.
 	$(BIN)/python -m pytest -n 2 --dist=worksteal
+
+test-oldest: $(OLDEST)/.dev  ## Part of the tests on the oldest versions that are known to do, in .venv-oldest.
+	$(OLDEST)/bin/python -m pytest $(OLDEST_TESTS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -41,7 +49,7 @@ bench-gpu:  ## Ours against compiled PyTorch on an NVIDIA GPU, under GPU_PYTHON,
 	$(GPU_PYTHON) benchmarks/gpu.py
 
 clean:  ## Removes the virtual environment and the caches, not the runs.
-	rm -rf $(VENV) .pytest_cache .ruff_cache build *.egg-info
+	rm -rf $(VENV) $(OLDEST) .pytest_cache .ruff_cache build *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:
@@ -60,3 +68,9 @@ $(VENV)/.dev: requirements-dev.txt requirements-oracles.txt requirements.txt | $
 	$(BIN)/python -m pip install --quiet --progress-bar=on --no-deps --upgrade --target=$(VENV)/tpu \
 	  "$$($(BIN)/python -c '$(LIBTPU)')" || echo "no libtpu for this platform: tests that compile for TPUs are skipped"
 	touch $@ $(VENV)/.run
+
+$(OLDEST)/.dev: requirements-oldest.txt requirements.txt
+	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or newer is needed, and none was found on the PATH"; exit 2; }
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --progress-bar=on -r requirements-oldest.txt
+	touch $@

@@ -40,6 +40,17 @@ def test_labels_follow_the_sorted_names(tmp_path):
     assert [(source[i]["label"], source[i]["image"][0, 0, 0]) for i in range(50)] == [(i, i) for i in range(50)]
 
 
+def test_images_without_class_folders_are_of_one_class(tmp_path, caplog):
+    for name in ("b.png", "a.jpg"):
+        save(tmp_path / name)
+    (tmp_path / ".hidden").mkdir()
+    source = ImageFolder(str(tmp_path))
+    assert source.num_classes == 1 and source.entries == [("a.jpg", 0), ("b.png", 0)]
+    save(tmp_path / "cats" / "c.png")
+    assert ImageFolder(str(tmp_path)).entries == [("cats/c.png", 0)]
+    assert "beside the class folders" in caplog.text and "2 images" in caplog.text
+
+
 @pytest.mark.parametrize("heading", ["file,label\n", ""])
 def test_table_of_labels(tmp_path, heading):
     save(tmp_path / "x.png", (1, 0, 0))

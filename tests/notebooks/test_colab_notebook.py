@@ -1,9 +1,11 @@
 """The notebook as a user runs it: top to bottom in a kernel of its own, sliders pressed, PyTorch weights converted.
 
-Its first cell, where it has to install, is in test_colab_install.py."""
+Its first cell, where it has to install, is in test_colab_install.py.
+"""
 
 import base64
 import io
+import os
 from pathlib import Path
 
 import jax
@@ -20,6 +22,7 @@ from tiny import network_of, tiny_config
 from ledit_jax.config import model_preset
 from ledit_jax.models.functional import init_params
 from ledit_jax.weights import export_weights
+from notebooks import colab
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "notebooks" / "ledit_colab.ipynb"
@@ -53,12 +56,6 @@ shutil.rmtree(folder)
 shutil.rmtree("runs/own")
 assert (with_scaling == images_of[16, 16]).all(), "not the same seeds, or scaling is not the default"
 assert (with_scaling != without_scaling).any()
-"""
-CONVERT_AND_DRAW = """
-assert dtype is None and pipe.vae is not None
-assert checkpoint.name == "dit.pt-jax" and checkpoint.is_dir()
-images = pipe([1, 2], height=64, width=96, options=pipe.options(sampler="dpmpp", num_steps=2))
-assert images.shape == (2, 64, 96, 3) and images.std() > 1
 """
 
 
@@ -120,7 +117,7 @@ def test_top_to_bottom_with_a_tiny_checkpoint(notebook, tmp_path, monkeypatch):
     assert_sheet(sheet, 8 * 6, 2 * 16 * 6)
 
 
-def test_pytorch_weights_are_converted_once_and_drawn_with(notebook, tmp_path, monkeypatch):
+def test_pytorch_weights_are_converted_once_and_drawn_with(notebook, tmp_path, monkeypatch, capsys):
     # One block of DiT-S's width, from which the number of heads follows.
     model = model_preset("DiT-S/2", depth=1, num_classes=10)
     torch.save(torch_dit.torch_peer(model, grid=(4, 4)).state_dict(), tmp_path / "dit.pt")
@@ -130,11 +127,18 @@ def test_pytorch_weights_are_converted_once_and_drawn_with(notebook, tmp_path, m
     monkeypatch.setenv("LEDIT_CHECKPOINT", str(tmp_path / "dit.pt"))
     monkeypatch.setenv("LEDIT_VAE", str(tmp_path / "vae"))
 
-    cells = [cell.copy() for cell in notebook.cells[: position(notebook, "checkpoint") + 1]]
-    draw, again = nbformat.v4.new_code_cell(CONVERT_AND_DRAW), nbformat.v4.new_code_cell(cells[-1].source)
-    done = execute([*cells, draw, again])
-    assert "trained at 64x64" in str(done.cells[-3].outputs) and "used again" not in str(done.cells[-3].outputs)
-    assert str(done.cells[-1].outputs).count("used again") == 2
+    source = notebook.cells[position(notebook, "checkpoint")].source
+    names = dict(os=os, Path=Path, jax=jax, colab=colab, chip=colab.this_chip())
+    exec(source, names)
+    said = capsys.readouterr().out
+    assert "trained at 64x64" in said and "used again" not in said
+    assert names["dtype"] is None and names["checkpoint"].name == "dit.pt-jax" and names["checkpoint"].is_dir()
+    pipe = names["pipe"]
+    images = pipe([1, 2], height=64, width=96, options=pipe.options(sampler="dpmpp", num_steps=2))
+    assert images.shape == (2, 64, 96, 3) and images.std() > 1
+    assert 1 <= colab.batch_size(pipe, colab.find_chip("Tesla T4", "gpu", None), 64, 96) <= 64
+    exec(source, names)
+    assert capsys.readouterr().out.count("used again") == 2
 
 
 def test_it_is_stored_without_outputs_and_with_ids_that_stay(notebook):
