@@ -12,6 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from ledit_jax.errors import ConfigError
+from ledit_jax.models.module_list import ModuleList
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Tower(nnx.Module):
 
     def __init__(self, config: TowerConfig, is_causal: bool, rngs: nnx.Rngs):
         self.is_causal = is_causal
-        self.layers = nnx.List([Layer(config, rngs) for _ in range(config.depth)])
+        self.layers = ModuleList([Layer(config, rngs) for _ in range(config.depth)])
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         for layer in self.layers:

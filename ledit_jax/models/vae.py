@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from ledit_jax.config import check_image_size
 from ledit_jax.errors import ConfigError
+from ledit_jax.models.module_list import ModuleList
 
 _SAME = ((1, 1), (1, 1))
 # Attention runs over this many queries at a time: all 128 x 128 of a 1024-pixel image at once would cost 1 GiB of
@@ -120,7 +121,7 @@ class Level(nnx.Module):
 
     def __init__(self, in_channels, out_channels, num_blocks, step: str, config: VAEConfig, rngs: nnx.Rngs):
         widths = (in_channels,) + (out_channels,) * (num_blocks - 1)
-        self.blocks = nnx.List([ResidualBlock(width, out_channels, config, rngs) for width in widths])
+        self.blocks = ModuleList([ResidualBlock(width, out_channels, config, rngs) for width in widths])
         if step == "down":
             # One row and column of zeros at the bottom and the right alone, as the public weights were trained.
             self.downsample = _conv(out_channels, out_channels, config, rngs, strides=2, padding=((0, 1), (0, 1)))
@@ -144,7 +145,7 @@ class Encoder(nnx.Module):
         widths = config.block_out_channels
         steps = ["down"] * (len(widths) - 1) + ["none"]
         self.conv_in = _conv(config.image_channels, widths[0], config, rngs)
-        self.levels = nnx.List(
+        self.levels = ModuleList(
             Level(before, width, config.layers_per_block, step, config, rngs)
             for before, width, step in zip(widths[:1] + widths, widths, steps, strict=False)
         )
@@ -167,7 +168,7 @@ class Decoder(nnx.Module):
         steps = ["up"] * (len(widths) - 1) + ["none"]
         self.conv_in = _conv(config.latent_channels, widths[0], config, rngs)
         self.mid = MidBlock(widths[0], config, rngs)
-        self.levels = nnx.List(
+        self.levels = ModuleList(
             Level(before, width, config.layers_per_block + 1, step, config, rngs)
             for before, width, step in zip(widths[:1] + widths, widths, steps, strict=False)
         )
