@@ -65,6 +65,7 @@ ARMS: dict[str, Arm] = {
     ),
     "nope": Arm("NoPE", _PLAIN),
     "rope": Arm("RoPE", _PLAIN | {"position": "rope"}, ("plain", "ntk", "yarn", "riflex")),
+    "rpe2d": Arm("RPE-2D", _PLAIN | {"position": "rpe2d"}),
     "learnable": Arm("Learnable table, stretched", _PLAIN | {"position": "learnable"}),
     "sincos": Arm("Sin/cos", _PLAIN | {"position": "sincos"}),
     "lookhere": Arm("LookHere-180", _PLAIN | {"position": "lookhere"}),

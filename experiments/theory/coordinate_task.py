@@ -105,11 +105,17 @@ def _reader(network: LEDiTNetwork, grid: Grid) -> Callable[[Params], Float[Array
 
 
 def _error(
-    apply: Callable[..., Float[Array, "B h w 2"]], params: Params, key: jax.Array, count: int, grid: Grid
+    apply: Callable[..., Float[Array, "B h w 2"]],
+    params: Params,
+    key: jax.Array,
+    count: int,
+    grid: Grid,
+    own_key: jax.Array | None = None,
 ) -> Float[Array, ""]:
+    """own_key: of what the network draws in training."""
     noise = jax.random.normal(key, (count, *grid, CHANNELS))
     nothing = jnp.zeros(count, jnp.int32)  # a time and a class that never change
-    return jnp.mean((apply(params, noise, nothing, nothing) - places(grid)) ** 2)
+    return jnp.mean((apply(params, noise, nothing, nothing, key=own_key) - places(grid)) ** 2)
 
 
 @functools.lru_cache(maxsize=64)
@@ -117,7 +123,8 @@ def _step(network: LEDiTNetwork, task: Task) -> tuple[Callable, optax.GradientTr
     apply, optimizer = make_apply(network), optax.adam(task.learning_rate)
 
     def step(params: Params, opt_state: optax.OptState, key: jax.Array):
-        grads = jax.grad(lambda p: _error(apply, p, key, task.batch, TRAINED))(params)
+        own_key = jax.random.fold_in(key, 1)
+        grads = jax.grad(lambda p: _error(apply, p, key, task.batch, TRAINED, own_key))(params)
         updates, opt_state = optimizer.update(grads, opt_state, params)
         return optax.apply_updates(params, updates), opt_state
 
