@@ -82,7 +82,7 @@ def test_cells_are_made_once_and_summed_up(tmp_path, monkeypatch):
 def test_every_network_is_a_valid_one_of_its_own():
     for arm in ARMS.values():
         from_mapping(ModelConfig, arm.model)
-        assert arm.network((8, 8)).position.for_sampling(arm.rope_methods[-1])
+        assert arm.network((8, 8)).position.for_sampling(arm.rope_methods[-1], (0.0, 1.0))
     assert len({arm.label for arm in ARMS.values()}) == len(ARMS)
     with pytest.raises(ConfigError, match="arms: 'rop' is unknown: did you mean rope"):
         find_arm("rop")
