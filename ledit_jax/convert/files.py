@@ -1,10 +1,9 @@
 """PyTorch's files, .pt and .safetensors, single or in diffusers' folders: read piece by piece, written aside.
 
-A pickle is read with torch's restricted unpickler, which refuses whatever is not data. torch and safetensors are
-imported inside the functions that need them, so that nothing else in the package does.
+A pickle is read with torch's restricted unpickler, which refuses whatever is not data. torch is imported inside the
+functions that need it, so that nothing else in the package does, and .safetensors need it not.
 """
 
-import contextlib
 import errno
 import itertools
 import json
@@ -17,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from ledit_jax.convert.safe import list_safe, read_safe, write_safe
 from ledit_jax.convert.tables import Shapes
-from ledit_jax.errors import CheckpointError, ConfigError, DataError, LEDiTError
-from ledit_jax.files.readers import ARRAY_ERRORS, parse_json, read_json
+from ledit_jax.errors import CheckpointError, ConfigError, DataError
+from ledit_jax.files.readers import parse_json, read_json
 from ledit_jax.weights import find_checkpoint
 
 _DESCRIPTION = "ledit_jax"  # where a file that we wrote says what it holds
@@ -58,11 +58,7 @@ class StoredTensors:
         for name in names:
             path, key = self.places[name]
             keys.setdefault(path, {})[key] = name
-        return {
-            keys[path][key]: _to_array(tensor, path, key)
-            for path in keys
-            for key, tensor in _load(path, keys[path]).items()
-        }
+        return {keys[path][key]: array for path in keys for key, array in _load(path, keys[path]).items()}
 
     def _renamed(self, names: Mapping[str, str]) -> "StoredTensors":
         shapes = {names[name]: shape for name, shape in self.shapes.items() if name in names}
@@ -139,9 +135,8 @@ def _indexed(index: Path) -> list[Path]:
 def _list(path: Path) -> tuple[Shapes, dict[str, Any]]:
     """Shapes by name, and the description."""
     if path.suffix == ".safetensors":
-        with _open_safetensors(path) as file:
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-            description = (file.metadata() or {}).get(_DESCRIPTION)
+        shapes, metadata = list_safe(path)
+        description = metadata.get(_DESCRIPTION)
     else:
         loaded = _load_pickle(path)
         shapes = {name: tuple(tensor.shape) for name, tensor in _flatten(loaded)}
@@ -151,26 +146,11 @@ def _list(path: Path) -> tuple[Shapes, dict[str, Any]]:
     return shapes, parse_json(description, f"{path}: its description") if description else {}
 
 
-def _load(path: Path, names: Iterable[str]) -> dict[str, Any]:
+def _load(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
     if path.suffix == ".safetensors":
-        with _open_safetensors(path) as file:
-            return {name: file.get_tensor(name) for name in names}
+        return read_safe(path, names)
     tensors = dict(_flatten(_load_pickle(path)))
-    return {name: tensors[name] for name in names}
-
-
-@contextlib.contextmanager
-def _open_safetensors(path: Path) -> Iterator[Any]:
-    _import_torch()
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except LEDiTError:
-        raise
-    except (SafetensorError, *ARRAY_ERRORS) as error:
-        raise _damaged(path, error) from error
+    return {name: _to_array(tensors[name], path, name) for name in names}
 
 
 def _load_pickle(path: Path) -> Any:
@@ -203,10 +183,9 @@ def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def _import_torch() -> Any:
     try:
-        import safetensors  # noqa: F401
         import torch
     except ImportError as error:
-        raise ConfigError(f"PyTorch's files need {error.name}: pip install torch safetensors") from error
+        raise ConfigError(f"PyTorch's pickles need {error.name}: pip install torch, or give .safetensors") from error
     return torch
 
 
@@ -226,15 +205,13 @@ def write_tensors(path: Path, state: Mapping[str, np.ndarray], description: Mapp
     The description travels in the metadata that both formats keep beside the tensors, where PyTorch's
     `load_state_dict` and other readers pass it by.
     """
-    torch = _import_torch()
-    from collections import OrderedDict
-
     text = json.dumps(description)
     if path.suffix == ".safetensors":
-        from safetensors.numpy import save_file
-
-        save_file(dict(state), path, metadata={"format": "pt", _DESCRIPTION: text})
+        write_safe(path, state, {_DESCRIPTION: text})
     else:
+        from collections import OrderedDict
+
+        torch = _import_torch()
         # torch wants memory that it may write to, and JAX's may not be written to
         tensors = OrderedDict((name, torch.from_numpy(np.require(a, requirements="W"))) for name, a in state.items())
         tensors._metadata = {_DESCRIPTION: text}  # an OrderedDict may carry attributes, and torch's own carry this one
