@@ -34,6 +34,7 @@ from ledit_jax.data.caption_states import CaptionStates
 from ledit_jax.data.encoding import encode_latents
 from ledit_jax.data.latent_records import STATES
 from ledit_jax.errors import ConfigError, DataError, OutputError
+from ledit_jax.hub import resolve
 from ledit_jax.models.vae_encoder import VAEEncoder
 from ledit_jax.weights import load_text_encoder, load_vae, vae_description
 
@@ -71,10 +72,11 @@ def main() -> None:
     fields = {field.removeprefix("data."): flag.value for field, flag in _FIELDS.items()}
     data = DataConfig(**fields, num_workers=NUM_WORKERS.value)
     sizes = dict(scale=SCALE.value, batch_size=BATCH_SIZE.value, shard_size=SHARD_SIZE.value)
-    encoder = VAEEncoder(VAE.value, *vae_description(VAE.value), functools.partial(load_vae, VAE.value))
+    vae = resolve(VAE.value)
+    encoder = VAEEncoder(VAE.value, *vae_description(vae), functools.partial(load_vae, vae))
     captions = None
     if TEXT_ENCODER.value:
-        captions = CaptionStates(load_text_encoder(TEXT_ENCODER.value), TEXT_DTYPE.value, TEXT_ENCODER.value)
+        captions = CaptionStates(load_text_encoder(resolve(TEXT_ENCODER.value)), TEXT_DTYPE.value, TEXT_ENCODER.value)
     try:
         print(encode_latents(data, encoder, OUTPUT.value, **sizes, part=_part(), captions=captions))
     except (ConfigError, DataError, OutputError) as error:

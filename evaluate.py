@@ -31,6 +31,7 @@ from ledit_jax.evaluation.results import read_recipe, report
 from ledit_jax.evaluation.statistics import check_statistics_file, measure_set, save_statistics, unmeasured_set
 from ledit_jax.evaluation.suite import Metrics, evaluate, metrics_table
 from ledit_jax.files import check_writable, write_json
+from ledit_jax.hub import resolve
 from ledit_jax.weights import load_clip
 
 SAMPLES = flags.DEFINE_string("samples", None, "What is judged. May be left out with --save_reference.")
@@ -59,7 +60,7 @@ def features(side: str) -> Path | None:
 
 def clip_score() -> tuple[float, dict[str, str]]:
     prompts, images = read_prompts(SAMPLES.value, PROMPTS.value), open_images(SAMPLES.value)
-    scorer = ClipScorer(*load_clip(CLIP.value), BATCH_SIZE.value)
+    scorer = ClipScorer(*load_clip(resolve(CLIP.value)), BATCH_SIZE.value)
     scores = scorer(images, prompts, features("clip"), progress=f"CLIP, {Path(SAMPLES.value).name}")
     return float(scores.mean()), {"path": CLIP.value, "digest": scorer.digest}
 

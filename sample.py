@@ -3,9 +3,11 @@
   python sample.py --checkpoint=runs/digits --height=32 --width=32 --class_labels=3,7 --num_samples=20 --out=grid.png
   python sample.py --checkpoint=runs/xl2 --num_samples=50000 --labels=random --out=x.npz      (for evaluate.py)
   python sample.py --checkpoint=runs/coco --prompt="a red bus" --negative_prompt="people" --num_samples=4 --out=bus.png
+  python sample.py --checkpoint=hf://facebook/DiT-XL-2-256 --class_labels=207,360 --out=dogs.png
   python sample.py --config=configs/imagenet256.py:LEDiT-XL/2 --height=512 --width=512 --compile_only=v5e:4x4
 
-The last one compiles a denoising step for a TPU slice with no TPU present, and says whether it fits.
+hf://org/name[@revision] is a model of the hub, fetched and converted once (docs/porting.md); DiT-XL-2-256x256.pt is
+DiT's own. The last one compiles a denoising step for a TPU slice with no TPU present, and says whether it fits.
 
 --out=x.png is a grid, --out=folder one PNG for each, --out=x.npz the layout of ADM's evaluation suite. The last two
 are drawn in shards: the same command goes on after a kill. x.recipe.json says how they were made.
@@ -27,6 +29,7 @@ from ledit_jax import cli
 from ledit_jax.compile_only.programs import report_denoising_step
 from ledit_jax.config import SampleConfig
 from ledit_jax.errors import ConfigError
+from ledit_jax.hub import resolve
 from ledit_jax.parallel.processes import is_main_process
 from ledit_jax.sampling.pipeline import LEDiTPipeline
 from ledit_jax.sampling.prompts import find_prompts
@@ -35,9 +38,9 @@ from ledit_jax.sampling.run import write_grid, write_samples
 from ledit_jax.sampling.writers import check_name
 from ledit_jax.weights import find_checkpoint, load_config
 
-CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Workdir of train.py, or a checkpoint folder.")
+CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Workdir of train.py, a checkpoint folder, or hf://org/name.")
 WEIGHTS = flags.DEFINE_enum("weights", "ema", ["ema", "params"], "Averaged weights (results use these) or raw ones.")
-VAE = flags.DEFINE_string("vae", None, "VAE checkpoint that decodes latents. Default: the one the config names.")
+VAE = flags.DEFINE_string("vae", None, "VAE checkpoint, or hf://org/name, for latents. Default: the model's own.")
 TEXT_ENCODER = flags.DEFINE_string(
     "text_encoder", None, "Text encoder checkpoint, for prompts. Default: the one the config names."
 )
@@ -71,7 +74,7 @@ def main() -> None:
     is_grid = OUT.value.endswith(".png")  # which all processes draw together; of shards, each draws its own
     devices = None if is_grid else jax.local_devices()
     asked = dict(classes=cli.whole_numbers(CLASSES), prompts=find_prompts(PROMPT.value, PROMPTS.value))
-    weights = dict(checkpoint=CHECKPOINT.value, weights=WEIGHTS.value, vae=VAE.value)
+    weights = dict(checkpoint=resolve(CHECKPOINT.value), weights=WEIGHTS.value, vae=VAE.value)
     pipeline = LEDiTPipeline.from_checkpoint(**weights, text_encoder=TEXT_ENCODER.value, devices=devices)
     options = pipeline.options(**cli.given_settings(SampleConfig))
     given = {flag.name: flag.value for flag in (LABELS, NUM_SAMPLES, HEIGHT, WIDTH, SEED)}
@@ -88,7 +91,7 @@ def main() -> None:
 def compile_only(topology: str) -> None:
     """Prints what a denoising step needs on a TPU slice, and leaves."""
     if CHECKPOINT.value:
-        config = load_config(find_checkpoint(CHECKPOINT.value)).for_any_device()
+        config = load_config(find_checkpoint(resolve(CHECKPOINT.value))).for_any_device()
     elif flags.FLAGS.config is not None:
         config = cli.load_config()
     else:

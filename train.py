@@ -28,6 +28,7 @@ from ledit_jax.compile_only.programs import report_train_step
 from ledit_jax.config import Config
 from ledit_jax.data import make_source
 from ledit_jax.files import write_whole
+from ledit_jax.hub import resolve
 from ledit_jax.parallel.processes import is_main_process
 from ledit_jax.sampling.pipeline import LEDiTPipeline
 from ledit_jax.sampling.prompts import example_captions
@@ -40,7 +41,9 @@ from ledit_jax.weights import load_vae
 cli.define_config_flag("Experiment, for example configs/digits.py; an argument may follow a colon.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints and metrics go; resumed from if it has any.")
 INIT_FROM = flags.DEFINE_string(
-    "init_from", None, "Checkpoint whose weights start a new run (fine-tuning); without effect once it has resumed."
+    "init_from",
+    None,
+    "Checkpoint, or hf://org/name, whose weights start a new run; has no effect once it has resumed.",
 )
 RESUME_FROM = flags.DEFINE_integer(
     "resume_from", None, "Step of a checkpoint of WORKDIR to go back to, once; newer ones go to WORKDIR/set_aside."
@@ -56,7 +59,7 @@ cli.require("config")
 
 def sample_grids(config: Config, folder: Path, rows: int = 4, columns: int = 10) -> Hook:
     """Draws a grid from a run's EMA weights, a column for each of the first classes, or for captions of its data."""
-    vae = load_vae(config.autoencoder.checkpoint) if config.autoencoder.checkpoint else None
+    vae = load_vae(resolve(config.autoencoder.checkpoint)) if config.autoencoder.checkpoint else None
     pipeline = LEDiTPipeline(config, {}, vae)
     options = pipeline.options(negative_prompt="")  # which would need the text encoder
     asked, texts = list(range(min(columns, config.model.num_classes))), []

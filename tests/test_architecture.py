@@ -21,6 +21,7 @@ BELOW = {
     "weights": {"errors", "config", "files", "parallel", "models", "diffusion"},
     "flops": {"models"},
     "convert": {"errors", "config", "files", "models", "diffusion", "weights"},
+    "hub": {"errors", "config", "files", "models", "progress", "weights", "convert"},
     "evaluation": {"errors", "config", "data", "files", "models", "parallel", "progress"},
     "training": {
         "errors",
@@ -32,6 +33,7 @@ BELOW = {
         "diffusion",
         "data",
         "weights",
+        "hub",
         "flops",
     },
     "sampling": {
@@ -45,6 +47,7 @@ BELOW = {
         "diffusion",
         "data",
         "weights",
+        "hub",
     },
     "compile_only": {"errors", "config", "flops", "models", "diffusion", "parallel", "training", "sampling"},
     "cli": {"errors", "signals", "config", "files", "parallel"},

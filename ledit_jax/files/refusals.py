@@ -9,7 +9,8 @@ from pathlib import Path
 
 from ledit_jax.errors import LEDiTError, OutputError
 
-_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO, errno.ENOENT)
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO, errno.ENOENT)
+"""Numbers of errors that the operating system refuses a place with."""
 
 
 @contextlib.contextmanager
@@ -56,7 +57,7 @@ def find_refusal(error: BaseException | None) -> OSError | None:
         if isinstance(error, OSError):
             return error
         text = str(error)
-        for number in _REFUSALS:
+        for number in REFUSALS:
             if os.strerror(number) in text:
                 return OSError(number, os.strerror(number))
         error = error.__cause__

@@ -1,13 +1,13 @@
 """From a checkpoint to images: what sample.py, the notebook and the sample grids of a run call."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from flax import nnx
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, PyTree, UInt8
@@ -15,7 +15,8 @@ from jaxtyping import Array, Float, PyTree, UInt8
 from ledit_jax.config import Config, SampleConfig
 from ledit_jax.data.caption_states import TextEncoder
 from ledit_jax.diffusion import Process, guidance_mask, make_process, sample_keys, sample_noise
-from ledit_jax.models import Network, Params, make_apply, make_network
+from ledit_jax.hub import resolve, save_pretrained
+from ledit_jax.models import Network, Params, make_network
 from ledit_jax.models.vae import AutoencoderKL
 from ledit_jax.parallel.mesh import data_mesh
 from ledit_jax.parallel.processes import shard_arrays
@@ -26,24 +27,7 @@ from ledit_jax.sampling.denoising import make_denoising_step
 from ledit_jax.sampling.prompts import Asked, Prompts, with_empty_caption
 from ledit_jax.sampling.requests import check_memory, check_numbers
 from ledit_jax.weights import load_vae, load_weights, make_text_encoder
-
-
-def load_model(
-    checkpoint: str | Path, weights: str = "ema", matmul_precision: str | None = None
-) -> tuple[Callable[..., jax.Array], Config]:
-    """(model, config) of a checkpoint; weights is "ema" or "params".
-
-    matmul_precision: as `ModelConfig` has it, by default what the config says; "highest" to check a port.
-
-    `model(x, t, y)` takes x float [B, H, W, C], times [B] (0 .. 999 for DiT's diffusion) and labels int [B]. It
-    returns what the process predicts: for DiT's, [B, H, W, 2C], noise and then the variance's interpolation.
-    """
-    params, config, _ = load_weights(checkpoint, weights)
-    config = config.for_any_device()
-    if matmul_precision is not None:
-        config = config.replaced("model", matmul_precision=matmul_precision)
-    network = make_network(config, make_process(config))
-    return functools.partial(jax.jit(make_apply(network)), params), config
+from ledit_jax.weights.about import About, load_about
 
 
 class LEDiTPipeline:
@@ -73,6 +57,7 @@ class LEDiTPipeline:
         self.prompts = Prompts(self.network.condition, text_encoder)
         self.mesh = data_mesh(devices or jax.devices())
         self.vae = place_vae(vae, config, self.mesh)
+        self.about, self.step = About(), 0
         self.set_params(params)
 
     def set_params(self, params: Params) -> None:
@@ -94,18 +79,57 @@ class LEDiTPipeline:
         vae: a VAE checkpoint, for models of latents; by default the one that the config names. dtype: what the
         network's matrix products compute in, "float32" or "bfloat16"; by default what the config says. text_encoder: a
         text encoder's checkpoint, for models that draw from text; by default the one that the config names, if any.
-        Raises ConfigError for another dtype, and for an encoder that the model was not trained with.
+        Either may be a model of the hub, hf://org/name. Raises ConfigError for another dtype, and for an encoder that
+        the model was not trained with.
         """
-        params, config, _ = load_weights(checkpoint, weights)
+        checkpoint = resolve(checkpoint)
+        params, config, step = load_weights(checkpoint, weights)
         config = config.for_any_device()
         if dtype is not None:
             config = config.replaced("model", dtype=dtype)
-        vae = vae or config.autoencoder.checkpoint
-        text = dataclasses.replace(config.text, checkpoint=str(text_encoder or config.text.checkpoint))
-        encoder = make_text_encoder(text) if text.checkpoint else None
+        about = load_about(checkpoint)
+        vae = (vae or config.autoencoder.checkpoint or about.autoencoder) if config.autoencoder.kind != "none" else vae
+        text = resolve(text_encoder or config.text.checkpoint or about.text_encoder)
+        encoder = make_text_encoder(dataclasses.replace(config.text, checkpoint=text)) if text else None
         if encoder:
-            params = with_empty_caption(params, encoder, text.checkpoint)
-        return cls(config, params, load_vae(vae) if vae else None, devices, text_encoder=encoder)
+            params = with_empty_caption(params, encoder, text)
+        pipeline = cls(config, params, load_vae(resolve(vae)) if vae else None, devices, text_encoder=encoder)
+        pipeline.about, pipeline.step = about, step
+        return pipeline
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        weights: str = "ema",
+        vae: str | Path | None = None,
+        dtype: str | None = None,
+        devices: Sequence[jax.Device] | None = None,
+        text_encoder: str | Path | None = None,
+    ) -> "LEDiTPipeline":
+        """A model of the hub, org/name; a folder or file of PyTorch's; what `save_pretrained` wrote; a checkpoint.
+
+        For the first five see `ledit_jax.hub.resolve`, for the rest `from_checkpoint`.
+        """
+        access = dict(revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only)
+        return cls.from_checkpoint(resolve(name, bare=True, **access), weights, vae, dtype, devices, text_encoder)
+
+    def save_pretrained(self, folder: str | Path, vae: str | None = None, license: str | None = None) -> None:
+        """Writes the model as a new folder that `from_pretrained` takes, and a hub's upload command.
+
+        vae: a model of the hub, hf://org/name, that is referred to in the place of a copy. license: of the weights, by
+        default that of those that they come from, where it is known. Errors as `ledit_jax.hub.save_pretrained`.
+        """
+        about = dataclasses.replace(
+            self.about, autoencoder=vae or self.about.autoencoder, license=license or self.about.license
+        )
+        autoencoder = nnx.merge(*self.vae) if self.vae else None
+        save_pretrained(folder, self.params, self.config, step=self.step, about=about, vae=autoencoder)
 
     def __call__(
         self,

@@ -11,6 +11,7 @@ import numpy as np
 
 from ledit_jax.config import SampleConfig
 from ledit_jax.errors import ConfigError
+from ledit_jax.hub import resolve
 from ledit_jax.sampling.pipeline import LEDiTPipeline
 from ledit_jax.sampling.prompts import check_prompts
 from ledit_jax.weights import find_checkpoint, load_description, weights_id
@@ -96,7 +97,7 @@ def make_recipe(
     num_samples = len(prompts or classes) if num_samples is None else num_samples
     if num_samples < 1:
         raise ConfigError(f"num_samples={num_samples} must be at least 1")
-    vae = vae or config.autoencoder.checkpoint or None
+    vae = resolve(vae or config.autoencoder.checkpoint or pipeline.about.autoencoder) or None
     return Recipe(
         checkpoint=str(folder),
         step=load_description(folder)["step"],

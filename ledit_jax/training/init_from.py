@@ -16,6 +16,7 @@ from jax.sharding import PartitionSpec as P
 from ledit_jax.config import Config
 from ledit_jax.diffusion import make_process
 from ledit_jax.errors import CheckpointError
+from ledit_jax.hub import resolve
 from ledit_jax.models import Network, Params, abstract_params, init_params, make_network
 from ledit_jax.models.positions import TABLE
 from ledit_jax.models.tables import resize_table
@@ -30,6 +31,7 @@ from ledit_jax.weights import (
     read_arrays,
     stored_shapes,
 )
+from ledit_jax.weights.about import load_about, write_about
 
 Arrays = dict[str, Any]
 """Arrays, their shapes or their shardings by name: "blocks/attn/qkv/kernel"."""
@@ -70,7 +72,7 @@ def init_from_checkpoint(
     every array whose shape differs, and for a number of heads or timestep frequencies that are not the checkpoint's.
     From a diffusion to a flow, or back, the last layer starts anew: it predicted something else.
     """
-    folder, source, step = open_weights(path)
+    folder, source, step = open_weights(resolve(path))
     _check_meaning(path, source, config)
     network = network or make_network(config, make_process(config))
     abstract = abstract_params(network)
@@ -95,8 +97,19 @@ def run_lineage(workdir: Path, init_from: str | Path | None, resume_from: int | 
         return find_lineage(workdir / "checkpoints" / str(resume_from if resume_from in steps else max(steps)))
     if not init_from:
         return ()
-    folder = find_checkpoint(init_from)
+    folder = find_checkpoint(resolve(init_from))
     return (*find_lineage(folder), load_description(folder)["step"])
+
+
+def inherit_about(init_from: str | Path, folder: Path, config: Config) -> None:
+    """Says in a run's folder of checkpoints whose weights it began with, and so what licence they have."""
+    if jax.process_index():
+        return
+    about = load_about(resolve(init_from))
+    if about.origin.startswith("hf://") and about.autoencoder and not about.autoencoder.startswith("hf://"):
+        about = dataclasses.replace(about, autoencoder=f"{about.origin}/vae")
+    same_classes = len(about.class_names) == config.model.num_classes
+    write_about(folder, dataclasses.replace(about, class_names=about.class_names if same_classes else ()))
 
 
 def run_seed(seed: int, lineage: tuple[int, ...]) -> int:

@@ -9,6 +9,7 @@ from ledit_jax.config import Config
 from ledit_jax.data import Source
 from ledit_jax.data.latent_metadata import read_metadata
 from ledit_jax.errors import ConfigError
+from ledit_jax.hub import resolve
 from ledit_jax.models import Network, Params
 from ledit_jax.models.condition import are_same_states
 from ledit_jax.parallel.memory import check_fits, device_memory
@@ -27,14 +28,14 @@ def check_latents(config: Config) -> None:
         return
     metadata, place = read_metadata(config.data.path), f"data.path={config.data.path!r}"
     if checkpoint := config.autoencoder.checkpoint:
-        _, vae_id = vae_description(checkpoint)
+        _, vae_id = vae_description(resolve(checkpoint))
         if vae_id != metadata.vae_id:
             raise ConfigError(
                 f"autoencoder.checkpoint={checkpoint!r} ({vae_id}) is not what made the latents in {place}: that was "
                 f"{metadata.vae!r} ({metadata.vae_id or 'no fingerprint'})"
             )
     if metadata.text_id and (checkpoint := config.text.checkpoint):
-        text_id = text_fingerprint(checkpoint)
+        text_id = text_fingerprint(resolve(checkpoint))
         if text_id != metadata.text_id:
             raise ConfigError(
                 f"text.checkpoint={checkpoint!r} ({text_id}) is not what made the states of captions in {place}: that "

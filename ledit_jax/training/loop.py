@@ -20,7 +20,7 @@ from ledit_jax.parallel.processes import is_main_process
 from ledit_jax.parallel.sharding import batch_share
 from ledit_jax.training.checkpoint import TrainCheckpointer
 from ledit_jax.training.hooks import Hook
-from ledit_jax.training.init_from import init_from_checkpoint, run_lineage, run_seed
+from ledit_jax.training.init_from import inherit_about, init_from_checkpoint, run_lineage, run_seed
 from ledit_jax.training.inputs import check_latents, check_model_fits, data_constants, unset_constants
 from ledit_jax.training.lock import check_there, claimed
 from ledit_jax.training.metrics import MetricWriter, Progress, Stopwatch
@@ -79,8 +79,7 @@ class Run:
         """
         self.checkpointer = TrainCheckpointer(self.workdir, self.config, self.lineage)
         constants = data_constants(self.program.network, self.loader.source)
-        chosen = self.checkpointer.choose(resume_from)
-        if chosen is not None:
+        if (chosen := self.checkpointer.choose(resume_from)) is not None:
             state, data_state = self.checkpointer.restore(self.program.state, chosen, went_back=chosen == resume_from)
             self.loader.set_state(data_state)
             unset_constants(state.params, constants, f"{self.workdir}")
@@ -94,6 +93,7 @@ class Run:
             )
             logger.info(str(report))
             constants = unset_constants(params, constants, f"init_from={self.init_from}")
+            inherit_about(self.init_from, self.checkpointer.directory, self.config)
         return self.program.init(self.key, params, constants)
 
     def wait_for_batch(self, stop: StopRequest) -> bool:

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import safetensors.torch
 import torch
+from diffusers import AutoencoderKL, DiTTransformer2DModel
 from oracles import ledit_params, torch_dit
 from tiny import network_of
 
@@ -54,3 +55,23 @@ def assert_params_are(checkpoint, peer):
     params, config, _ = load_weights(checkpoint)
     want = ledit_params.to_ledit_params(peer, abstract_params(network_of(config)))
     jax.tree.map(np.testing.assert_array_equal, params, want)
+
+
+def diffusers_dit(**settings):
+    """diffusers' DiT with random parameters; its blocks each hold a copy of the one timestep and label embedding."""
+    sizes = dict(num_attention_heads=4, attention_head_dim=8, num_layers=2, sample_size=8, num_embeds_ada_norm=10)
+    model = DiTTransformer2DModel(in_channels=4, out_channels=8, **(sizes | settings)).eval()
+    torch_dit.randomise_(model, seed=0)
+    first, *rest = model.transformer_blocks
+    for block in rest:
+        block.norm1.emb.load_state_dict(first.norm1.emb.state_dict())
+    return model
+
+
+def vae_file(folder, channels=16, groups=8, levels=2):
+    """A small autoencoder as diffusers writes it; no shape tells the number of groups."""
+    torch.manual_seed(0)
+    blocks = dict(down_block_types=("DownEncoderBlock2D",) * levels, up_block_types=("UpDecoderBlock2D",) * levels)
+    vae = AutoencoderKL(block_out_channels=(channels,) * levels, layers_per_block=1, norm_num_groups=groups, **blocks)
+    vae.eval().save_pretrained(folder)
+    return vae

@@ -5,9 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from convert.dit_files import T, Y, noise, oracle, relative_error, run_torch, small
-from diffusers import DDIMScheduler, DiTTransformer2DModel
-from oracles import torch_dit
+from convert.dit_files import T, Y, diffusers_dit, noise, oracle, relative_error, run_torch, small
+from diffusers import DDIMScheduler
 from tiny import network_of
 
 from ledit_jax.convert.read import convert_to_checkpoint
@@ -16,19 +15,8 @@ from ledit_jax.diffusion import create_diffusion
 from ledit_jax.diffusion.guidance import guided
 from ledit_jax.errors import CheckpointError
 from ledit_jax.models.functional import make_apply
-from ledit_jax.sampling.pipeline import load_model
+from ledit_jax.sampling.loading import load_model
 from ledit_jax.weights import load_weights
-
-
-def diffusers_dit(**settings):
-    """diffusers' DiT with random parameters; its blocks each hold a copy of the one timestep and label embedding."""
-    sizes = dict(num_attention_heads=4, attention_head_dim=8, num_layers=2, sample_size=8, num_embeds_ada_norm=10)
-    model = DiTTransformer2DModel(in_channels=4, out_channels=8, **(sizes | settings)).eval()
-    torch_dit.randomise_(model, seed=0)
-    first, *rest = model.transformer_blocks
-    for block in rest:
-        block.norm1.emb.load_state_dict(first.norm1.emb.state_dict())
-    return model
 
 
 def test_diffusers(tmp_path):

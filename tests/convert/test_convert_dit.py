@@ -20,7 +20,7 @@ from ledit_jax.convert.tables import flatten_params
 from ledit_jax.convert.write import convert_to_torch
 from ledit_jax.errors import ConfigError
 from ledit_jax.models.functional import abstract_params, make_apply
-from ledit_jax.sampling.pipeline import load_model
+from ledit_jax.sampling.loading import load_model
 from ledit_jax.training.init_from import init_from_checkpoint
 from ledit_jax.weights import load_weights
 

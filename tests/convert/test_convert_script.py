@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from diffusers import AutoencoderKL as TorchVAE
+from convert.dit_files import vae_file
 from oracles import torch_dit
 from script_runs import run
 from tiny import network_of, tiny_config
@@ -23,7 +23,7 @@ from ledit_jax.convert.read import convert_to_checkpoint
 from ledit_jax.convert.write import convert_to_torch
 from ledit_jax.errors import CheckpointError, ConfigError, ConversionError, OutputError
 from ledit_jax.models.functional import init_params
-from ledit_jax.sampling.pipeline import load_model
+from ledit_jax.sampling.loading import load_model
 from ledit_jax.weights import export_weights, load_vae
 
 ROOT = Path(__file__).parents[2]
@@ -46,15 +46,6 @@ def dit_file(state, tmp_path_factory):
 def checkpoint(dit_file):
     convert_to_checkpoint(dit_file, dit_file.with_name("checkpoint"), num_heads=4)
     return dit_file.with_name("checkpoint")
-
-
-def vae_file(folder, channels=16, groups=8):
-    """A small autoencoder as diffusers writes it; no shape tells the number of groups."""
-    torch.manual_seed(0)
-    blocks = dict(down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2)
-    vae = TorchVAE(block_out_channels=(channels,) * 2, layers_per_block=1, norm_num_groups=groups, **blocks)
-    vae.eval().save_pretrained(folder)
-    return vae
 
 
 _LOAD_WITHOUT_TORCH = """

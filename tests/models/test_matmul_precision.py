@@ -14,7 +14,8 @@ from ledit_jax.errors import ConfigError
 from ledit_jax.models import abstract_params, make_apply
 from ledit_jax.ops.attention import attention, check_backend, choose_backend
 from ledit_jax.sampling import decoding
-from ledit_jax.sampling.pipeline import LEDiTPipeline, load_model
+from ledit_jax.sampling.loading import load_model
+from ledit_jax.sampling.pipeline import LEDiTPipeline
 
 MODELS = {
     "LEDiT": tiny_config("LEDiT", model=dict(scan_layers=True, post_norm=True, remat="dots")),

@@ -15,7 +15,8 @@ from ledit_jax.diffusion import make_process
 from ledit_jax.diffusion.gaussian import GaussianProcess
 from ledit_jax.errors import CheckpointError, ConfigError, TrainingStopped
 from ledit_jax.models import init_params
-from ledit_jax.sampling.pipeline import LEDiTPipeline, load_model
+from ledit_jax.sampling.loading import load_model
+from ledit_jax.sampling.pipeline import LEDiTPipeline
 from ledit_jax.training.init_from import init_from_checkpoint
 from ledit_jax.training.loop import train
 from ledit_jax.weights import export_weights, find_checkpoint, load_weights
