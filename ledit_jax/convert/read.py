@@ -34,7 +34,7 @@ from ledit_jax.errors import CheckpointError, ConfigError, DataError
 from ledit_jax.files import written_aside
 from ledit_jax.files.readers import check_json
 from ledit_jax.models import Params, abstract_params, make_network
-from ledit_jax.models.vae import AutoencoderKL, VAEConfig
+from ledit_jax.models.vae import VAEConfig, abstract_vae
 from ledit_jax.weights import export_vae, export_weights
 
 _log = logging.getLogger(__name__)
@@ -99,8 +99,7 @@ def _read_vae(stored: StoredTensors) -> tuple[Params, VAEConfig]:
     scale = _setting(stored, "scaling_factor", float, _SD_SCALE)
     if scale != _SD_SCALE:
         _log.info("its latents are scaled by %s: models of them need autoencoder.scale=%s", scale, scale)
-    like = nnx.state(nnx.eval_shape(lambda: AutoencoderKL(config, nnx.Rngs(0))), nnx.Param)
-    return unflatten_params(flat, nnx.to_pure_dict(like)), config
+    return unflatten_params(flat, nnx.to_pure_dict(abstract_vae(config)[1])), config
 
 
 def _setting(stored: StoredTensors, name: str, kind: type, default: Any) -> Any:

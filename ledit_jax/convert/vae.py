@@ -3,14 +3,12 @@
 States are mappings from torch names to NumPy arrays; reading and writing files is the caller's.
 """
 
-import functools
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from flax import nnx
 
 from ledit_jax.convert.tables import (
     CONV,
@@ -26,7 +24,7 @@ from ledit_jax.convert.tables import (
     param_shapes,
 )
 from ledit_jax.errors import ConversionError
-from ledit_jax.models.vae import AutoencoderKL, VAEConfig
+from ledit_jax.models.vae import VAEConfig, abstract_vae
 
 # Our segments of a dotted path -> theirs, applied in order.
 _DIFFUSERS = {
@@ -115,11 +113,9 @@ def vae_params_to_torch(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return invert_table(vae_table(param_shapes(params), "diffusers"), params)
 
 
-@functools.cache
 def vae_param_shapes(config: VAEConfig) -> Shapes:
     """Shapes of our parameters by dotted path; allocates nothing."""
-    model = nnx.eval_shape(lambda: AutoencoderKL(config, nnx.Rngs(0)))
-    return param_shapes(flatten_params(nnx.split(model, nnx.Param)[1]))
+    return param_shapes(flatten_params(abstract_vae(config)[1]))
 
 
 def _prefix(names: Iterable[str]) -> str:

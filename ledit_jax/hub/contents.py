@@ -70,6 +70,16 @@ def has_weights(folder: Path) -> bool:
     return folder.is_dir() and any(form.fullmatch(file.name) for file in folder.iterdir() for form in _FORMATS)
 
 
+def find_lacking(source: Path) -> str | None:
+    """What a download lacks that was interrupted: a part that its index names, or all weights. It may be a file."""
+    index = source / "model_index.json"
+    if index.is_file():
+        parts = [part for part in ("transformer", "vae") if read_json(index).get(part)] or ["transformer"]
+        return next((f"{part}/..." for part in parts if not has_weights(source / part)), None)
+    is_there = source.is_file() or has_weights(source) or has_weights(source / "transformer")
+    return None if is_there else "weights"
+
+
 def _choose_in(files: list[str], part: str) -> list[str]:
     for form in _FORMATS:
         found = [file for file in files if _split(file)[0] == part and form.fullmatch(_split(file)[1])]

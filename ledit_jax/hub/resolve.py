@@ -11,7 +11,7 @@ from urllib.parse import quote
 from ledit_jax.errors import CheckpointError, ConfigError
 from ledit_jax.files import write_whole
 from ledit_jax.hub.cached import made_once
-from ledit_jax.hub.contents import are_notes, check_class, choose_files
+from ledit_jax.hub.contents import are_notes, check_class, choose_files, find_lacking
 from ledit_jax.hub.converting import convert_all
 from ledit_jax.hub.dit_files import fetch_dit_file
 from ledit_jax.hub.names import DIT_FILES, HubName, parse
@@ -75,7 +75,7 @@ def _from_hub(name: HubName, access: Access) -> Path:
 
     def make(aside: Path) -> None:
         try:
-            check_class(download(name, commit, are_notes(chosen), access) / name.path, name)
+            check_class(download(name, name.revision, are_notes(chosen), access) / name.path, name)
             source = download(name, commit, chosen, access) / name.path
         except Unreachable as error:
             raise CheckpointError(f"{name} was not fetched to its end ({error}): run it again, it goes on") from error
@@ -97,15 +97,13 @@ def _from_cache(name: HubName, cache: Path, reason: str, access: Access) -> Path
         snapshot = find_downloaded(name, access)
     except Unreachable as error:
         raise CheckpointError(advice) from error
-    files = [str(file.relative_to(snapshot)) for file in snapshot.rglob("*") if file.is_file()]
-    try:
-        choose_files(files, name.path, name)
-    except CheckpointError as error:
-        raise CheckpointError(
-            f"{name} is in the cache only in part, and the hub does not answer ({reason}): connect, and run it again"
-        ) from error
-    about = About(origin=f"hf://{name.repo}@{snapshot.name}", license=_license_of(name))
     source = snapshot / name.path
+    if lacks := find_lacking(source):
+        raise CheckpointError(
+            f"{name} is in the cache only in part (no {lacks}), and the hub does not answer ({reason}): connect, and "
+            "run it again"
+        )
+    about = About(origin=f"hf://{name.repo}@{snapshot.name}", license=_license_of(name))
     check_class(source, name)
     return made_once(_place(cache, name, snapshot.name), lambda aside: convert_all(source, aside, name, about))
 

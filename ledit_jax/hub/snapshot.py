@@ -13,7 +13,7 @@ from ledit_jax.files.refusals import REFUSALS, writing
 from ledit_jax.hub.names import HubName
 
 
-class Unreachable(Exception):
+class Unreachable(LEDiTError):
     """The hub does not answer, or is not to be asked. The message says why."""
 
 
@@ -51,14 +51,17 @@ def list_files(name: HubName, access: Access) -> tuple[str, list[str], str]:
     return info.sha, [file.rfilename for file in info.siblings or ()], said if isinstance(said, str) else ""
 
 
-def download(name: HubName, commit: str, files: Sequence[str], access: Access) -> Path:
-    """The folder with these files; what an earlier call left unfinished goes on. Errors as `list_files`."""
-    return _snapshot(name, access, revision=commit, allow_patterns=[_literal(file) for file in files])
+def download(name: HubName, revision: str, files: Sequence[str], access: Access) -> Path:
+    """The folder with these files; what an earlier call left unfinished goes on. Errors as `list_files`.
+
+    Fetched by the name of a branch, it is found by that without a network; by a commit, it is certainly that.
+    """
+    return _snapshot(name, access, revision=revision, allow_patterns=[_literal(file) for file in files])
 
 
 def find_downloaded(name: HubName, access: Access) -> Path:
     """The folder of a revision as it is in the cache, maybe in part. Raises CheckpointError where it is not there."""
-    return _snapshot(name, access, revision=name.revision, local_files_only=True, allow_patterns=["model_index.json"])
+    return _snapshot(name, access, revision=name.revision, local_files_only=True, allow_patterns=[])
 
 
 def _snapshot(name: HubName, access: Access, **options) -> Path:

@@ -4,9 +4,10 @@ Architecture of Rombach et al. (arXiv 2112.10752), whose public weights `ledit_j
 B batch, H W height and width in latent cells, f pixels per side of a cell, T tokens, C channels, Z latent channels.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -218,6 +219,12 @@ class AutoencoderKL(nnx.Module):
         """
         _check_channels("latents", latents, self.config.latent_channels)
         return self.decoder(self.post_quant_conv(latents)).astype(jnp.float32)
+
+
+@functools.cache
+def abstract_vae(config: VAEConfig) -> tuple[Any, Any]:
+    """(graphdef, shapes of the parameters by the modules' names), as `nnx.split` gives them; allocates nothing."""
+    return nnx.split(nnx.eval_shape(lambda: AutoencoderKL(config, nnx.Rngs(0))), nnx.Param)
 
 
 def _check_channels(name: str, x: Array, channels: int) -> None:

@@ -18,7 +18,7 @@ from ledit_jax.config.parse import from_mapping
 from ledit_jax.diffusion import make_process
 from ledit_jax.errors import CheckpointError, ConfigError
 from ledit_jax.models import Network, Params, abstract_params, make_network
-from ledit_jax.models.vae import AutoencoderKL, VAEConfig
+from ledit_jax.models.vae import AutoencoderKL, VAEConfig, abstract_vae
 from ledit_jax.weights.checksums import array_checksums, digest, fingerprint, written_checksums
 from ledit_jax.weights.items import find_places, placed, write_items
 from ledit_jax.weights.stored import (
@@ -127,7 +127,7 @@ def load_vae(path: str | Path) -> AutoencoderKL:
     """The autoencoder of a VAE checkpoint. Raises CheckpointError as `load_weights` does."""
     folder, description = _find_vae(path)
     config = _vae_config(folder, description)
-    graphdef, state = nnx.split(nnx.eval_shape(lambda: AutoencoderKL(config, nnx.Rngs(0))), nnx.Param)
+    graphdef, state = abstract_vae(config)
     return nnx.merge(graphdef, read_arrays(folder / "vae", placed(nnx.to_pure_dict(state))))
 
 

@@ -20,7 +20,9 @@ def pipeline_folder(tmp_path_factory):
     (folder / "scheduler").mkdir()
     (folder / "scheduler" / "scheduler_config.json").write_text("{}")
     labels = {str(i): f"class {i}" for i in range(10)}
-    (folder / "model_index.json").write_text(json.dumps({"_class_name": "DiTPipeline", "id2label": labels}))
+    parts = {"transformer": ["diffusers", "DiTTransformer2DModel"], "vae": ["diffusers", "AutoencoderKL"]}
+    index = {"_class_name": "DiTPipeline", "id2label": labels, **parts}
+    (folder / "model_index.json").write_text(json.dumps(index))
     (folder / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n")
     return folder
 

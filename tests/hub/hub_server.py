@@ -23,7 +23,9 @@ class Repository:
     """For those without the token "right"."""
     license: str = ""
     cut: str = ""
-    """A file whose end never comes."""
+    """A file of which half is sent, as if that were all."""
+    hung_up: str = ""
+    """A file in the middle of which the server hangs up, unless only the rest is asked for."""
 
 
 class Hub:
@@ -32,6 +34,7 @@ class Hub:
     def __init__(self):
         self.repositories: dict[str, Repository] = {}
         self.asked: list[str] = []
+        self.is_closed = False
         handler = type("Handler", (_Handler,), {"hub": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.address = f"http://127.0.0.1:{self._server.server_port}"
@@ -44,6 +47,7 @@ class Hub:
         return commit
 
     def close(self) -> None:
+        self.is_closed = True
         self._server.shutdown()
         self._server.server_close()
 
@@ -68,6 +72,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.do_GET()
 
     def do_GET(self) -> None:
+        if self.hub.is_closed:  # for whom a connection was kept
+            self.close_connection = True
+            return
         path = unquote(urlparse(self.path).path).strip("/")
         self.hub.asked.append(f"{self.command} {path}")
         if path.startswith("api/models/"):
@@ -87,7 +94,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse(404, "RevisionNotFound")
         folder = found.commits[commit]
         if kind == "resolve":
-            return self._send_file(folder / file, commit, is_cut=file == found.cut)
+            return self._send_file(folder / file, commit, file == found.cut, file == found.hung_up)
         files = [place for place in sorted(folder.rglob("*")) if place.is_file()]
         if kind == "tree":
             self._send_json([_entry(place, folder) for place in files])
@@ -96,14 +103,15 @@ class _Handler(BaseHTTPRequestHandler):
             card = {"license": found.license} if found.license else {}
             self._send_json({"id": repo, "sha": commit, "siblings": siblings, "cardData": card, "tags": []})
 
-    def _send_file(self, place: Path, commit: str, is_cut: bool) -> None:
+    def _send_file(self, place: Path, commit: str, is_cut: bool, is_hung_up: bool) -> None:
         if not place.is_file():
             return self._refuse(404, "EntryNotFound")
         data = place.read_bytes()
         headers = {"ETag": f'"{hashlib.sha1(data).hexdigest()}"', "X-Repo-Commit": commit}
         if self.command == "GET" and is_cut:
             data = data[: len(data) // 2]
-        self._send(200, data, headers)
+        start = int(self.headers.get("Range", "bytes=0-")[len("bytes=") : -1])
+        self._send(206 if start else 200, data[start:], headers, hang_up=is_hung_up and not start)
 
     def _send_json(self, values) -> None:
         self._send(200, json.dumps(values).encode(), {"Content-Type": "application/json"})
@@ -111,13 +119,14 @@ class _Handler(BaseHTTPRequestHandler):
     def _refuse(self, status: int, code: str) -> None:
         self._send(status, b"{}", {"X-Error-Code": code, "Content-Type": "application/json"})
 
-    def _send(self, status: int, data: bytes, headers: dict[str, str]) -> None:
+    def _send(self, status: int, data: bytes, headers: dict[str, str], hang_up: bool = False) -> None:
         self.send_response(status)
         for name, value in (headers | {"Content-Length": str(len(data))}).items():
             self.send_header(name, value)
         self.end_headers()
         if self.command == "GET":
-            self.wfile.write(data)
+            self.wfile.write(data[: len(data) // 2] if hang_up else data)
+        self.close_connection |= hang_up
 
 
 def _split(path: str) -> tuple[str, str]:

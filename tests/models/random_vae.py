@@ -10,7 +10,7 @@ from flax import nnx
 from ledit_jax.convert.tables import unflatten_params
 from ledit_jax.convert.vae import vae_params_from_torch
 from ledit_jax.models import vae_parts
-from ledit_jax.models.vae import AutoencoderKL, VAEConfig
+from ledit_jax.models.vae import AutoencoderKL, VAEConfig, abstract_vae
 
 CONFIGS = {
     "two levels": VAEConfig(block_out_channels=(32, 64), layers_per_block=2, norm_num_groups=8),
@@ -54,7 +54,7 @@ def torch_vae(config: VAEConfig) -> TorchVAE:
 
 
 def ours(model: TorchVAE, config: VAEConfig) -> AutoencoderKL:
-    graphdef, like = nnx.split(nnx.eval_shape(lambda: AutoencoderKL(config, nnx.Rngs(0))), nnx.Param)
+    graphdef, like = abstract_vae(config)
     flat = vae_params_from_torch({name: tensor.numpy() for name, tensor in model.state_dict().items()})
     return nnx.merge(graphdef, unflatten_params(flat, like))
 

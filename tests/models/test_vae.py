@@ -12,7 +12,7 @@ from models.random_vae import CONFIGS, SMALL, ours, run, torch_vae
 
 from ledit_jax.errors import ConfigError
 from ledit_jax.models import vae, vae_parts
-from ledit_jax.models.vae import AutoencoderKL, VAEConfig
+from ledit_jax.models.vae import AutoencoderKL, VAEConfig, abstract_vae
 from ledit_jax.models.vae_parts import spread_tiles
 
 
@@ -106,7 +106,7 @@ def test_same_program_without_graph_mode():
     """With NNX's graph features off (NNX_GRAPH_MODE, NNX_GRAPH_UPDATES) the model builds and traces alike."""
 
     def programs():
-        graphdef, params = nnx.split(nnx.eval_shape(lambda: AutoencoderKL(SMALL, nnx.Rngs(0))), nnx.Param)
+        graphdef, params = abstract_vae(SMALL)
 
         def loss(params, images):
             model = nnx.merge(graphdef, params)
@@ -133,7 +133,7 @@ def test_large_images_are_decoded_by_tiles_and_one_by_one(small, monkeypatch):
 
 def test_2048_pixels_fit():
     """Temporary memory of the compiled full-size decoder, in GiB. `decode` of 1024x1024 needs 3.5 for each image."""
-    graphdef, params = nnx.split(nnx.eval_shape(lambda: AutoencoderKL(VAEConfig(), nnx.Rngs(0))), nnx.Param)
+    graphdef, params = abstract_vae(VAEConfig())
 
     def temporary(count, side):
         latents = jax.ShapeDtypeStruct((count, side, side, 4), jnp.float32)
