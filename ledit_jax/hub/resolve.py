@@ -90,7 +90,7 @@ def _from_cache(name: HubName, cache: Path, reason: str, access: Access) -> Path
     """Without a network: what was converted, or else downloaded, before."""
     reference = _reference(cache, name)
     if reference.is_file() and (place := _place(cache, name, reference.read_text().strip())).is_dir():
-        logger.warning("%s: the hub was not asked (%s), taking what is in the cache", name, reason)
+        logger.warning("%s: no answer from the hub (%s), taking what is in the cache", name, reason)
         return place
     advice = f"{name} is not in the cache, and the hub does not answer ({reason}): connect, or give a folder"
     try:
