@@ -26,7 +26,7 @@ test: $(VENV)/.dev lint  ## Lint, format and the whole test suite.
 	$(BIN)/python -m pytest -n 2 --dist=worksteal
 
 test-oldest: $(OLDEST)/.dev  ## Part of the tests on the oldest versions that are known to do, in .venv-oldest.
-	$(OLDEST)/bin/python -m pytest $(OLDEST_TESTS)
+	$(OLDEST)/bin/python -m pytest -W default::DeprecationWarning $(OLDEST_TESTS)  # of ipywidgets 7, about itself
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

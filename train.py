@@ -36,6 +36,7 @@ from ledit_jax.sampling.sheets import image_grid, save_png
 from ledit_jax.training.hooks import Hook
 from ledit_jax.training.loop import train
 from ledit_jax.training.profile import parse_profile
+from ledit_jax.training.wandb_sink import WandbSink
 from ledit_jax.weights import load_vae
 
 cli.define_config_flag("Experiment, for example configs/digits.py; an argument may follow a colon.")
@@ -51,6 +52,7 @@ RESUME_FROM = flags.DEFINE_integer(
 PROFILE = flags.DEFINE_string(
     "profile", None, "START:COUNT traces so many steps from step START on (0 is the first) into WORKDIR/profile."
 )
+WANDB = flags.DEFINE_string("wandb", None, "Project of Weights & Biases that metrics are sent to as well.")
 cli.define_process_flags()
 cli.define_compile_only_flag({"workdir": "where checkpoints and metrics go"})
 flags.declare_key_flag("config")
@@ -88,7 +90,8 @@ def main() -> None:
     hooks = [sample_grids(config, workdir / "samples")] if config.train.sample_every else []
     profile = parse_profile(PROFILE.value, config.train.num_steps) if PROFILE.value else None
     given = dict(init_from=INIT_FROM.value, resume_from=RESUME_FROM.value)
-    train(config, workdir, **given, hooks=hooks, profile=profile)
+    sinks = [WandbSink(WANDB.value, config)] if WANDB.value else []
+    train(config, workdir, **given, hooks=hooks, sinks=sinks, profile=profile)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """A run's checkpoints on Orbax: the whole state, saved asynchronously, restored bit for bit onto any mesh."""
 
 import contextlib
-import dataclasses
 import logging
 import os
 from collections.abc import Iterator
@@ -79,6 +78,8 @@ class TrainCheckpointer:
         try:
             saved = load_config(folder)
             check_same_meaning(saved, self.config, folder)
+            for name, (old, new) in differences(saved, self.config).items():
+                logger.info(f"goes on with {name}={new!r}, which was {old!r}")
             state, data_states = self._read(folder, abstract)
         except DamagedCheckpoint as error:
             raise CheckpointError(f"{str(error).removesuffix(': use another one')}: {self._way_out(step)}") from error
@@ -180,7 +181,8 @@ def _optimizer_item(state: TrainState) -> dict[str, Any]:
     return {"step": state.step, "nonfinite_steps": state.nonfinite_steps, "opt_state": state.opt_state}
 
 
-# What gives weights their meaning must be as it was, but for these: how they are computed, and how times are drawn.
+# In these sections all must be as it was, since it gives weights their meaning, but for the fields named: how they are
+# computed, and how times are drawn.
 _MAY_CHANGE = {
     "model": {"dtype", "matmul_precision", "remat", "attention", "conv_init"},
     "diffusion": set(),
@@ -190,21 +192,35 @@ _MAY_CHANGE = {
 }
 
 
+def differences(saved: Config, current: Config) -> dict[str, tuple[Any, Any]]:
+    """Fields that differ, by name such as train.batch_size: (as saved, as it is now)."""
+    changed = {}
+    for section, before in saved.to_dict().items():
+        for name, new in current.to_dict()[section].items():
+            if before[name] != new:
+                changed[f"{section}.{name}"] = before[name], new
+    return changed
+
+
+def _may_change(section: str, name: str) -> bool:
+    return section not in _MAY_CHANGE or name in _MAY_CHANGE[section]
+
+
 def check_same_meaning(saved: Config, current: Config, folder: Path) -> None:
     """Raises CheckpointError unless a run of `saved`, whose checkpoint is `folder`, can go on as `current`.
 
     The network, the process, the latents and the captions must be the same, whether shapes tell or not. The rate, the
     batch, the mesh and the draw of a flow's times may change.
     """
-    for section, free in _MAY_CHANGE.items():
-        before, now = getattr(saved, section), getattr(current, section)
-        for name in (field.name for field in dataclasses.fields(before) if field.name not in free):
-            old, new = getattr(before, name), getattr(now, name)
-            if old != new:
-                raise CheckpointError(
-                    f"{section}.{name}={new!r}, but {folder} was trained with {old!r}: set it back to resume, or "
-                    "train in another workdir (init_from starts it from these weights)"
-                )
+    changed = differences(saved, current)
+    if fixed := [name for name in changed if not _may_change(*name.split("."))]:
+        first, *more = fixed
+        others = "".join(f"; {name}={changed[name][1]!r}, not {changed[name][0]!r}" for name in more)
+        raise CheckpointError(
+            f"{first}={changed[first][1]!r}, but {folder} was trained with {changed[first][0]!r}{others}: set "
+            f"{'them' if more else 'it'} back to resume, or train in another workdir (init_from starts it from these "
+            "weights)"
+        )
     if saved.in_channels != current.in_channels:
         raise CheckpointError(
             f"data.image_channels={current.in_channels}, but {folder} was trained with {saved.in_channels}: set it "

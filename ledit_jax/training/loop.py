@@ -23,13 +23,14 @@ from ledit_jax.training.hooks import Hook
 from ledit_jax.training.init_from import inherit_about, init_from_checkpoint, run_lineage, run_seed
 from ledit_jax.training.inputs import check_latents, check_model_fits, data_constants, unset_constants
 from ledit_jax.training.lock import check_there, claimed
-from ledit_jax.training.metrics import MetricWriter, Progress, Stopwatch
+from ledit_jax.training.metrics import MetricSink, MetricWriter, Progress, Stopwatch
 from ledit_jax.training.profile import Profiler
 from ledit_jax.training.program import TrainProgram
 from ledit_jax.training.run_info import record_start
 from ledit_jax.training.state import TrainState
 from ledit_jax.training.step import Batch, draw_dilation
 from ledit_jax.training.stopping import StopRequest, stop_request
+from ledit_jax.training.summary import summarise
 
 logger = logging.getLogger(__name__)
 
@@ -138,15 +139,16 @@ def train(
     network: Network | None = None,
     process: Process | None = None,
     hooks: Sequence[Hook] = (),
+    sinks: Sequence[MetricSink] = (),
     profile: tuple[int, int] | None = None,
 ) -> TrainState:
     """Trains until `config.train.num_steps`, SIGTERM, SIGHUP or SIGINT, and leaves a checkpoint either way.
 
     workdir: holds checkpoints, metrics.jsonl and TensorBoard events; if it has a checkpoint, the run resumes there,
     bit for bit. init_from: a checkpoint whose weights start a new run; with the seed of the run before, it still draws
-    other batches, times and noise. resume_from: the step of a checkpoint to go
-    back to, once; newer ones are moved to workdir/set_aside. source, network, process: in the place of those that the
-    config describes. hooks: what else to do every so often. profile: (first step, number of steps) to trace into
+    other batches, times and noise. resume_from: the step of a checkpoint to go back to, once; newer ones are moved to
+    workdir/set_aside. source, network, process: in the place of those that the config describes. hooks: what else to
+    do every so often. sinks: where else metrics go. profile: (first step, number of steps) to trace into
     workdir/profile. Raises ConfigError, CheckpointError, or OutputError for a workdir that another run trains in,
     before anything compiles, and TrainingStopped after too many non-finite steps.
     """
@@ -155,20 +157,17 @@ def train(
     with claimed(run.workdir):
         state = run.start(resume_from)
         step = int(state.step)
-        logger.info(
-            f"{count_params(state.params):,} parameters, {config.num_tokens()} tokens, batch {config.train.batch_size} "
-            f"on {run.mesh.size} {jax.devices()[0].device_kind} device(s), steps {step} to {config.train.num_steps}"
-        )
-        return _run_and_save(run, state, hooks, Profiler(run.workdir / "profile", profile, step))
+        logger.info(summarise(config, run.workdir, run.mesh, run.loader.source, count_params(state.params), step))
+        return _run_and_save(run, state, hooks, sinks, Profiler(run.workdir / "profile", profile, step))
 
 
-def _run_and_save(run: Run, state: TrainState, hooks: Sequence[Hook], profiler: Profiler) -> TrainState:
+def _run_and_save(run: Run, state: TrainState, hooks, sinks, profiler: Profiler) -> TrainState:
     """Steps until the end or a signal, and saves; returns once all is on the disk."""
     step, num_steps = int(state.step), run.config.train.num_steps
     writer, progress = None, None
     if is_main_process():
         record_start(run.workdir, run.config, step)
-        writer, progress = MetricWriter(run.workdir, step), Progress(step, num_steps)
+        writer, progress = MetricWriter(run.workdir, step, sinks), Progress(step, num_steps)
     with stop_request() as stop:  # until the very end: a signal is often sent twice
         try:
             with contextlib.closing(profiler):

@@ -2,8 +2,11 @@
 
 import json
 import logging
+import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from tqdm import tqdm
 
@@ -13,11 +16,30 @@ from ledit_jax.files.refusals import gone, writing
 logger = logging.getLogger(__name__)
 
 
+_TIMED_STEPS = 10
+"""Steps after which the time of a run is estimated."""
+
+
+@runtime_checkable
+class MetricSink(Protocol):
+    """Where else a run's numbers go; its main process calls it alone."""
+
+    def open(self, workdir: Path, resumed_step: int) -> None:
+        """Called before the first step."""
+
+    def write(self, step: int, metrics: dict[str, float]) -> None:
+        """Called for every logged step."""
+
+    def close(self) -> None:
+        """Called at the end, whatever it is."""
+
+
 class MetricWriter:
     """Appends a JSON object per logged step to `workdir/metrics.jsonl`, and TensorBoard events beside it."""
 
-    def __init__(self, workdir: Path, resumed_step: int):
+    def __init__(self, workdir: Path, resumed_step: int, sinks: Sequence[MetricSink] = ()):
         """Drops what a killed run logged after the checkpoint it resumes from: those steps run again."""
+        self.sinks = sinks
         self.path = workdir / "metrics.jsonl"
         if self.path.exists():
             lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -26,20 +48,26 @@ class MetricWriter:
         with writing(self.path):
             self.file = self.path.open("a", buffering=1)
         self.tensorboard = _Events(workdir, resumed_step + 1)
+        for sink in sinks:
+            sink.open(workdir, resumed_step)
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
-        """Writes one step's metrics to both. Raises OutputError, as for a full disk."""
+        """Writes one step's metrics to all. Raises OutputError, as for a full disk."""
         if not self.path.exists():  # the system would let us write on, to a file without a name
             raise gone(self.path.parent)
         with writing(self.path):
             self.file.write(json.dumps({"step": step, **metrics}) + "\n")
         self.tensorboard.write(step, metrics)
+        for sink in self.sinks:
+            sink.write(step, metrics)
 
     def close(self) -> None:
-        """Flushes and closes both."""
+        """Flushes and closes all."""
         with writing(self.path):
             self.file.close()
         self.tensorboard.close()
+        for sink in self.sinks:
+            sink.close()
 
 
 class _Events:
@@ -73,13 +101,24 @@ class Progress:
 
     def __init__(self, first_step: int, num_steps: int):
         self.bar = tqdm(total=num_steps, initial=first_step, unit="step", desc="train", disable=None)
-        self.num_steps = num_steps
+        self.first_step, self.num_steps = first_step, num_steps
         self.since, self.since_step = time.perf_counter(), first_step
+        self.times: list[float] = []
 
     def advance(self, step: int, loss: float) -> None:
-        """Called after every step."""
+        """Called after every step; after ten of them, says once how long all will take."""
+        if len(self.times) <= _TIMED_STEPS:
+            self.times.append(time.perf_counter())
+            if len(self.times) == _TIMED_STEPS + 1 and step < self.num_steps:
+                logger.info(self._estimate(step))
         self.bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
         self.bar.update(step - self.bar.n)
+
+    def _estimate(self, step: int) -> str:
+        """By the median, since some of the steps had to wait for the compiler."""
+        each = statistics.median(after - before for before, after in zip(self.times, self.times[1:], strict=False))
+        left = tqdm.format_interval((self.num_steps - step) * each)
+        return f"{each:.3g} seconds a step: about {left} for the {self.num_steps - step:,} steps that are left"
 
     def rate(self, step: int) -> float:
         """Steps per second since the last call."""
