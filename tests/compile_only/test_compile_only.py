@@ -18,7 +18,8 @@ from ledit_jax.config import MeshConfig
 
 def get_config():
     # Wide enough that the partitioner does not think weights too small to matter.
-    config = tiny_config(model=dict(width=64, depth=4, scan_layers=True), train=dict(batch_size=16))
+    model = dict(width=64, depth=4, scan_layers=True, block_order="ca")
+    config = tiny_config(model=model, train=dict(batch_size=16, dilation_probability=0.0))
     return dataclasses.replace(config, mesh=MeshConfig(data=1, fsdp=-1)).to_config_dict()
 """
 

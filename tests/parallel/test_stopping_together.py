@@ -38,7 +38,9 @@ def main():
     Run.wait_for_batch = wait
     start_processes(address, 2, index, timeout=200)
     stopping.GRACE = 1.0
-    train(tiny_config(train=dict(num_steps=10_000, checkpoint_every=2)), workdir, source=Hanging())
+    train_settings = dict(num_steps=10_000, checkpoint_every=2, dilation_probability=0.0)
+    config = tiny_config(model=dict(scan_layers=True, block_order="ca"), train=train_settings)
+    train(config, workdir, source=Hanging())
 
 if __name__ == "__main__":
     workdir, address, index = pathlib.Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])

@@ -32,12 +32,12 @@ def test_gpu_benchmark_dry_run_measures_every_side_and_resumes(tmp_path):
     assert result.returncode == 0, result.stderr
     table = (tmp_path / "gpu_dry_run.md").read_text()
     rows = [line for line in table.splitlines() if line.startswith(("| train", "| sample"))]
-    assert len(rows) == 10 and not any("not run" in row for row in rows), table
+    assert len(rows) == 6 and not any("not run" in row for row in rows), table
     failed = [row for row in rows if "%" not in row]
     assert len(failed) == 1 and "FlexAttention trains on GPUs alone" in failed[0], table
     written = json.loads((tmp_path / "gpu_dry_run.json").read_text())
     assert written["check"]["difference"] < 0.05
-    assert len([name for name in written if name.endswith(("jax", "sdpa", "flex"))]) == 10
+    assert len([name for name in written if name.endswith(("jax", "sdpa", "flex"))]) == 6
 
     again = run("gpu.py", "--dry_run", f"--out={tmp_path}")
     assert again.stderr.count("...") == 1 and (tmp_path / "gpu_dry_run.md").read_text() == table
