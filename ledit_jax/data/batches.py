@@ -22,12 +22,15 @@ It may draw, one caption of several for example, after the record's flip and noi
 class ProcessShare:
     """Every `process_count`-th record of a source from `process_index` on, with unreadable ones passed over.
 
-    All shares have the same length: the source's last records are dropped where they do not divide evenly.
+    All shares have the same length: the source's last records are dropped where they do not divide evenly. Behind
+    them come those of the indices `extra`: what is left of an epoch of another number of shares.
     """
 
-    def __init__(self, source: Source, process_index: int = 0, process_count: int = 1):
+    def __init__(
+        self, source: Source, process_index: int = 0, process_count: int = 1, extra: np.ndarray | tuple[()] = ()
+    ):
         self._source, self._offset, self._stride = source, process_index, process_count
-        self._length = len(source) // process_count
+        self._length, self._extra = len(source) // process_count, extra
 
     def __len__(self) -> int:
         return self._length
@@ -41,8 +44,11 @@ class ProcessShare:
         bad: list[str] = []
         for step in range(min(self._length, MIN_READ_TO_JUDGE)):
             place = (position + step) % self._length
+            index = self._offset + place * self._stride
+            if step == 0 and position >= self._length:
+                index = int(self._extra[position - self._length])
             try:
-                return self._source[self._offset + place * self._stride], bad
+                return self._source[index], bad
             except UnreadableRecord as error:
                 bad.append(str(error))
         raise DataError(f"{len(bad)} records in a row cannot be read, the last is {bad[-1]}: repair the data")

@@ -5,7 +5,9 @@ of a loader is a position, and resuming is starting there.
 """
 
 import atexit
-from collections.abc import Sequence
+import dataclasses
+import logging
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grain
@@ -15,16 +17,17 @@ from ledit_jax.config import AutoencoderConfig, DataConfig
 from ledit_jax.data.batches import Condition, ImageBatch, LatentBatch, ProcessShare
 from ledit_jax.data.catalog import make_source
 from ledit_jax.data.latents import Latents
+from ledit_jax.data.moves import Leg, Shuffles, shuffled
 from ledit_jax.data.portable import Portable
 from ledit_jax.data.read_ahead import ReadAhead
 from ledit_jax.data.source import BadRecords, Source
 from ledit_jax.errors import ConfigError, DataError
 
+_LOG = logging.getLogger(__name__)
 _LATER = ("height", "width", "data")
 """What older states do not have."""
-
-# Records of an endless stream: Grain's own infinity overflows the length of a batched stream.
-_FOREVER = 2**50
+_OF_SHARES = ("records", "batch_size", "process_index", "process_count")
+"""What differs between the numbers of processes of one run."""
 
 
 class Loader:
@@ -37,13 +40,15 @@ class Loader:
     def __init__(
         self,
         source: Source,
-        batches: grain.MapDataset,
+        make_batches: Callable[[Sequence[Leg]], grain.MapDataset],
         num_workers: int,
         max_bad_share: float,
         stream: dict[str, Any],
     ):
+        """make_batches: the stream after such legs of the run."""
         self.source = source
-        self._batches, self._num_workers, self._stream = batches, num_workers, stream
+        self._make_batches, self._num_workers, self._stream = make_batches, num_workers, stream
+        self._legs: list[Leg] = []
         self._bad, self._next_batch = BadRecords(max_bad_share), 0
         self._iterator: ReadAhead | None = None
 
@@ -67,15 +72,23 @@ class Loader:
 
     def get_state(self) -> dict[str, Any]:
         """The position, ready for JSON, with what the stream depends on."""
-        return self._stream | {"next_batch": self._next_batch, "bad_records": self._bad.count}
+        position = {"next_batch": self._next_batch, "bad_records": self._bad.count}
+        legs = {"legs": [dataclasses.astuple(leg) for leg in self._legs]} if self._legs else {}
+        return self._stream | position | legs
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Goes to the position of a `get_state`: what follows is bit for bit what followed then.
 
-        The number of workers may differ. Raises ConfigError if the state is of another stream of batches.
+        The number of workers may differ. The number of processes may too, with as many records in all of their batches
+        together: then what is left of the epoch is shared out anew, and each record still comes once. Raises
+        ConfigError if the state is of another stream of batches.
         """
+        legs = [Leg(*leg) for leg in state.get("legs", ())]
+        here, there = self._stream["process_count"], state["process_count"]
+        moved = there != here and state["batch_size"] * there == self._stream["batch_size"] * here
+        moved &= state["records"] == len(self.source) // there
         for name, here in self._stream.items():
-            if name in _LATER and name not in state:
+            if (name in _LATER and name not in state) or (moved and name in _OF_SHARES):
                 continue
             saved = state.get(name)  # None where another kind of source was read
             if saved != here:
@@ -84,7 +97,18 @@ class Loader:
                     f"go back to {saved}, or start in a new folder from that checkpoint's weights"
                 )
         self.close()
-        self._next_batch, self._bad.count = state["next_batch"], state["bad_records"]
+        self._legs, self._next_batch, self._bad.count = legs, state["next_batch"], state["bad_records"]
+        if moved:
+            self._legs += [Leg(state["process_count"], state["batch_size"], state["next_batch"])]
+            self._next_batch = 0
+            _LOG.info("%d shares of the data become %d: what is left of the epoch is shared out anew", there, here)
+
+    def set_states(self, states: Sequence[dict[str, Any]]) -> None:
+        """`set_state` from those of all processes of the run, of which there may be more or fewer now."""
+        own = [state for state in states if state["process_index"] == self._stream["process_index"]]
+        bad = sum(state["bad_records"] for state in states)
+        is_same = states[0]["process_count"] == self._stream["process_count"]
+        self.set_state(own[0] if is_same and own else states[0] | {"bad_records": bad // self._stream["process_count"]})
 
     def close(self) -> None:
         """Ends the reading threads and worker processes; the next batch starts them again."""
@@ -95,7 +119,8 @@ class Loader:
 
     def _begun(self) -> ReadAhead:
         if self._iterator is None:
-            self._iterator = ReadAhead(self._batches.slice(slice(self._next_batch, None)), self._num_workers)
+            batches = self._make_batches(self._legs)
+            self._iterator = ReadAhead(batches.slice(slice(self._next_batch, None)), self._num_workers)
             atexit.register(self.close)  # Python would wait for workers, which heed no signal
         return self._iterator
 
@@ -137,32 +162,28 @@ def make_loader(
             f"train.batch_size: {batch_size} in each of {process_count} processes do not fit the {len(share)} records "
             f"that the data gives each: use 1 to {len(share)} times the number of processes"
         )
-    height, width = config.image_height, config.image_width
-    if autoencoder.kind == "none":
-        make_batch = ImageBatch(share, condition, height, width, config.image_channels, config.flip)
-    else:
-        shape = height // autoencoder.downsample, width // autoencoder.downsample, autoencoder.latent_channels
-        make_batch = LatentBatch(share, condition, shape, autoencoder.scale, config.flip)
-    # Hashed, because Grain shuffles epoch e by seed + e: neighbouring seeds would share their epochs. The process
-    # enters so that no two draw the same noise.
-    shuffle_seed, random_seed = np.random.SeedSequence((seed, *lineage, process_index)).generate_state(2)
-    # Positions go through Grain, and records are read a batch at a time: Grain's own work for an element costs more
-    # than reading a latent.
-    batches = (
-        grain.MapDataset.range(len(share))
-        .shuffle(seed=int(shuffle_seed))
-        .repeat(_FOREVER // len(share))
-        .batch(batch_size, batch_fn=np.asarray)
-        .random_map(Portable(make_batch), seed=int(random_seed))
-    )
+    shuffles = Shuffles(len(source), seed, lineage)
+
+    def make_batches(legs: Sequence[Leg]) -> grain.MapDataset:
+        extra = shuffles.left_over(legs)[process_index::process_count]
+        share = ProcessShare(source, process_index, process_count, extra)
+        order_seed, random_seed = shuffles.seeds(legs, process_index)
+        # Positions go through Grain, and records are read a batch at a time: Grain's own work for an element costs more
+        # than reading a latent.
+        return (
+            shuffled(len(share), len(extra), order_seed)
+            .batch(batch_size, batch_fn=np.asarray)
+            .random_map(Portable(_batch_maker(config, autoencoder, share, condition)), seed=random_seed)
+        )
+
     stream: dict[str, Any] = {
         "records": len(share),
         "batch_size": batch_size,
         "seed": seed,
         "process_index": process_index,
         "process_count": process_count,
-        "height": height,
-        "width": width,
+        "height": config.image_height,
+        "width": config.image_width,
     }
     if lineage:
         stream["lineage"] = list(lineage)
@@ -172,4 +193,14 @@ def make_loader(
         stream["vae"] = source.metadata.vae_id
         if source.text_id:
             stream["text"] = source.text_id
-    return Loader(source, batches, config.num_workers, config.max_bad_share, stream)
+    return Loader(source, make_batches, config.num_workers, config.max_bad_share, stream)
+
+
+def _batch_maker(
+    config: DataConfig, autoencoder: AutoencoderConfig, share: ProcessShare, condition: Condition
+) -> ImageBatch | LatentBatch:
+    height, width = config.image_height, config.image_width
+    if autoencoder.kind == "none":
+        return ImageBatch(share, condition, height, width, config.image_channels, config.flip)
+    shape = height // autoencoder.downsample, width // autoencoder.downsample, autoencoder.latent_channels
+    return LatentBatch(share, condition, shape, autoencoder.scale, config.flip)

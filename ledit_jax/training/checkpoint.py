@@ -59,6 +59,11 @@ class TrainCheckpointer:
         with self._writing():
             self.manager.save(step, args=items, force=True)
 
+    def check(self) -> None:
+        """Raises OutputError for a checkpoint that could not be written while training went on."""
+        with self._writing():
+            self.manager.check_for_errors()
+
     def latest_step(self) -> int | None:
         """Step of the newest complete checkpoint, or None. Raises CheckpointError if all are half-written."""
         return int(find_checkpoint(self.directory).name) if self.steps() else None
@@ -67,8 +72,10 @@ class TrainCheckpointer:
         """Steps of all checkpoints, oldest first."""
         return sorted(self.manager.all_steps())
 
-    def restore(self, abstract: TrainState, step: int, went_back: bool = False) -> tuple[TrainState, dict[str, Any]]:
-        """The checkpoint of a step that `choose` chose, as (state, this process's data state).
+    def restore(
+        self, abstract: TrainState, step: int, went_back: bool = False
+    ) -> tuple[TrainState, list[dict[str, Any]]]:
+        """The checkpoint of a step that `choose` chose, as (state, the data states of all processes that wrote it).
 
         `abstract` gives shapes, dtypes and shardings, which need not be those it was written with. What is newer is
         moved out of the way, to `set_aside` in the workdir; `went_back` says that it was asked for. Raises
@@ -83,14 +90,9 @@ class TrainCheckpointer:
             state, data_states = self._read(folder, abstract)
         except DamagedCheckpoint as error:
             raise CheckpointError(f"{str(error).removesuffix(': use another one')}: {self._way_out(step)}") from error
-        if len(data_states) != jax.process_count():
-            raise CheckpointError(
-                f"{folder} was written by {len(data_states)} processes and there are {jax.process_count()}: "
-                "resume with as many, or start anew from its weights, by init_from"
-            )
         main_process_first(lambda: self._set_aside(step, went_back))
         self.manager.reload()
-        return state, data_states[jax.process_index()]
+        return state, data_states
 
     def choose(self, resume_from: int | None) -> int | None:
         """The step to resume at, None for a new run.

@@ -81,8 +81,8 @@ class Run:
         self.checkpointer = TrainCheckpointer(self.workdir, self.config, self.lineage)
         constants = data_constants(self.program.network, self.loader.source)
         if (chosen := self.checkpointer.choose(resume_from)) is not None:
-            state, data_state = self.checkpointer.restore(self.program.state, chosen, went_back=chosen == resume_from)
-            self.loader.set_state(data_state)
+            state, data_states = self.checkpointer.restore(self.program.state, chosen, went_back=chosen == resume_from)
+            self.loader.set_states(data_states)
             unset_constants(state.params, constants, f"{self.workdir}")
             self.dropped_before = int(state.nonfinite_steps)
             logger.info(f"resumed {self.workdir} at step {int(state.step)}")
@@ -114,8 +114,7 @@ class Run:
 
     def health(self, steps_per_sec: float) -> dict[str, float]:
         """Speed and supply since the last call; no `mfu` on a device whose peak is not known."""
-        kind = self.mesh.devices.flat[0].device_kind
-        mfu = model_flops_utilization(self.flops * steps_per_sec, kind, self.mesh.size)
+        mfu = model_flops_utilization(self.flops * steps_per_sec, jax.devices()[0].device_kind, self.mesh.size)
         return {
             "steps_per_sec": steps_per_sec,
             "images_per_sec": steps_per_sec * self.config.train.batch_size,
@@ -221,6 +220,7 @@ def _report(run: Run, step: int, metrics: dict[str, jax.Array], writer, progress
 
     All processes look at the numbers, which are the same for all; only the main process has a writer and a progress.
     """
+    run.checkpointer.check()
     config = run.config.train
     values = {name: float(value) for name, value in jax.device_get(metrics).items()}
     dropped = int(values["nonfinite_steps"]) - run.dropped_before

@@ -1,5 +1,6 @@
 """Several processes as one run: how they start, stop together when one is told to, and survive the loss of one."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -8,11 +9,14 @@ import numpy as np
 import pytest
 from launch import Launch, free_address
 from script_runs import run
+from tiny import with_train
 from training.run_results import read_metrics
 
+from ledit_jax.config import MeshConfig
 from ledit_jax.errors import ConfigError
 from ledit_jax.parallel.processes import start_processes
-from ledit_jax.weights import find_checkpoint, load_description, load_weights
+from ledit_jax.training.loop import train
+from ledit_jax.weights import find_checkpoint, load_config, load_description, load_weights, read_json
 
 # What each of the two processes runs. `orders` names a signal that process 1 sends itself, and when.
 RUN = """
@@ -79,11 +83,16 @@ def test_a_run_preempted_and_killed_ends_as_the_one_nobody_touched(tmp_path):
     losses = [[(row["step"], row["loss"]) for row in read_metrics(folder)] for folder in (whole, parts)]
     assert losses[0] == losses[1] and [step for step, _ in losses[0]] == list(range(1, 13))
     assert load_description(find_checkpoint(parts))["step"] == 12
-    # Each process wrote its own part of the parameters.
+    # Each process wrote its own part of the parameters. One alone goes on from there.
     assert {p.name for p in (find_checkpoint(parts) / "params").glob("ocdbt.process_*")} == {
         "ocdbt.process_0",
         "ocdbt.process_1",
     }
+    config = load_config(find_checkpoint(parts))
+    state = train(dataclasses.replace(with_train(config, num_steps=14), mesh=MeshConfig()), parts)
+    assert int(state.step) == 14 and [row["step"] for row in read_metrics(parts)] == list(range(1, 15))
+    (data,) = read_json(find_checkpoint(parts), "data")["per_process"]
+    assert (data["legs"], data["next_batch"]) == ([[2, 4, 12]], 2)
 
 
 AGREE = """

@@ -2,9 +2,13 @@
 
 from pathlib import Path
 
+import orbax.checkpoint as ocp
+import pytest
 from script_runs import run
-from tiny import tiny_config
+from tiny import tiny_config, with_train
+from training.run_results import read_metrics
 
+from ledit_jax.errors import OutputError
 from ledit_jax.training.loop import train
 from ledit_jax.weights import load_weights
 
@@ -32,3 +36,20 @@ def test_a_checkpoint_that_does_not_fit_is_one_line_and_the_run_goes_on_from_the
     assert load_weights(workdir)[2] == 4
     train(tiny_config(), workdir)
     assert load_weights(workdir)[2] == 8 and sorted(p.name for p in (workdir / "checkpoints").iterdir()) == ["4", "8"]
+
+
+def test_a_checkpoint_that_was_not_written_ends_the_run_at_the_next_step(tmp_path, monkeypatch):
+    """Orbax finds out in a thread of its own, and would say so at the next checkpoint."""
+    asked = []
+
+    def fail(manager):
+        asked.append(manager)
+        if len(asked) > 3:
+            raise ValueError("Error writing d/2f: Failed to write 7957 bytes: File too large")
+
+    monkeypatch.setattr(ocp.CheckpointManager, "check_for_errors", fail)
+    with pytest.raises(
+        OutputError, match="checkpoints cannot be written .File too large; .* MiB are free there.: make"
+    ):
+        train(with_train(tiny_config(), checkpoint_every=100), tmp_path)
+    assert [row["step"] for row in read_metrics(tmp_path)] == [1, 2, 3]
