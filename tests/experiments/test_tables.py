@@ -14,7 +14,7 @@ from experiments.study.images import Samples
 from experiments.study.reference import Figures
 from experiments.study.results import Cell, Results, read_results, summarise, write_results
 from experiments.study.sheets import method_sheet, size_sheet
-from experiments.study.tables import all_tables, metric_table
+from experiments.study.tables import all_tables, method_table, metric_table
 from ledit_jax.errors import ConfigError, DataError
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -107,6 +107,8 @@ def test_the_pages_tables_are_those_of_the_results_beside_it(name, count):
     assert len(results.metrics) == count
     for metric in results.metrics:
         assert metric_table(results, metric) in page
+    shipped = read_results(DOCS / "extrapolation" / "shipped.json")
+    assert method_table(shipped, shipped.metrics) in page
 
 
 def test_the_command_chooses_rows_and_metrics(tmp_path):
