@@ -34,6 +34,8 @@ def end_on_signals() -> None:
     def send_again(unraisable: "sys.UnraisableHookArgs") -> None:
         """Python drops what is raised while it collects garbage, where jax has a callback, or deletes an object."""
         nonlocal seen
+        if str(unraisable.exc_value) == "Event loop is closed":
+            return  # of arrays whose writing ended after that of another had failed, which is told
         if not isinstance(unraisable.exc_value, KeyboardInterrupt):
             return sys.__unraisablehook__(unraisable)
         seen = 0

@@ -11,6 +11,7 @@ from ledit_jax.data.shapes import Shapes
 from ledit_jax.data.source import Source
 from ledit_jax.data.tfds import TFDS
 from ledit_jax.errors import ConfigError
+from ledit_jax.files.refusals import unmounted
 
 
 def make_source(config: DataConfig, autoencoder: AutoencoderConfig) -> Source:
@@ -27,6 +28,8 @@ def make_source(config: DataConfig, autoencoder: AutoencoderConfig) -> Source:
             f"data.source={config.source} holds images, and autoencoder.kind={autoencoder.kind} trains on latents: "
             "encode them first (encode_latents.py), or set autoencoder.kind to none"
         )
+    if config.source != "tfds" and (fault := unmounted(config.path)):
+        raise ConfigError(f"data.path: {fault}")
     if config.annotations and config.source != "coco":
         raise ConfigError(
             f"data.annotations={config.annotations!r} has no effect with data.source={config.source}: it is for coco"

@@ -15,6 +15,7 @@ from ledit_jax.data.latent_records import STATES
 from ledit_jax.errors import ConfigError, DataError
 from ledit_jax.files import written_aside
 from ledit_jax.files.readers import read_json, read_npy
+from ledit_jax.files.refusals import unmounted
 
 METADATA_FILE = "metadata.json"
 EMPTY_CAPTION_FILE = "empty_caption.npy"
@@ -79,6 +80,8 @@ class LatentMetadata:
 
 def read_metadata(path: str) -> LatentMetadata:
     """metadata.json of a finished folder. Raises DataError for any other folder."""
+    if fault := unmounted(path):
+        raise DataError(f"data.path: {fault}")
     file = Path(path) / METADATA_FILE
     if not path or not file.is_file():
         raise DataError(f"data.path={path!r} has no {METADATA_FILE}: give a folder that encode_latents.py finished")

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from ledit_jax.errors import OutputError
 from ledit_jax.files.readers import read_json, reading
-from ledit_jax.files.refusals import gone, writing
+from ledit_jax.files.refusals import check_place, gone, writing
 
 T = TypeVar("T")
 
@@ -26,6 +26,7 @@ def written_aside(path: Path, mark: str = "partial") -> Iterator[Path]:
     writer: so there is one writer at a time, unless each has a `mark` of its own. Raises OutputError for what the
     operating system refuses.
     """
+    check_place(path)
     aside = path.absolute().with_name(f".{mark}-{path.absolute().name}")
     try:
         with writing(path):
@@ -83,14 +84,6 @@ def check_writable(path: Path) -> None:
         _make_folder(path.absolute().parent)
     if path.is_dir():
         raise OutputError(f"{path} cannot be written (it is a folder): choose another place")
-
-
-def check_place(folder: str | Path) -> None:
-    """Raises OutputError for an empty name and for the root of all folders, where a slip of the hand leaves a run."""
-    if not str(folder).strip():
-        raise OutputError(f"{str(folder)!r} is no name of a folder: give one")
-    if os.path.abspath(folder) == os.path.sep:
-        raise OutputError(f"{folder} is the root of the disk: give a folder in it")
 
 
 def recipe_path(samples: str | Path) -> Path:

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,31 @@ def writing(path: Path) -> Iterator[None]:
         if refusal is None:
             raise
         raise _refused(path, refusal) from error
+
+
+def check_place(folder: str | Path) -> None:
+    """Raises OutputError for an empty name, for the root of all folders, where a slip of the hand leaves a run, and for
+    the address of a bucket."""
+    if not str(folder).strip():
+        raise OutputError(f"{str(folder)!r} is no name of a folder: give one")
+    if os.path.abspath(folder) == os.path.sep:
+        raise OutputError(f"{folder} is the root of the disk: give a folder in it")
+    if fault := unmounted(folder):
+        raise OutputError(fault)
+
+
+def unmounted(place: str | Path) -> str | None:
+    """What to say of the address of a bucket, such as gs://bucket/folder; None for a place on this machine.
+
+    Locks, moves in one step and files that grow, by which a run is safe from kills, are not to be had in a bucket.
+    """
+    match = re.match(r"(gs|s3|az|abfss?|https?):/+", str(place))
+    if match is None:
+        return None
+    return (
+        f"{match[1]}://{str(place)[match.end() :]:.200} is an address, and no folder here: mount the bucket (gcsfuse, "
+        "mount-s3, ...) and give the folder in it, or copy it"
+    )
 
 
 def free_bytes(path: Path) -> int:

@@ -16,7 +16,7 @@ from jaxtyping import UInt8
 
 from ledit_jax.data.transforms import to_image
 from ledit_jax.errors import ConfigError, OutputError
-from ledit_jax.files import recipe_path, written_aside
+from ledit_jax.files import check_place, recipe_path, written_aside
 from ledit_jax.sampling.sheets import image_grid
 
 PROMPTS_FILE = "prompts.txt"
@@ -73,6 +73,7 @@ def check_name(out: Path) -> None:
         raise ConfigError(f"out={out} has an unknown ending: use .png (grid), .npz (ADM's layout) or a folder name")
     if out.name.strip() in ("", ".."):
         raise ConfigError(f"out={out} is a folder that is there, and no name for samples: give one inside it")
+    check_place(out)
     if len(os.fsencode(out.name)) > _LONGEST:
         raise ConfigError(f"out={out.name[:40]}... is too long a name: use at most {_LONGEST} bytes")
     if len(os.fsencode(out.absolute())) > 16 * _LONGEST:

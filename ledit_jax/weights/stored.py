@@ -19,6 +19,7 @@ from jaxtyping import PyTree
 from ledit_jax.config import Config
 from ledit_jax.errors import CheckpointError, ConfigError, DamagedCheckpoint
 from ledit_jax.files.readers import check_json
+from ledit_jax.files.refusals import unmounted
 from ledit_jax.models import Params
 from ledit_jax.weights.checksums import array_checksums, changed_arrays, written_checksums
 
@@ -37,6 +38,8 @@ def find_checkpoint(path: str | Path) -> Path:
     """
     if not str(path).strip() or "\0" in str(path):
         raise CheckpointError(f"checkpoint={str(path)!r} is no name: give a workdir of train.py or a checkpoint folder")
+    if fault := unmounted(path):
+        raise CheckpointError(f"checkpoint {fault}")
     path = Path(path).absolute()
     if not os.path.isdir(path):  # Path's own raises for a name that is too long
         raise CheckpointError(

@@ -32,7 +32,7 @@ def test_a_checkpoint_that_does_not_fit_is_one_line_and_the_run_goes_on_from_the
     lines = result.stderr.splitlines()
     assert lines[-1].startswith(f"error: {workdir / 'checkpoints'} cannot be written (File too large; ")
     assert "MiB are free there): make room and run it again" in lines[-1]
-    assert lines[-2].startswith("step 8/8") and len(lines) == 7, result.stderr
+    assert lines[-2].startswith("step 8/8") and "Traceback" not in result.stderr, result.stderr
     assert load_weights(workdir)[2] == 4
     train(tiny_config(), workdir)
     assert load_weights(workdir)[2] == 8 and sorted(p.name for p in (workdir / "checkpoints").iterdir()) == ["4", "8"]
