@@ -1,9 +1,7 @@
 """Encodes images with a VAE, once, so that training reads latents. After a kill, the same command goes on.
 
-  python encode_latents.py --source=image_folder --path=imagenet/train --vae=checkpoints/vae --output=latents/256 \\
-      --num_workers=8
-  python encode_latents.py --source=tfds --name=imagenet2012 --height=512 --width=512 --vae=checkpoints/vae \\
-      --output=latents/512
+  python encode_latents.py --path=imagenet/train --vae=checkpoints/vae --output=latents/256 --num_workers=8
+  python encode_latents.py --source=tfds --name=imagenet2012 --height=512 --width=512 --vae=VAE --output=latents/512
   python encode_latents.py --source=coco --path=coco/train2014 --annotations=coco/captions_train2014.json \\
       --vae=checkpoints/vae --text_encoder=checkpoints/clip --output=latents/coco256
   python train.py --config=configs/imagenet256.py --workdir=runs/xl2 --config.data.path=latents/256
@@ -12,7 +10,6 @@ Images are cropped as ADM crops them. Stored are mean and log-variance in float3
 image, so that training draws flip and sample afresh each time: 64 KiB an image at 256x256, 256 KiB at 512x512.
 --vae is what convert_torch_weights.py made of the Stable Diffusion autoencoder. With --text_encoder, which it made of
 CLIP, the states of all captions of an image are stored as well: 115.5 KiB a caption in bfloat16.
-
 All devices of the process share each batch. To share the work among processes or machines, start the same command once
 for each with --part=0/8, --part=1/8 and so on (in a SLURM job --part=$SLURM_PROCID/$SLURM_NTASKS); they need nothing
 in common but the folder. The last to finish writes metadata.json, without which training refuses the folder.
@@ -52,12 +49,10 @@ HEIGHT = flags.DEFINE_integer("height", 256, "Pixels that images are cropped to;
 WIDTH = flags.DEFINE_integer("width", 256, "Like --height.", lower_bound=1)
 SCALE = flags.DEFINE_float("scale", 0.18215, "What training multiplies latents by; recorded, not applied.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images at a time, over this process's devices.", lower_bound=1)
-SHARD_SIZE = flags.DEFINE_integer(
-    "shard_size", 4096, "Images in a file. A kill costs the file that was being written.", lower_bound=1
-)
+SHARD_SIZE = flags.DEFINE_integer("shard_size", 4096, "Images in a file: what a kill costs.", lower_bound=1)
 NUM_WORKERS = flags.DEFINE_integer("num_workers", 0, "Processes that decode; 0 decodes in threads.", lower_bound=0)
 MAX_BAD_SHARE = flags.DEFINE_float(
-    "max_bad_share", 0.01, "Share of unreadable images that is skipped; more stop.", lower_bound=0, upper_bound=1
+    "max_bad_share", 0.01, "Share of unreadable images that is skipped; more stop.", 0, 1
 )
 PART = flags.DEFINE_string("part", None, "INDEX/COUNT of this process, from 0/COUNT. Default: all, or as jax counts.")
 cli.require("vae", "output")

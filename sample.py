@@ -8,13 +8,11 @@
 
 hf://org/name[@revision] is a model of the hub, fetched and converted once (docs/porting.md); DiT-XL-2-256x256.pt is
 DiT's own. The last one compiles a denoising step for a TPU slice with no TPU present, and says whether it fits.
-
---out=x.png is a grid, --out=folder one PNG for each, --out=x.npz the layout of ADM's evaluation suite. The last two
-are drawn in shards: the same command goes on after a kill. x.recipe.json says how they were made.
---prompts=FILE has a prompt a line, or is COCO's JSON: the first caption of each image. They are kept beside the images,
-in the npz's array `prompts` or the folder's prompts.txt.
-What is not given comes from the checkpoint's config. Image i depends on --seed and i alone: neither on the batch size
-nor on the devices. Fewer steps: --sampler=dpmpp --num_steps=25 comes close to 250 steps of ddpm.
+--out=x.png is a grid, or with --strip=8 eight stages of each sample, from noise to image; --out=folder is one PNG for
+each, --out=x.npz the layout of ADM's evaluation suite. The last two are drawn in shards: the same command goes on after
+a kill. x.recipe.json says how they were made; prompts are kept beside the images, in the npz or in prompts.txt.
+What is not given comes from the checkpoint's config. Image i depends on --seed and i alone, not on batch or devices.
+Fewer steps: --sampler=dpmpp --num_steps=25 comes close to 250 steps of ddpm.
 Exit code 0: all is written. 1: stopped, as by SIGTERM, SIGHUP or Ctrl-C. 2: something given cannot work.
 """
 
@@ -35,15 +33,14 @@ from ledit_jax.sampling.pipeline import LEDiTPipeline
 from ledit_jax.sampling.prompts import find_prompts
 from ledit_jax.sampling.recipe import make_recipe
 from ledit_jax.sampling.run import write_grid, write_samples
+from ledit_jax.sampling.strips import write_strip
 from ledit_jax.sampling.writers import check_name
 from ledit_jax.weights import find_checkpoint, load_config
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Workdir of train.py, a checkpoint folder, or hf://org/name.")
 WEIGHTS = flags.DEFINE_enum("weights", "ema", ["ema", "params"], "Averaged weights (results use these) or raw ones.")
 VAE = flags.DEFINE_string("vae", None, "VAE checkpoint, or hf://org/name, for latents. Default: the model's own.")
-TEXT_ENCODER = flags.DEFINE_string(
-    "text_encoder", None, "Text encoder checkpoint, for prompts. Default: the one the config names."
-)
+TEXT_ENCODER = flags.DEFINE_string("text_encoder", None, "Text encoder checkpoint, for prompts. Default: the config's.")
 OUT = flags.DEFINE_string("out", None, "x.png (grid), x.npz (ADM's layout) or a folder name (one PNG each).")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace what --out names.")
 HEIGHT = flags.DEFINE_integer("height", None, "Pixels; a multiple of patch size x downsampling. Default: as trained.")
@@ -51,14 +48,11 @@ WIDTH = flags.DEFINE_integer("width", None, "Like --height.")
 CLASSES = flags.DEFINE_list("class_labels", None, "Classes to draw, for example 207,360. Default: all.")
 PROMPT = flags.DEFINE_string("prompt", None, "What to draw, of a model that draws from text.")
 PROMPTS = flags.DEFINE_string("prompts", None, "File of prompts, one a line, or COCO's JSON of captions.")
-LABELS = flags.DEFINE_enum(
-    "labels", "balanced", ["balanced", "random"], "Classes, or prompts, in turn, or each drawn uniformly at random."
-)
+LABELS = flags.DEFINE_enum("labels", "balanced", ["balanced", "random"], "Classes or prompts in turn, or at random.")
 NUM_SAMPLES = flags.DEFINE_integer("num_samples", None, "Images to draw. Default: one for each class, or prompt.")
 SEED = flags.DEFINE_integer("seed", 0, "Image i is a function of the seed and i.")
-BATCH_SIZE = flags.DEFINE_integer(
-    "batch_size", 64, "Images at a time on each device; less needs less memory.", lower_bound=1
-)
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images at a time on each device.", lower_bound=1)
+STRIP = flags.DEFINE_integer("strip", None, "With --out=x.png: this many stages of each sample, from noise to image.")
 COLUMNS = flags.DEFINE_integer("columns", 8, "Columns of the grid.", lower_bound=1)
 cli.define_setting_flags(SampleConfig)
 cli.define_process_flags()
@@ -72,15 +66,18 @@ def main() -> None:
     check_name(Path(OUT.value))
     cli.start_distributed(stop_together=False)  # what a process has drawn is kept, whatever the others do
     is_grid = OUT.value.endswith(".png")  # which all processes draw together; of shards, each draws its own
-    devices = None if is_grid else jax.local_devices()
     asked = dict(classes=cli.whole_numbers(CLASSES), prompts=find_prompts(PROMPT.value, PROMPTS.value))
     weights = dict(checkpoint=resolve(CHECKPOINT.value), weights=WEIGHTS.value, vae=VAE.value)
-    pipeline = LEDiTPipeline.from_checkpoint(**weights, text_encoder=TEXT_ENCODER.value, devices=devices)
+    pipeline = LEDiTPipeline.from_checkpoint(
+        **weights, text_encoder=TEXT_ENCODER.value, devices=None if is_grid else jax.local_devices()
+    )
     options = pipeline.options(**cli.given_settings(SampleConfig))
-    given = {flag.name: flag.value for flag in (LABELS, NUM_SAMPLES, HEIGHT, WIDTH, SEED)}
-    recipe = make_recipe(pipeline, **weights, **asked, **given, options=options)
+    asked |= {flag.name: flag.value for flag in (LABELS, NUM_SAMPLES, HEIGHT, WIDTH, SEED)}
+    recipe = make_recipe(pipeline, **weights, **asked, options=options)
     sizes = dict(batch_size=BATCH_SIZE.value, overwrite=OVERWRITE.value)
-    if is_grid:
+    if STRIP.value is not None:
+        write_strip(OUT.value, pipeline, recipe, STRIP.value, OVERWRITE.value)
+    elif is_grid:
         write_grid(OUT.value, pipeline, recipe, columns=COLUMNS.value, **sizes)
     else:
         write_samples(OUT.value, pipeline, recipe, **sizes)
@@ -90,13 +87,10 @@ def main() -> None:
 
 def compile_only(topology: str) -> None:
     """Prints what a denoising step needs on a TPU slice, and leaves."""
-    if CHECKPOINT.value:
-        config = load_config(find_checkpoint(resolve(CHECKPOINT.value))).for_any_device()
-    elif flags.FLAGS.config is not None:
-        config = cli.load_config()
-    else:
+    if not CHECKPOINT.value and flags.FLAGS.config is None:
         raise ConfigError("--compile_only needs a model: give --checkpoint or --config")
-    config = config.replaced("sample", **cli.given_settings(SampleConfig))
+    found = CHECKPOINT.value and load_config(find_checkpoint(resolve(CHECKPOINT.value))).for_any_device()
+    config = (found or cli.load_config()).replaced("sample", **cli.given_settings(SampleConfig))
     report = report_denoising_step(config, topology, HEIGHT.value, WIDTH.value, BATCH_SIZE.value)
     cli.finish_compile_only(str(report), report.to_json(), report.fits)
 

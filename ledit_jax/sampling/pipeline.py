@@ -212,7 +212,8 @@ class LEDiTPipeline:
                 # The last batch is filled up, so that one compiled program serves all.
                 indices = start + np.arange(batch_size)
                 places = start + np.arange(batch_size) % (min(start + batch_size, count) - start)
-                latents = self.sample_latents(asked.take(places), indices, height, width, options, seed, bar.update)
+                given = asked.take(places), indices, height, width, options, seed
+                latents = self.sample_latents(*given, on_state=lambda step, _: bar.update(int(step > 0)))
                 yield self.decode(latents)[: count - start]
 
     def sample_latents(
@@ -223,9 +224,9 @@ class LEDiTPipeline:
         width: int | None,
         options: SampleConfig,
         seed: int,
-        on_step: Callable[[int], object] = lambda n: None,
+        on_state: Callable[[int, jax.Array], object] = lambda step, latents: None,
     ) -> Float[Array, "B H W C"]:
-        """Runs one batch through the sampler on the host's loop; `on_step(1)` is called after each step."""
+        """Runs one batch through the sampler on the host's loop; on_state(n, latents) sees what n steps have made."""
         sampler, step_fn = self.denoising_step(height, width, options)
         is_guided = guidance_mask(sampler.times, options.cfg_interval, self.process.end_time)
         is_guided &= options.cfg_scale != 1.0
@@ -234,12 +235,13 @@ class LEDiTPipeline:
         indices, condition, null = shard_arrays((indices, condition, null), batch_sharding(self.mesh))
         keys = sample_keys(seed, indices)
         state = sampler.init(sample_noise(keys, self.config.latent_shape(height, width)))
+        on_state(0, sampler.sample(state))
         for step in range(sampler.num_steps):
             scale, guides = options.cfg_scale, bool(is_guided[step])
             state = step_fn(self.params, state, step, keys, condition, null, scale, guides)
             # Waiting here keeps the bar honest and costs nothing: a step outlasts its dispatch by far.
             jax.block_until_ready(state)
-            on_step(1)
+            on_state(step + 1, sampler.sample(state))
         return sampler.sample(state)
 
     def decode(self, latents: Float[Array, "B H W C"]) -> UInt8[np.ndarray, "B height width channels"]:

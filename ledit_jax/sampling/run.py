@@ -51,7 +51,7 @@ def write_grid(
     with open_writer(out, recipe.num_samples, columns, overwrite) as write:
         for images in batches:
             write(images)
-    _write_recipe(Path(out), recipe)
+    write_recipe(Path(out), recipe)
 
 
 def write_samples(
@@ -134,10 +134,11 @@ def _assemble(shards: SampleShards, out: Path, recipe: Recipe) -> None:
             images = shards.read(index)
             write(images)
             bar.update(len(images))
-        _write_recipe(out, recipe)
+        write_recipe(out, recipe)
     shards.remove()
 
 
-def _write_recipe(out: Path, recipe: Recipe) -> None:
+def write_recipe(out: Path, recipe: Recipe) -> None:
+    """Beside `out`: how it was made, and with which versions."""
     versions = {name: importlib.metadata.version(name) for name in ("jax", "flax", "numpy")}
     write_json(recipe_path(out), recipe.to_dict() | {"versions": versions})
