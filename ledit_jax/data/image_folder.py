@@ -1,5 +1,6 @@
 """A folder of images: one sub-folder per class, or any arrangement with a table of labels."""
 
+import contextlib
 import csv
 import hashlib
 import logging
@@ -23,6 +24,8 @@ _TABLE = "labels.csv"
 _LOG = logging.getLogger(__name__)
 _LOOKED_AT = 256
 """Files whose sizes are part of the fingerprint: of a million, looking at all takes minutes on some disks."""
+_MEASURED = 64
+"""Files that are opened to see whether the images are large enough."""
 _MOST_LABELS = 2**31
 # What Pillow raises for files that are missing, cut short, damaged, or no images at all.
 PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, MemoryError, struct.error, Image.DecompressionBombError)
@@ -40,8 +43,8 @@ class ImageFolder:
     lying down), then converted to RGB (`channels` 3) or grey (1), and with a `size` (height, width) cropped to it by
     `center_crop`: here and not later, so that no more than the crop is copied to an array. Reading raises
     UnreadableRecord, naming the file.
-    Building raises DataError for a folder that is missing or without images, a class without images, and a row that
-    cannot be understood.
+    Building raises DataError for a folder that is missing or without images, a class without images, a row that
+    cannot be understood, and images all smaller than `size`, as far as some tell; a part of them is enlarged.
     """
 
     def __init__(self, path: str, channels: int = 3, size: tuple[int, int] | None = None):
@@ -55,6 +58,8 @@ class ImageFolder:
         else:
             self._files, self._labels = _read_classes(root)
             self.num_classes = self._labels[-1] + 1
+        if size:
+            _check_sizes(root, self._files, size)
 
     @property
     def entries(self) -> list[tuple[str, int]]:
@@ -185,6 +190,28 @@ def find_images(folder: Path, seen: tuple[Path, ...] = ()) -> Iterator[str]:
                     yield entry.path
                 else:
                     _LOG.warning("left out, since it is no regular file: %s", entry.path)
+
+
+def _check_sizes(root: Path, files: list[str], size: tuple[int, int]) -> None:
+    """Of some files, those that can be read, whether they cover the crop, lying down or upright."""
+    found = []
+    for file in files[:: -(-len(files) // _MEASURED)]:
+        with contextlib.suppress(*PILLOW_ERRORS):
+            path = os.path.join(root, file)
+            if os.path.isfile(path):  # opening a pipe would wait
+                with Image.open(path) as image:
+                    found.append(image.size)
+    small = [sides for sides in found if min(sides) < min(size) or max(sides) < max(size)]
+    if small and len(small) == len(found):
+        width, height = max(small)
+        raise DataError(
+            f"data.image_height={size[0]} and data.image_width={size[1]} are more than the images of "
+            f"data.path={str(root)!r} have, the largest of {len(small)} is {height}x{width}: train at a smaller size, "
+            "or enlarge them yourself"
+        )
+    if small:
+        share = len(small) / len(found)
+        _LOG.warning(f"{share:.0%} of the images are smaller than {size[0]}x{size[1]}, and are enlarged")
 
 
 def _is_image(name: str) -> bool:

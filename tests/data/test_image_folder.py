@@ -51,6 +51,17 @@ def test_images_without_class_folders_are_of_one_class(tmp_path, caplog):
     assert "beside the class folders" in caplog.text and "2 images" in caplog.text
 
 
+def test_images_smaller_than_the_crop(tmp_path, caplog):
+    save(tmp_path / "a.png", size=(30, 20))
+    save(tmp_path / "b.png", size=(24, 12))
+    message = "data.image_height=24 and data.image_width=32 are more than .* the largest of 2 is 20x30: train at"
+    with pytest.raises(DataError, match=message):
+        ImageFolder(str(tmp_path), size=(24, 32))
+    save(tmp_path / "c.png", size=(32, 40))
+    assert len(ImageFolder(str(tmp_path), size=(24, 32))) == 3
+    assert "67% of the images are smaller than 24x32, and are enlarged" in caplog.text
+
+
 @pytest.mark.parametrize("heading", ["file,label\n", ""])
 def test_table_of_labels(tmp_path, heading):
     save(tmp_path / "x.png", (1, 0, 0))
@@ -154,6 +165,7 @@ def test_sixteen_bits_keep_their_grey_and_floats_are_refused_by_name(tmp_path):
 def test_a_needle_of_an_image_is_unreadable_and_takes_no_memory(tmp_path):
     (tmp_path / "a").mkdir()
     Image.new("1", (100_000, 1)).save(tmp_path / "a" / "0.png")
+    save(tmp_path / "a" / "1.png", size=(256, 256))
     with pytest.raises(UnreadableRecord, match="0.png: 100000x1 .width x height. is too long to be cut to 256x256"):
         ImageFolder(str(tmp_path), size=(256, 256))[0]
 

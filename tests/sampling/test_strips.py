@@ -9,6 +9,7 @@ from sampling.test_sampling import recipe
 from tiny import noisy_params, tiny_config
 
 from ledit_jax.errors import ConfigError, OutputError
+from ledit_jax.files import recipe_path
 from ledit_jax.sampling.pipeline import LEDiTPipeline
 from ledit_jax.sampling.strips import draw_strip, stage_steps, write_strip
 
@@ -24,7 +25,7 @@ def test_from_noise_to_the_image(tmp_path):
     assert np.abs(noise - 128.0).mean() > 64 and (noise != strip[:, -1]).any() and len(np.unique(noise)) > 32
     write_strip(tmp_path / "x.png", pipeline, asked, 3, overwrite=False)
     grid = np.asarray(Image.open(tmp_path / "x.png"))
-    assert grid.shape == (3 * 10 + 2, 3 * 14 + 2) and (tmp_path / "x.recipe.json").is_file()
+    assert grid.shape == (3 * 10 + 2, 3 * 14 + 2) and recipe_path(tmp_path / "x.png").is_file()
     np.testing.assert_array_equal(grid[12:20, 30:42], strip[1, 2, :, :, 0])
     with pytest.raises(OutputError, match="exists already"):
         write_strip(tmp_path / "x.png", pipeline, asked, 3, overwrite=False)
