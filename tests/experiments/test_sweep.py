@@ -11,6 +11,7 @@ from tiny import network_of, tiny_config
 
 from experiments.paper import FID
 from experiments.sweep import fid_table, make_text_page
+from ledit_jax.convert.inception import convert_inception
 from ledit_jax.evaluation.suite import Metrics
 from ledit_jax.models.functional import init_params
 from ledit_jax.weights import export_weights
@@ -64,8 +65,9 @@ def test_a_sweep_of_a_tiny_model_and_the_same_command_again(tmp_path):
     config = tiny_config()
     export_weights(tmp_path / "c", init_params(network_of(config), jax.random.key(0)), config, step=1)
     torch.save(fidelity.random_inception(), tmp_path / "x.pth")
+    convert_inception(tmp_path / "x.pth", tmp_path / "x.npz")  # three runs need no torch then
     np.savez(tmp_path / "ref.npz", np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8))
-    flags = [f"--checkpoint={tmp_path / 'c'}", f"--inception={tmp_path / 'x.pth'}", f"--workdir={tmp_path / 'w'}"]
+    flags = [f"--checkpoint={tmp_path / 'c'}", f"--inception={tmp_path / 'x.npz'}", f"--workdir={tmp_path / 'w'}"]
     flags += [f"--reference={tmp_path / 'ref.npz'}", "--num_samples=4", "--num_steps=2", "--batch_size=4"]
 
     def sweep(*more):
