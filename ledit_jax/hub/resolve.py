@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from ledit_jax.errors import CheckpointError, ConfigError
 from ledit_jax.files import write_whole
+from ledit_jax.hub.bucket import fetch_bucket, is_bucket
 from ledit_jax.hub.cached import made_once
 from ledit_jax.hub.contents import are_notes, check_class, choose_files, find_lacking
 from ledit_jax.hub.converting import convert_all
@@ -39,8 +40,8 @@ def resolve(
 
     name: hf://org/name, hf://org/name@revision or hf://org/name/folder of the hub; DiT-XL-2-256x256.pt or
     DiT-XL-2-512x512.pt, as DiT's authors released them; a folder of diffusers' or transformers' or a file of PyTorch's
-    on the disk; anything else is taken for a checkpoint of ours and returned as it is. bare: org/name is one of the hub
-    too, unless a folder is called so.
+    on the disk; a workdir of ours in a bucket, gs://bucket/run, which is copied; anything else is taken for one of our
+    checkpoints and returned as it is. bare: org/name is one of the hub too, unless a folder is called so.
 
     The first call fetches what is needed and converts it; later ones find it, by its commit, and need no network. Asked
     for a branch, the hub is asked which commit it is at, and the last known one is taken where it does not answer.
@@ -52,6 +53,8 @@ def resolve(
         return str(_from_hub(found, access))
     if revision is not None:
         raise ConfigError(f"revision={revision} is for a model of the hub, and {name!s:.200} is none")
+    if is_bucket(name):
+        return str(fetch_bucket(str(name), access.converted))
     path = Path(name)
     if not str(name):
         return ""
