@@ -57,6 +57,8 @@ BAD = {
     "beta": ({"diffusion": {"beta_end": 1}}, "diffusion.beta_end=1.0 is too large: use at most 0.999"),
     "timesteps": ({"diffusion": {"num_timesteps": 10**9}}, "diffusion.num_timesteps=1000000000 is too large"),
     "downsample": ({"autoencoder": {"downsample": 0}}, "autoencoder.downsample=0 must be greater than 0"),
+    "means": ({"autoencoder": {"latents_mean": (0.1,)}}, "autoencoder.latents_mean has 1 numbers for"),
+    "spreads": ({"autoencoder": {"latents_std": (1.0, 1.0, 0.0, 1.0)}}, "must be greater than 0, each of them"),
     "hidden": ({"model": {"mlp_ratio": 1e-9}}, "model.mlp_ratio=1e-09 leaves model.width=384 no hidden layer"),
     "rate": ({"train": {"dilation_rates": (2**31,)}}, "train.dilation_rates=(2147483648,) is too large"),
     "interval": ({"sample": {"cfg_interval": (0.1,)}}, "sample.cfg_interval=(0.1,) needs 2 values"),

@@ -43,6 +43,15 @@ def _check_signs(config: "Config") -> None:
     _positive(config, "model", "timestep_max_period")
     _positive(config, "diffusion", "num_timesteps", "beta_start", "beta_end")
     _positive(config, "autoencoder", "downsample", "latent_channels", "scale")
+    for name in ("latents_mean", "latents_std"):
+        values, channels = getattr(config.autoencoder, name), config.autoencoder.latent_channels
+        if values and len(values) != channels:
+            raise ConfigError(
+                f"autoencoder.{name} has {len(values)} numbers for autoencoder.latent_channels={channels}: give one "
+                "for each, or none"
+            )
+        if name == "latents_std" and any(value <= 0 for value in values):
+            raise ConfigError(f"autoencoder.latents_std={values} must be greater than 0, each of them")
     _positive(config, "data", "image_height", "image_width", "image_channels")
     _positive(config, "text", "length", "width")
     _positive(config, "train", "num_steps", "batch_size", "accumulation_steps", "learning_rate")

@@ -140,6 +140,17 @@ class AutoencoderConfig:
     downsample: int = 8
     latent_channels: int = 4
     scale: float = 0.18215
+    latents_mean: tuple[float, ...] = ()
+    """Of each channel, or none: what is learned is (latent - mean) / std * scale."""
+    latents_std: tuple[float, ...] = ()
+
+    @property
+    def offsets(self) -> tuple[float, ...]:
+        return self.latents_mean or (0.0,) * self.latent_channels
+
+    @property
+    def factors(self) -> tuple[float, ...]:
+        return tuple(self.scale / std for std in self.latents_std or (1.0,) * self.latent_channels)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from ledit_jax.config import Config
+from ledit_jax.config import AutoencoderConfig, Config
 from ledit_jax.convert.clip import clip_kind
 from ledit_jax.convert.dit import (
     check_positions,
@@ -99,6 +99,11 @@ def _read_vae(stored: StoredTensors) -> tuple[Params, VAEConfig]:
     scale = _setting(stored, "scaling_factor", float, _SD_SCALE)
     if scale != _SD_SCALE:
         _log.info("its latents are scaled by %s: models of them need autoencoder.scale=%s", scale, scale)
+    shift = (stored.description.get("vae") or stored.settings or {}).get("shift_factor")
+    if shift:
+        _log.info("they are shifted by %s: autoencoder.latents_mean needs it for each of its channels", shift)
+    if config.latent_channels != AutoencoderConfig().latent_channels:
+        _log.info("it has %s channels: autoencoder.latent_channels=%s", config.latent_channels, config.latent_channels)
     return unflatten_params(flat, nnx.to_pure_dict(abstract_vae(config)[1])), config
 
 

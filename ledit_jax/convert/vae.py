@@ -151,10 +151,20 @@ def _config(shapes: Shapes, layout: str, norm_num_groups: int) -> VAEConfig:
     blocks = [[f"{level}.{i}.{block}.{j}" for j in range(layers)] for i in range(num_levels)]
     return VAEConfig(
         image_channels=out_channels("decoder.conv_out"),
-        latent_channels=out_channels("post_quant_conv"),
+        latent_channels=_latent_channels(shapes),
         block_out_channels=tuple(
             out_channels(*(f"{name}.{conv}" for name in names for conv in ("conv1", "conv2"))) for names in blocks
         ),
         layers_per_block=layers,
         norm_num_groups=norm_num_groups,
+        quant_convs=any(name.startswith("post_quant_conv.") for name in shapes),
     )
+
+
+def _latent_channels(shapes: Shapes) -> int:
+    """Of most of the tensors that tell."""
+    places = {"post_quant_conv.weight": 0, "post_quant_conv.bias": 0, "decoder.conv_in.weight": 1}
+    sizes = Counter(shapes[name][place] for name, place in places.items() if len(shapes.get(name, ())) > place)
+    if not sizes:
+        raise ConversionError(missing=list(places))
+    return sizes.most_common(1)[0][0]

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import UInt8
 
+from ledit_jax.config import AutoencoderConfig
 from ledit_jax.data.source import MIN_READ_TO_JUDGE, Source, UnreadableRecord
 from ledit_jax.data.transforms import center_crop, random_flip, to_array, to_float, to_image
 from ledit_jax.errors import DataError
@@ -123,15 +124,23 @@ class ImageRange:
 class LatentBatch:
     """Positions in a share of latents to `{"x": float32 [B, H, W, C], "condition": pytree [B, ...], "bad"}`.
 
-    x = (mean + exp(logvar / 2) * noise) * scale: samples of the posterior, of the mirrored image's half of the time
-    if `flip`.
+    x = (mean + exp(logvar / 2) * noise - offsets) * factors: samples of the posterior, of the mirrored image's half of
+    the time if `flip`, as the network has them (`AutoencoderConfig`).
     """
 
     def __init__(
-        self, share: ProcessShare, condition: Condition, shape: tuple[int, int, int], scale: float, flip: bool
+        self,
+        share: ProcessShare,
+        condition: Condition,
+        shape: tuple[int, int, int],
+        autoencoder: AutoencoderConfig,
+        flip: bool,
     ):
         self._share, self._condition = share, condition
-        self._shape, self._scale, self._flip = shape, np.float32(scale), flip
+        self._shape, self._flip = shape, flip
+        self._offsets = np.asarray(autoencoder.offsets, np.float32) if autoencoder.latents_mean else None
+        # One number for all is several times as fast as one for each channel.
+        self._factors = np.asarray(autoencoder.factors if autoencoder.latents_std else autoencoder.scale, np.float32)
 
     def __call__(self, positions: np.ndarray, rng: np.random.Generator) -> dict[str, Any]:
         noise = np.random.Generator(np.random.SFC64(rng.integers(2**63)))  # the fastest of NumPy's
@@ -146,7 +155,9 @@ class LatentBatch:
             np.exp(np.multiply(record["logvar" + suffix], np.float32(0.5), out=sample), out=sample)
             sample *= noise.standard_normal(dtype=np.float32, out=drawn)
             sample += record["mean" + suffix]
-            np.multiply(sample, self._scale, out=x[i])
+            if self._offsets is not None:
+                sample -= self._offsets
+            np.multiply(sample, self._factors, out=x[i])
             conditions.append(self._condition(record, rng))
             bad += skipped
         return {"x": x, "condition": stack_conditions(conditions), "bad": bad}

@@ -203,4 +203,4 @@ def _batch_maker(
     if autoencoder.kind == "none":
         return ImageBatch(share, condition, height, width, config.image_channels, config.flip)
     shape = height // autoencoder.downsample, width // autoencoder.downsample, autoencoder.latent_channels
-    return LatentBatch(share, condition, shape, autoencoder.scale, config.flip)
+    return LatentBatch(share, condition, shape, autoencoder, config.flip)

@@ -89,6 +89,8 @@ def _write_vae(folder: Path, vae: AutoencoderKL, config: Config) -> None:
         "norm_num_groups": vae.config.norm_num_groups,
         "down_block_types": ["DownEncoderBlock2D"] * levels,
         "up_block_types": ["UpDecoderBlock2D"] * levels,
+        "use_quant_conv": vae.config.quant_convs,
+        "use_post_quant_conv": vae.config.quant_convs,
         "scaling_factor": config.autoencoder.scale,
     }
     folder.mkdir()

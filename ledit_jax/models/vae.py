@@ -1,4 +1,5 @@
-"""Stable Diffusion's autoencoder (AutoencoderKL): images to 8 times smaller latents of 4 channels, and back.
+"""Stable Diffusion's autoencoder (AutoencoderKL): images to 8 times smaller latents of 4 channels, and back; of 16
+channels in Stable Diffusion 3.
 
 Architecture of Rombach et al. (arXiv 2112.10752), whose public weights `ledit_jax.convert.vae` reads.
 B batch, H W height and width in latent cells, f pixels per side of a cell, T tokens, C channels, Z latent channels.
@@ -35,6 +36,8 @@ class VAEConfig:
     layers_per_block: int = 2
     """Residual blocks per level of the encoder; the decoder has one more."""
     norm_num_groups: int = 32
+    quant_convs: bool = True
+    """1x1 convolutions after the encoder and before the decoder; Stable Diffusion 3 has none."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """What convolutions and matrix products compute in; parameters, norms and softmax stay float32."""
 
@@ -195,10 +198,10 @@ class AutoencoderKL(nnx.Module):
         moments = 2 * config.latent_channels
         self.config = config
         self.encoder = Encoder(config, rngs)
-        self.quant_conv = _conv(moments, moments, config, rngs, size=1, padding="VALID")
-        self.post_quant_conv = _conv(
-            config.latent_channels, config.latent_channels, config, rngs, size=1, padding="VALID"
-        )
+        if config.quant_convs:
+            latents = config.latent_channels
+            self.quant_conv = _conv(moments, moments, config, rngs, size=1, padding="VALID")
+            self.post_quant_conv = _conv(latents, latents, config, rngs, size=1, padding="VALID")
         self.decoder = Decoder(config, rngs)
 
     def encode(self, images: Float[Array, "B fH fW C"]) -> tuple[Float[Array, "B H W Z"], Float[Array, "B H W Z"]]:
@@ -208,7 +211,10 @@ class AutoencoderKL(nnx.Module):
         """
         _check_channels("images", images, self.config.image_channels)
         check_image_size(*images.shape[1:3], self.config.downsample)
-        moments = self.quant_conv(self.encoder(images)).astype(jnp.float32)
+        moments = self.encoder(images)
+        if self.config.quant_convs:
+            moments = self.quant_conv(moments)
+        moments = moments.astype(jnp.float32)
         mean, logvar = jnp.split(moments, 2, axis=-1)
         return mean, jnp.clip(logvar, -30.0, 20.0)
 
@@ -218,7 +224,9 @@ class AutoencoderKL(nnx.Module):
         Raises ConfigError where the channels are not the config's.
         """
         _check_channels("latents", latents, self.config.latent_channels)
-        return self.decoder(self.post_quant_conv(latents)).astype(jnp.float32)
+        if self.config.quant_convs:
+            latents = self.post_quant_conv(latents)
+        return self.decoder(latents).astype(jnp.float32)
 
 
 @functools.cache

@@ -55,7 +55,9 @@ def decode(
         precision = config.model.precision
         # The VAE's own modules know no precision, and decoding has no gradient that a context would not reach.
         with jax.default_matmul_precision(precision) if precision else contextlib.nullcontext():
-            latents = _decode_latents(*vae, latents / config.autoencoder.scale)
+            space = config.autoencoder
+            latents = latents / jnp.asarray(space.factors, jnp.float32) + jnp.asarray(space.offsets, jnp.float32)
+            latents = _decode_latents(*vae, latents)
     return gather(jnp.clip(127.5 * latents + 128.0, 0, 255).astype(jnp.uint8))
 
 

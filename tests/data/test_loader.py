@@ -129,6 +129,10 @@ def test_latents_without_variance_are_the_means_times_scale(open_loader, tmp_pat
         np.testing.assert_allclose(np.sort(abs(means)), np.arange(1, 41), rtol=1e-6)
         np.testing.assert_array_equal((np.round(abs(means)) - 1) % 3, batch["condition"])
         assert set(np.sign(means)) == sign
+    space = dataclasses.replace(SD, latents_mean=(0.0, 1.0, 2.0, 3.0), latents_std=(1.0, 2.0, 4.0, 0.5))
+    x = next(open_loader(dataclasses.replace(config, flip=False), space, batch_size=40))["x"][:, 0, 0]
+    means = x[:, :1] / SD.scale
+    np.testing.assert_allclose(x, (means - space.latents_mean) * SD.scale / np.array(space.latents_std), rtol=1e-5)
 
 
 def caption(record, rng):

@@ -13,7 +13,9 @@ from ledit_jax.models import vae_parts
 from ledit_jax.models.vae import AutoencoderKL, VAEConfig, abstract_vae
 
 CONFIGS = {
-    "two levels": VAEConfig(block_out_channels=(32, 64), layers_per_block=2, norm_num_groups=8),
+    "two levels, as SD3's": VAEConfig(
+        latent_channels=16, block_out_channels=(32, 64), layers_per_block=2, norm_num_groups=8, quant_convs=False
+    ),
     "four levels": VAEConfig(block_out_channels=(8, 16, 24, 32), layers_per_block=1, norm_num_groups=4),
 }
 METHODS = {
@@ -33,6 +35,8 @@ def fresh_vae(config: VAEConfig) -> TorchVAE:
         layers_per_block=config.layers_per_block,
         norm_num_groups=config.norm_num_groups,
         latent_channels=config.latent_channels,
+        use_quant_conv=config.quant_convs,
+        use_post_quant_conv=config.quant_convs,
         down_block_types=("DownEncoderBlock2D",) * levels,
         up_block_types=("UpDecoderBlock2D",) * levels,
     )

@@ -22,7 +22,8 @@ def pair(request) -> tuple[TorchVAE, AutoencoderKL]:
     config = CONFIGS[request.param]
     model = torch_vae(config)
     with torch.no_grad():  # push one log-variance over each end of the clip
-        model.quant_conv.bias[-1], model.quant_conv.bias[-2] = 25.0, -35.0
+        bias = (model.quant_conv or model.encoder.conv_out).bias
+        bias[-1], bias[-2] = 25.0, -35.0
     return model, ours(model, config)
 
 
@@ -32,7 +33,7 @@ def test_encode_equals_diffusers(pair):
     posterior = theirs.encode(nchw(images)).latent_dist
     mean, logvar = run(model, "encode", images)
     f = model.config.downsample
-    assert mean.shape == logvar.shape == (2, 40 // f, 24 // f, 4)
+    assert mean.shape == logvar.shape == (2, 40 // f, 24 // f, model.config.latent_channels)
     assert np.ptp(mean) > 1
     np.testing.assert_allclose(mean, nhwc(posterior.mean), atol=1e-4, rtol=0)
     np.testing.assert_allclose(logvar, nhwc(posterior.logvar), atol=1e-4, rtol=0)
@@ -41,7 +42,7 @@ def test_encode_equals_diffusers(pair):
 
 def test_decode_equals_diffusers(pair):
     theirs, model = pair
-    latents = np.random.default_rng(1).standard_normal((2, 7, 4, 4)).astype(np.float32)
+    latents = np.random.default_rng(1).standard_normal((2, 7, 4, model.config.latent_channels)).astype(np.float32)
     images = run(model, "decode", latents)
     f = model.config.downsample
     assert images.shape == (2, 7 * f, 4 * f, 3)

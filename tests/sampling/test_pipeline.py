@@ -157,14 +157,14 @@ def latent_config():
 
 
 def test_latents_are_scaled_and_decoded():
-    config, vae = latent_config(), make_vae(levels=4)
+    shift, std = (0.5, -1.0, 0.0, 2.0), (1.0, 2.0, 0.5, 1.5)
+    config, vae = latent_config().replaced("autoencoder", latents_mean=shift, latents_std=std), make_vae(levels=4)
     pipeline = LEDiTPipeline(config, init_params(network_of(config), jax.random.key(0)), vae)
     images = pipeline([3, 7], height=32, width=48, num_steps=2)
     assert images.shape == (2, 32, 48, 3) and images.dtype == np.uint8
     latents = jax.random.normal(jax.random.key(1), (2, 4, 6, 4))
-    want = np.clip(127.5 * np.asarray(jax.jit(lambda z: vae.decode(z))(latents / 0.18215)) + 128, 0, 255).astype(
-        np.uint8
-    )
+    decoded = jax.jit(lambda z: vae.decode(z))(latents * np.array(std) / 0.18215 + np.array(shift))
+    want = np.clip(127.5 * np.asarray(decoded) + 128, 0, 255).astype(np.uint8)
     assert np.abs(pipeline.decode(latents).astype(int) - want).max() <= 1
 
 
