@@ -80,3 +80,13 @@ def test_nothing_imports_the_experiments():
 def test_torch_is_imported_in_the_converter_alone():
     guilty = [p for p in PACKAGE.rglob("*.py") if any(n.split(".")[0] in ("torch", "diffusers") for n in imports(p))]
     assert all(p.parent.name == "convert" for p in guilty)
+
+
+def test_what_few_need_is_imported_where_it_is_needed():
+    """A TPU's host needs no PyTorch, and --help none of them."""
+    heavy = {"torch", "diffusers", "transformers", "safetensors", "huggingface_hub"}
+    for path in PACKAGE.rglob("*.py"):
+        top = ast.Module([node for node in ast.parse(path.read_text()).body if "Import" in type(node).__name__], [])
+        names = {alias.name for node in top.body if isinstance(node, ast.Import) for alias in node.names}
+        names |= {node.module for node in top.body if isinstance(node, ast.ImportFrom)}
+        assert not {name.split(".")[0] for name in names} & heavy, path

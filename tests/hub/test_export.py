@@ -1,0 +1,39 @@
+"""Networks of ours as folders for a hub, and back: bit for bit, or refused where PyTorch has no names for them."""
+
+import jax
+import numpy as np
+import pytest
+from tiny import flow_config, noisy_params, tiny_config, tiny_mmdit
+
+from ledit_jax.errors import ConfigError, OutputError
+from ledit_jax.hub import resolve, save_pretrained
+from ledit_jax.weights import load_weights
+from ledit_jax.weights.about import About, load_about
+
+
+@pytest.mark.parametrize("config", [flow_config(flow=dict(convention="sit")), tiny_mmdit()])
+def test_there_and_back(tmp_path, config):
+    params, about = noisy_params(config), About(class_names=("a", ""), text_encoder="hf://org/clip")
+    save_pretrained(tmp_path / "mine", params, config, step=7, about=about)
+    assert sorted(path.name for path in (tmp_path / "mine").iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    ]
+    assert "license:" not in (tmp_path / "mine" / "README.md").read_text().split("---")[1]
+    folder = resolve(tmp_path / "mine", cache_dir=tmp_path / "cache")
+    again, config_again, step = load_weights(folder)
+    assert (config_again, step) == (config, 7)
+    jax.tree.map(np.testing.assert_array_equal, again, params)
+    assert load_about(folder) == about.__class__(**vars(about) | {"origin": "mine"})
+
+
+def test_what_cannot_be_written(tmp_path):
+    config = tiny_config("Learnable")
+    with pytest.raises(ConfigError, match="model.position=learnable .*: share its checkpoint's folder as it is"):
+        save_pretrained(tmp_path / "mine", noisy_params(config), config)
+    (tmp_path / "file").write_text("")
+    config = tiny_config()
+    with pytest.raises(OutputError, match="cannot be written"):
+        save_pretrained(tmp_path / "file" / "mine", noisy_params(config), config)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
