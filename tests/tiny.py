@@ -118,14 +118,14 @@ def noisy_params(config: Config) -> Params:
 
 
 def begin_training(config: Config, params: Params) -> tuple[TrainState, Callable]:
-    """The state at step 0, and the step: step(state, x, labels, key, dilation) -> (state, metrics)."""
+    """The state at step 0, and the step: step(state, x, labels, key, dilation, is_logged) -> (state, metrics)."""
     network, process = network_of(config), make_process(config)
     state = init_state(network, config.train, jax.random.key(0), params)
     jitted = jax.jit(make_train_step(network, process, config.train), static_argnums=3)
 
-    def step(state: TrainState, x, labels, key: jax.Array, dilation: int = 1):
+    def step(state: TrainState, x, labels, key: jax.Array, dilation: int = 1, *is_logged: np.bool_):
         batch = {"x": jnp.asarray(x, jnp.float32), "condition": jnp.asarray(labels, jnp.int32)}
-        return jitted(state, batch, key, dilation)
+        return jitted(state, batch, key, dilation, *is_logged)
 
     return state, step
 

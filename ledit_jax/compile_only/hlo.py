@@ -77,6 +77,8 @@ class Occurrence:
     loops: tuple[str, ...]
     is_fused: bool = False
     """Inside a fusion, whose time is that of the whole."""
+    is_conditional: bool = False
+    """In a branch, which may not run."""
 
 
 class Program:
@@ -109,18 +111,25 @@ class Program:
             yield from self._visit(self.computations[self.entry], 1, ())
 
     def _visit(
-        self, computation: Computation, times: int, loops: tuple[str, ...], is_fused: bool = False
+        self,
+        computation: Computation,
+        times: int,
+        loops: tuple[str, ...],
+        is_fused: bool = False,
+        is_conditional: bool = False,
     ) -> Iterator[Occurrence]:
         for instruction in computation.instructions.values():
-            yield Occurrence(instruction, computation, times, loops, is_fused)
+            yield Occurrence(instruction, computation, times, loops, is_fused, is_conditional)
             if instruction.opcode == "while":
                 body = re.search(r"body=%?([\w.\-]+)", instruction.attributes)[1]
                 trips = self._trip_count(computation, instruction, body)
-                yield from self._visit(self.computations[body], times * trips, (*loops, instruction.name))
+                within = (*loops, instruction.name)
+                yield from self._visit(self.computations[body], times * trips, within, is_fused, is_conditional)
             elif instruction.opcode in ("fusion", "call", "async-start", "conditional"):
                 inside = is_fused or instruction.opcode == "fusion"
+                branch = is_conditional or instruction.opcode == "conditional"
                 for name in called_computations(instruction):
-                    yield from self._visit(self.computations[name], times, loops, inside)
+                    yield from self._visit(self.computations[name], times, loops, inside, branch)
 
     def _trip_count(self, computation: Computation, loop: Instruction, body_name: str) -> int:
         """From XLA's own note, else from `counter < limit` of the condition and `counter + step` of the body."""

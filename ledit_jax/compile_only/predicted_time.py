@@ -7,7 +7,8 @@
 - Collectives are what a chip sends over the links that it has along the slice's sides that the group spans, two where
   a side wraps around, else one. A permute is one link for each hop.
 
-Left out are the waits of copies to the chip's own memory that the compiler starts ahead, and of the host.
+Left out are the waits of copies to the chip's own memory that the compiler starts ahead, and of the host, and what runs
+under a condition: norms that are wanted at logged steps alone.
 """
 
 import dataclasses
@@ -73,14 +74,18 @@ def predict_time(
     sources, parts = Sources(program), Counter()
     costs: Counter[str] = Counter()
     for found in program.occurrences():
-        if found.is_fused:
+        if found.is_fused or found.is_conditional:
             continue
         generated, kernel = _generated(found, topology), _kernel(found, topology, peak_flops)
         if generated or kernel:
             parts["generated"] += generated * found.times
             parts["kernels"] += kernel * found.times
             costs[sources.place(found)] += (generated + kernel) * found.times
-    sent = sum(found.place.times * _sending(found, topology, coordinates) for found in collectives(program))
+    sent = sum(
+        found.place.times * _sending(found, topology, coordinates)
+        for found in collectives(program)
+        if not found.place.is_conditional
+    )
     costliest = tuple(Cost(place, round(1e3 * seconds, 4)) for place, seconds in costs.most_common(_NUM_COSTLIEST))
     generated, kernels, sent = (round(1e3 * seconds, 4) for seconds in (parts["generated"], parts["kernels"], sent))
     return PredictedTime(generated, kernels, sent, costliest)

@@ -40,7 +40,7 @@ def report_train_step(config: Config, name: str) -> Report:
         config.train.batch_size,
         train_step_flops(program.state.params, config.token_grid(), config.train.batch_size),
         program.step,
-        (*program.abstract_arguments(), dilation),
+        (*program.abstract_arguments(), dilation, np.bool_(False)),
     )
 
 

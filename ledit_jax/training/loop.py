@@ -23,7 +23,7 @@ from ledit_jax.training.hooks import Hook
 from ledit_jax.training.init_from import inherit_about, init_from_checkpoint, run_lineage, run_seed
 from ledit_jax.training.inputs import check_latents, check_model_fits, data_constants, unset_constants
 from ledit_jax.training.lock import check_there, claimed
-from ledit_jax.training.metrics import MetricSink, MetricWriter, Progress, Stopwatch
+from ledit_jax.training.metrics import MetricSink, MetricWriter, Progress, Stopwatch, is_logged
 from ledit_jax.training.profile import Profiler
 from ledit_jax.training.program import TrainProgram
 from ledit_jax.training.run_info import record_start
@@ -194,7 +194,7 @@ def _run_steps(run: Run, state: TrainState, writer, progress, profiler, stop: St
                 break
             dilation = draw_dilation(config, run.seed, step)
             profiler.before(step)
-            state, metrics = run.program.step(state, run.next_batch(), run.key, dilation)
+            state, metrics = run.program.step(state, run.next_batch(), run.key, dilation, is_logged(config, step + 1))
             profiler.after(step, metrics)
             if pending:
                 _report(run, *pending, writer, progress)
@@ -229,7 +229,7 @@ def _report(run: Run, step: int, metrics: dict[str, jax.Array], writer, progress
     if not is_main_process():
         return
     progress.advance(step, values["loss"])
-    if step % config.log_every == 0 or step == config.num_steps:
+    if is_logged(config, step):
         rate = progress.rate(step)
         writer.write(step, values | run.health(rate))
         progress.log(step, values["loss"], rate)

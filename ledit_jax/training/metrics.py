@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 from tqdm import tqdm
 
+from ledit_jax.config import TrainConfig
 from ledit_jax.files import write_whole
 from ledit_jax.files.refusals import gone, writing
 
@@ -32,6 +34,11 @@ class MetricSink(Protocol):
 
     def close(self) -> None:
         """Called at the end, whatever it is."""
+
+
+def is_logged(config: TrainConfig, step: int) -> np.bool_:
+    """Whether the metrics of this step are written; NumPy's, so that a compiled step takes it as an argument."""
+    return np.bool_(step % config.log_every == 0 or step == config.num_steps)
 
 
 class MetricWriter:

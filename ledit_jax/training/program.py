@@ -40,7 +40,7 @@ class TrainProgram:
         return self._init(key, params, constants)
 
     def abstract_arguments(self) -> tuple[Any, ...]:
-        """State, batch and key as `step` takes them, in shapes; its fourth argument is the dilation."""
+        """State, batch and key as `step` takes them, in shapes; dilation and `is_logged` follow."""
         size = self.config.train.batch_size
         x = jax.ShapeDtypeStruct((size, *self.config.latent_shape()), "float32")
         condition = jax.eval_shape(lambda: self.network.condition.null(size))
@@ -57,9 +57,9 @@ def _programs(network: Network, process: Process, config: TrainConfig, mesh: Mes
     placement = shardings(mesh, abstract)
     train_step = make_train_step(network, process, config)
 
-    def step(state, batch, key, dilation):
+    def step(state, batch, key, dilation, is_logged=True):
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-            return train_step(state, batch, key, dilation)
+            return train_step(state, batch, key, dilation, is_logged)
 
     return (
         jax.tree.map(_placed, abstract, placement),

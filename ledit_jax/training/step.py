@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 from ledit_jax.config import TrainConfig
 from ledit_jax.diffusion import Process, drop_condition
@@ -42,12 +42,13 @@ def step_settings(config: TrainConfig) -> TrainConfig:
 def make_train_step(
     network: Network, process: Process, config: TrainConfig
 ) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
-    """train_step(state, batch, key, dilation) -> (state, metrics), to be jitted with `dilation` static.
+    """train_step(state, batch, key, dilation, is_logged) -> (state, metrics), to be jitted with `dilation` static.
 
     Randomness is fold_in(key, step), so a resumed run draws what an uninterrupted one would have drawn. A step whose
     loss, gradient or resulting weights are not finite, or so large that their norms are not, changes nothing but the
     counters. Metrics are the losses, `grad_norm`, `ema_drift` (norm of ema - params over norm of params, as they would
-    have become) and `nonfinite_steps`, all scalars.
+    have become) and `nonfinite_steps`, all scalars. is_logged: without it `ema_drift` is NaN, and all weights are read
+    once less for it.
     """
     apply, optimizer = make_apply(network), make_optimizer(config)
 
@@ -75,30 +76,50 @@ def make_train_step(
         """`new` but for what is frozen: there even a weight decay, or the rounding of an average, would add up."""
         return new | {name: old[name] for name in network.frozen}
 
-    def train_step(state: TrainState, batch: Batch, key: jax.Array, dilation: int = 1):
-        grads, metrics = gradients(state.params, batch, jax.random.fold_in(key, state.step), dilation)
-        grads = kept(grads, jax.tree.map(jnp.zeros_like, grads))
-        grad_norm = optax.tree.norm(grads)
+    def updated(state: TrainState, grads):
+        """(parameters, EMA, optimiser's state) after a step."""
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = kept(optax.apply_updates(state.params, updates), state.params)
         decay = config.ema_decay
         # Not optax.incremental_update, whose sum is rounded in another order.
         ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.ema, params)
-        ema = kept(ema, state.ema)
+        return params, kept(ema, state.ema), opt_state
 
-        # Norms that the metrics need anyway. With a finite gradient the optimiser's state is finite too.
-        distance, size = optax.tree.norm(jax.tree.map(jnp.subtract, ema, params)), optax.tree.norm(params)
+    def norms(state: TrainState, grads):
+        """Of what the EMA is away from the parameters, and of the parameters."""
+        params, ema, _ = updated(state, grads)
+        return optax.tree.norm(jax.tree.map(jnp.subtract, ema, params)), optax.tree.norm(params)
+
+    def train_step(state: TrainState, batch: Batch, key: jax.Array, dilation: int = 1, is_logged: bool | Array = True):
+        grads, metrics = gradients(state.params, batch, jax.random.fold_in(key, state.step), dilation)
+        grads = kept(grads, jax.tree.map(jnp.zeros_like, grads))
+        grad_norm = optax.tree.norm(grads)
+        if is_logged is True or _may_overflow(config):
+            distance, size = norms(state, grads)
+        else:
+            distance, size = jax.lax.cond(is_logged, norms, lambda *_: (jnp.zeros(()), jnp.ones(())), state, grads)
+        # With a finite gradient the optimiser's state is finite too.
         finite = jnp.isfinite(jnp.stack([metrics["loss"], grad_norm, distance, size])).all()
         params, ema, opt_state = jax.tree.map(
             lambda new, old: jnp.where(finite, new, old),
-            (params, ema, opt_state),
+            updated(state, grads),
             (state.params, state.ema, state.opt_state),
         )
         nonfinite_steps = state.nonfinite_steps + jnp.where(finite, 0, 1)
-        metrics |= {"grad_norm": grad_norm, "ema_drift": distance / size, "nonfinite_steps": nonfinite_steps}
+        drift = jnp.where(is_logged, distance / size, jnp.nan)
+        metrics |= {"grad_norm": grad_norm, "ema_drift": drift, "nonfinite_steps": nonfinite_steps}
         return TrainState(state.step + 1, nonfinite_steps, params, ema, opt_state), metrics
 
     return train_step
+
+
+def _may_overflow(config: TrainConfig) -> bool:
+    """Whether a step with a finite gradient may make weights that are not finite.
+
+    AdamW moves a weight by a few learning rates at most and takes off rate times decay of it, so that it takes a rate
+    beyond reason, and weights need not be judged at every step for the others.
+    """
+    return config.learning_rate * max(1.0, config.weight_decay) > 1
 
 
 def _accumulate(grad_fn, num_parts: int, params, batch: Batch, key, dilation: int):

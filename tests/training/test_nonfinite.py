@@ -48,6 +48,18 @@ def test_an_update_that_would_make_weights_infinite_is_not_applied():
         np.testing.assert_array_equal(old, new)
 
 
+def test_a_step_that_is_not_logged_makes_the_same_weights_without_their_norms():
+    config = tiny_config()
+    begin, step = begin_training(config, init_params(network_of(config), jax.random.key(0)))
+    x, labels = np.random.default_rng(0).normal(size=(8, 8, 8, 1)), np.arange(8)
+    logged, quiet = (step(begin, x, labels, jax.random.key(1), 1, np.bool_(is_logged)) for is_logged in (True, False))
+    assert np.isnan(quiet[1]["ema_drift"]) and logged[1]["ema_drift"] > 0
+    for one, other in zip(jax.tree.leaves(logged[0]), jax.tree.leaves(quiet[0]), strict=True):
+        np.testing.assert_array_equal(one, other)
+    dropped, _ = step(begin, x * np.nan, labels, jax.random.key(1), 1, np.bool_(False))
+    assert int(dropped.nonfinite_steps) == 1 and finite(dropped.params), "a gradient is judged all the same"
+
+
 def test_a_step_that_falls_on_a_checkpoint_step_is_judged_before_it_is_saved(tmp_path):
     config = with_train(STILL, learning_rate=float("inf"), checkpoint_every=1)
     with pytest.raises(TrainingStopped, match="step 1: .*weights that are not finite.*checkpoint: none was written"):
