@@ -9,6 +9,7 @@ from typing import Any
 import jax
 from flax import nnx
 from jax.sharding import Mesh
+from jaxtyping import PyTree
 
 from ledit_jax.config import SampleConfig
 from ledit_jax.models.condition import ConditionSpec
@@ -39,6 +40,13 @@ class Network(ABC):
     def for_sampling(self, options: SampleConfig) -> "Network":
         """The network as `options` want it drawn with: what differs from training is settled here."""
         return self
+
+    def rounded(self, params: Params) -> Params:
+        """The parameters as the network's products read them: for many calls with the same, none of which rounds anew.
+
+        It gives the same numbers from both.
+        """
+        return params
 
     def check_devices(self, mesh: Mesh) -> None:  # noqa: B027 - most networks run anywhere
         """Raises ConfigError if the mesh's devices cannot run it."""
@@ -79,6 +87,17 @@ def make_apply(network: Network) -> Callable[..., jax.Array]:
         return nnx.merge(graphdef, params)(x, times, condition, **options)
 
     return apply
+
+
+def round_for_products(params: PyTree, dtype: str) -> PyTree:
+    """Kernels and biases in the dtype that products are computed in; those of norms, and all else, as they are."""
+
+    def cast(path, leaf):
+        names = [str(getattr(key, "key", getattr(key, "name", key))) for key in path]
+        is_read = not {"kernel", "bias"}.isdisjoint(names) and not any("norm" in name for name in names)
+        return leaf.astype(dtype) if is_read and leaf.dtype != dtype else leaf
+
+    return jax.tree_util.tree_map_with_path(cast, params)
 
 
 def count_params(params: Params) -> int:

@@ -7,9 +7,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from ledit_jax.config import ModelConfig
+
+PRODUCT = "product"
+"""The name, for `jax.checkpoint_policies`, of what linear layers return."""
 
 
 class Linear(nnx.Linear):
@@ -42,7 +46,8 @@ class Linear(nnx.Linear):
 
     def __call__(self, x: Float[Array, "*leading D"]) -> Float[Array, "*leading F"]:
         out = super().__call__(x.reshape(-1, x.shape[-1]))
-        return out.reshape(*x.shape[:-1], out.shape[-1])
+        # With its bias: what is kept for the backward pass is then what the next layer reads, and is written once.
+        return checkpoint_name(out, PRODUCT).reshape(*x.shape[:-1], out.shape[-1])
 
 
 @functools.cache  # one object for each dtype: modules are compared by what they hold

@@ -143,7 +143,8 @@ class MMDiT(Backbone):
 
         segments, last_kind = all_but_last(attention_kinds(config.block_order, config.depth))
         streams, _ = run_stack(run_block, segments, layers, streams, condition, config)
-        streams, _ = rematerialised(run_last, config, is_scanned=False)(last_kind, last_layer, streams, condition)
+        run_last = rematerialised(run_last, config, is_scanned=False)
+        streams, _ = run_last(last_kind, None, last_layer, streams, condition)
         return streams
 
 

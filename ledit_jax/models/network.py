@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from ledit_jax.config import Config, ModelConfig, SampleConfig
 from ledit_jax.models.condition import EMPTY_CAPTION, ClassLabels, TextStates
-from ledit_jax.models.functional import Network
+from ledit_jax.models.functional import Network, Params, round_for_products
 from ledit_jax.models.ledit import LEDiT
 from ledit_jax.models.mmdit import MMDiT
 from ledit_jax.models.positions import Grid, NoPosition, TimeSpan, make_position
@@ -60,6 +60,9 @@ class TransformerNetwork(Network):
         position = self.position.for_sampling(options.rope_method, self.time_span)
         scaling = {"on": True, "off": False, "auto": not position.sharpens}[options.attention_scaling]
         return dataclasses.replace(self, position=position, attention_scaling=scaling)
+
+    def rounded(self, params: Params) -> Params:
+        return round_for_products(params, self.config.dtype)
 
     def check_devices(self, mesh: Mesh) -> None:
         config, platform = self.config, mesh.devices.flat[0].platform

@@ -9,15 +9,22 @@ from flax import nnx
 from jaxtyping import Array, PyTree
 
 from ledit_jax.config import ModelConfig
-from ledit_jax.parallel.placement import split_batch
+from ledit_jax.models.functional import round_for_products
+from ledit_jax.models.linear import PRODUCT
+from ledit_jax.models.norm import STATISTICS
+from ledit_jax.parallel.placement import gather_weights, split_batch
 
 Segment = tuple[tuple[str, ...], int]
 """(repeating unit, repeats), see `ledit_jax.config.attention_kinds`."""
 RunBlock = Callable[[str, PyTree, PyTree, PyTree], tuple[PyTree, Any]]
 """run_block(attention kind, the layer's parameters, x, what all layers are told) -> (x, what to keep of the layer)."""
 
+RunLayer = Callable[[str, int | None, PyTree, PyTree, PyTree], tuple[PyTree, Any]]
+"""run_layer(attention kind, index, layers, x, told): a block with the parameters of one of `layers`; None: `layers` are
+one's."""
+
 _REMAT_POLICIES = {
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "dots": jax.checkpoint_policies.save_only_these_names(PRODUCT, STATISTICS),
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 
@@ -42,7 +49,9 @@ def run_stack(
     layers: parameters with a leading axis of as many layers as the segments have. Each segment's repeating unit runs
     in turn, so that every attention kind keeps a static mask.
     """
-    run_block = rematerialised(run_block, config, is_scanned=config.scan_layers)
+    run_layer = rematerialised(run_block, config, is_scanned=config.scan_layers)
+    # Rounded once for all that read them, before they travel; gradients are rounded like that anyway.
+    layers = round_for_products(layers, config.dtype)
     kept, start = [], 0
     for unit, repeats in segments:
         stop = start + len(unit) * repeats
@@ -52,7 +61,8 @@ def run_stack(
         def run_unit(x, layers, unit=unit):
             outputs = []
             for i, kind in enumerate(unit):
-                x, output = run_block(kind, _slice(layers, i), x, told)
+                mine = (i, layers) if config.scan_layers else (None, _slice(layers, i))
+                x, output = run_layer(kind, *mine, x, told)
                 x = jax.tree.map(split_batch, x)
                 outputs.append(output)
             return x, outputs
@@ -67,12 +77,22 @@ def run_stack(
     return x, jax.tree.map(lambda *layers: jnp.stack(layers), *kept) if keep else None
 
 
-def rematerialised(run_block: RunBlock, config: ModelConfig, is_scanned: bool) -> RunBlock:
-    """The same, recomputed in the backward pass as `model.remat` says. is_scanned: whether it is the body of a scan."""
+def rematerialised(run_block: RunBlock, config: ModelConfig, is_scanned: bool) -> RunLayer:
+    """`run_block`, recomputed in the backward pass as `model.remat` says. is_scanned: whether it is the body of a scan.
+
+    What is recomputed begins with taking a layer's weights from those of its unit, and gathering them: a scan keeps for
+    the backward pass whatever else has been made of them, which would be a second copy of all weights. With nothing
+    recomputed they stay split, for that reason.
+    """
+
+    def run_layer(kind, index, layers, x, told):
+        layer = layers if index is None else _slice(layers, index)
+        return run_block(kind, layer if config.remat == "none" else gather_weights(layer), x, told)
+
     if config.remat == "none":
-        return run_block
+        return run_layer
     policy = _REMAT_POLICIES[config.remat]
-    return jax.checkpoint(run_block, policy=policy, prevent_cse=not is_scanned, static_argnums=0)
+    return jax.checkpoint(run_layer, policy=policy, prevent_cse=not is_scanned, static_argnums=(0, 1))
 
 
 def _slice(tree: PyTree[Array], index: int) -> PyTree[Array]:

@@ -14,8 +14,9 @@ import dataclasses, sys
 from tiny import tiny_config, with_train
 from ledit_jax.config import MeshConfig
 from ledit_jax.training.loop import train
-config = tiny_config(train=dict(num_steps=6, checkpoint_every=100, dilation_probability=0.0))
-by_data = dataclasses.replace(config, mesh=MeshConfig(data=8))
+train_settings = dict(num_steps=6, checkpoint_every=100, dilation_probability=0.0)
+config = tiny_config(model=dict(remat="dots"), train=train_settings)  # with which weights are gathered over fsdp
+by_data = dataclasses.replace(config, mesh=MeshConfig(data=2, fsdp=4))
 by_model = dataclasses.replace(config, mesh=MeshConfig(data=1, fsdp=4, tensor=2))
 train(by_data, sys.argv[1] + "/whole")
 train(with_train(by_data, num_steps=3), sys.argv[1] + "/moved")
@@ -26,7 +27,7 @@ for tree in (state.params, state.ema, state.opt_state[1][0].mu):
 """
 
 
-def test_eight_devices_train_like_one_and_a_run_over_data_goes_on_over_fsdp_and_tensor(tmp_path):
+def test_eight_devices_train_like_one_and_a_run_over_data_and_fsdp_goes_on_over_tensor(tmp_path):
     out = run_on_eight_devices(TWO_MESHES, tmp_path, tmp_path)
     assert out.split("\n")[:3] == ["(2, 4, 32) (None, 'fsdp', 'tensor')"] * 3
     train(tiny_config(train=dict(num_steps=6, dilation_probability=0.0)), tmp_path / "one")
