@@ -87,7 +87,7 @@ def denoising_program(
     state = place(jax.eval_shape(sampler.init, noise), split)
     keys = place(jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch_size)), split)
     condition = place(jax.eval_shape(lambda: network.condition.null(batch_size)), split)
-    params, is_guided = place(abstract_params(network), whole), True
+    params, is_guided = place(jax.eval_shape(network.rounded, abstract_params(network)), whole), True
     return step, (params, state, 0, keys, condition, condition, options.cfg_scale, is_guided)
 
 

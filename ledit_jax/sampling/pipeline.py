@@ -61,8 +61,8 @@ class LEDiTPipeline:
         self.set_params(params)
 
     def set_params(self, params: Params) -> None:
-        """Replaces the weights; compiled programs are kept."""
-        self.params = shard_arrays(params, NamedSharding(self.mesh, P()))
+        """Replaces the weights; compiled programs are kept. They are held as the network's products read them."""
+        self.params = shard_arrays(self.network.rounded(params), NamedSharding(self.mesh, P()))
 
     @classmethod
     def from_checkpoint(

@@ -12,6 +12,7 @@ from oracles import ledit_params, torch_dit
 
 from ledit_jax.config import ModelConfig
 from ledit_jax.models.embed import FinalLayer, timestep_frequencies
+from ledit_jax.models.functional import round_for_products
 
 CONFIG = ModelConfig(depth=2, width=64, num_heads=4, num_classes=10, post_norm=True)
 X = jnp.asarray(np.random.default_rng(0).normal(size=(3, 8, 12, 4)), jnp.float32)
@@ -37,6 +38,16 @@ def test_output_is_float32_and_close(forwards):
     assert got.dtype == want.dtype == jnp.float32
     difference = np.sqrt(np.mean((got - want) ** 2) / np.mean(want**2))
     assert 1e-4 < difference < 0.05  # more than rounding of float32: products really are bfloat16
+
+
+def test_weights_rounded_beforehand_give_the_same_numbers(forwards):
+    functions, params = forwards
+    rounded = round_for_products(params, "bfloat16")
+    leaves = nnx.to_flat_state(rounded)
+    kept = {"/".join(map(str, path)) for path, leaf in leaves if leaf[...].dtype == jnp.float32}
+    assert kept == {"conv_norm/bias", "conv_norm/scale", "label_embed/embedding"}
+    t = jnp.array([0, 500, 999])
+    np.testing.assert_array_equal(*(functions["bfloat16"](weights, X, t) for weights in (params, rounded)))
 
 
 def test_the_last_sum_is_not_rounded():

@@ -5,6 +5,7 @@ import io
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -128,7 +129,10 @@ def test_dtype_is_what_the_network_computes_in(pipeline, tmp_path):
         for name, pipe in (("float32", pipeline), ("bfloat16", coarse))
     }
     assert products["float32"] == 0 < products["bfloat16"]
-    assert jax.tree.leaves(coarse.params)[0].dtype == np.float32
+    dtypes = {
+        name: coarse.params[module][name].dtype for module, name in (("conv", "kernel"), ("label_embed", "embedding"))
+    }
+    assert dtypes == {"kernel": jnp.bfloat16, "embedding": np.float32}, "rounded once, and no more than products need"
     assert LEDiTPipeline.from_checkpoint(tmp_path / "c").config == pipeline.config
     with pytest.raises(ConfigError, match="model.dtype='float16' is unknown"):
         LEDiTPipeline.from_checkpoint(tmp_path / "c", dtype="float16")
