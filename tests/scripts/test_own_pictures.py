@@ -15,6 +15,7 @@ from ledit_jax.weights import load_config
 ROOT = Path(__file__).parents[2]
 TINY = ["--config.model.depth=2", "--config.model.width=16", "--config.model.num_heads=2", "--config.train.num_steps=3"]
 TINY += ["--config.train.batch_size=4", "--config.model.dtype=float32", "--config.model.residual_dtype=same"]
+TINY += ["--config.train.dilation_probability=0"]
 
 
 def take_pictures(folder: Path, count: int, sides: tuple[int, int] = (24, 60)) -> Path:
