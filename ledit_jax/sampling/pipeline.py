@@ -61,8 +61,12 @@ class LEDiTPipeline:
         self.set_params(params)
 
     def set_params(self, params: Params) -> None:
-        """Replaces the weights; compiled programs are kept. They are held as the network's products read them."""
-        self.params = shard_arrays(self.network.rounded(params), NamedSharding(self.mesh, P()))
+        """Replaces the weights; compiled programs are kept. The devices hold them as the network's products read them,
+        and the host, where that rounds them, as they came: for `save_pretrained`."""
+        rounded = self.network.rounded(params)
+        is_same = jax.tree.leaves(jax.tree.map(lambda a, b: a.dtype == b.dtype, params, rounded))
+        self._exact = {} if all(is_same) else jax.device_get(params)
+        self.params = shard_arrays(rounded, NamedSharding(self.mesh, P()))
 
     @classmethod
     def from_checkpoint(
@@ -125,11 +129,11 @@ class LEDiTPipeline:
         vae: a model of the hub, hf://org/name, that is referred to in the place of a copy. license: of the weights, by
         default that of those that they come from, where it is known. Errors as `ledit_jax.hub.save_pretrained`.
         """
-        about = dataclasses.replace(
-            self.about, autoencoder=vae or self.about.autoencoder, license=license or self.about.license
-        )
+        said = dict(autoencoder=vae or self.about.autoencoder, license=license or self.about.license)
+        about = dataclasses.replace(self.about, **said)
         autoencoder = nnx.merge(*self.vae) if self.vae else None
-        save_pretrained(folder, self.params, self.config, step=self.step, about=about, vae=autoencoder)
+        weights = self._exact or self.params
+        save_pretrained(folder, weights, self.config, step=self.step, about=about, vae=autoencoder)
 
     def __call__(
         self,
@@ -151,10 +155,8 @@ class LEDiTPipeline:
         the rest see `batches`.
         """
         options = self.options(options, num_steps=num_steps, cfg_scale=cfg_scale, negative_prompt=negative_prompt)
-        batches = self.batches(
-            condition, height, width, options=options, seed=seed, batch_size=batch_size, progress=progress
-        )
-        return np.concatenate(list(batches))
+        more = dict(options=options, seed=seed, batch_size=batch_size, progress=progress)
+        return np.concatenate(list(self.batches(condition, height, width, **more)))
 
     def options(self, options: SampleConfig | None = None, **overrides: object) -> SampleConfig:
         """Sampling settings, by default the checkpoint's, with the given fields replaced; None replaces nothing."""
@@ -230,7 +232,6 @@ class LEDiTPipeline:
         sampler, step_fn = self.denoising_step(height, width, options)
         is_guided = guidance_mask(sampler.times, options.cfg_interval, self.process.end_time)
         is_guided &= options.cfg_scale != 1.0
-
         null = self.prompts.null(options.negative_prompt, len(indices))
         indices, condition, null = shard_arrays((indices, condition, null), batch_sharding(self.mesh))
         keys = sample_keys(seed, indices)

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from ledit_jax import LEDiTPipeline, load_model
 from ledit_jax.config import AutoencoderConfig
 from ledit_jax.errors import CheckpointError, ConfigError, OutputError
+from ledit_jax.hub import resolve
 from ledit_jax.models.functional import init_params, make_apply
 from ledit_jax.models.vae import AutoencoderKL, VAEConfig
 from ledit_jax.weights import export_weights, find_checkpoint, load_weights
@@ -133,6 +134,9 @@ def test_dtype_is_what_the_network_computes_in(pipeline, tmp_path):
         name: coarse.params[module][name].dtype for module, name in (("conv", "kernel"), ("label_embed", "embedding"))
     }
     assert dtypes == {"kernel": jnp.bfloat16, "embedding": np.float32}, "rounded once, and no more than products need"
+    coarse.save_pretrained(tmp_path / "mine")
+    whole = load_weights(resolve(tmp_path / "mine", cache_dir=tmp_path / "cache"))[0]
+    jax.tree.map(np.testing.assert_array_equal, whole, pipeline.params)  # what is written is not rounded
     assert LEDiTPipeline.from_checkpoint(tmp_path / "c").config == pipeline.config
     with pytest.raises(ConfigError, match="model.dtype='float16' is unknown"):
         LEDiTPipeline.from_checkpoint(tmp_path / "c", dtype="float16")
