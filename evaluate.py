@@ -6,10 +6,9 @@
   python evaluate.py --samples=x.npz --clip=checkpoints/clip
 
 INCEPTION is pt_inception-2015-12-05-6726825d.pth (reading it needs torch), classify_image_graph_def.pb, or an .npz
-that convert_torch_weights.py made of one of them. Samples and references are an .npz of ADM's (with or without
-statistics), a folder of images, a file of --save_reference, or a data source: digits:test, glyphs, shapes,
-tfds:NAME:SPLIT. --clip adds the CLIP score; the prompts lie with the samples, or in --prompts. With --features=FOLDER
-the same command goes on after a kill. More in docs/evaluation.md.
+that convert_torch_weights.py made of one of them. Samples and references are an .npz of ADM's, a folder of images, a
+file of --save_reference, or a data source: digits:test, glyphs, shapes, tfds:NAME:SPLIT. --clip adds the CLIP score of
+samples and their prompts. With --features=FOLDER the same command goes on after a kill. More in docs/evaluation.md.
 """
 
 import ledit_jax.early  # noqa: F401, before what takes seconds
@@ -74,10 +73,8 @@ def main() -> None:
         check_writable(Path(JSON.value))
     if SAVE_REFERENCE.value:
         check_statistics_file(Path(SAVE_REFERENCE.value))
-    reference = None
-    if REFERENCE.value:
-        size = {"height": HEIGHT.value, "width": WIDTH.value}
-        reference = measure_set(REFERENCE.value, extractor, is_reference=True, folder=features("reference"), **size)
+    how = dict(is_reference=True, folder=features("reference"), height=HEIGHT.value, width=WIDTH.value)
+    reference = measure_set(REFERENCE.value, extractor, **how) if REFERENCE.value else None
     if SAVE_REFERENCE.value:
         save_statistics(reference, SAVE_REFERENCE.value)
         print(f"wrote the statistics of {reference.num_samples} images to {SAVE_REFERENCE.value}")

@@ -49,7 +49,7 @@ ELSEWHERE = {
 """Configs that are sized for no TPU, and what they are for."""
 VARIANTS = (
     ("imagenet256", "model.residual_dtype=same"),
-    ("imagenet256", "model.remat=dots"),
+    ("imagenet256", "model.remat=none"),
     ("imagenet256", "model.remat=full"),
     ("imagenet512", "model.residual_dtype=float32"),
     ("imagenet512", "model.residual_dtype=float32", "model.remat=full"),

@@ -11,7 +11,7 @@ Every 10,000th checkpoint stays, for FID over training steps (experiments/sweep.
 Paper: 100K steps, the rest as in imagenet256.py. Its FID, of 50,000 samples: 9.34 / 17.62 / 33.25 at 384 / 448 / 512
 (35.86 at 512 of 10,000), and 2.38 at 256, where DiT has 2.27. We have not repeated that run.
 
-Devices: as imagenet256.py, with the same step: 13.9 of the 15.75 GiB of a v5e chip on v5e:4x4.
+Devices: as imagenet256.py, with the same step: 4.5 of the 15.75 GiB of a v5e chip on v5e:4x4.
 """
 
 from configs import imagenet256

@@ -9,7 +9,7 @@ Samples by 250 steps of SiT's SDE with guidance 1.5; `--sampler=ab2 --num_steps=
 SiT (arXiv 2401.08740) has FID 2.06 for SiT-XL/2 at 256x256 after 7M steps. There is no published LEDiT by flow, and we
 have not run this. Beyond the training size try --time_shift=auto.
 
-Devices as in imagenet256.py: LEDiT-XL/2 takes 13.9 of the 15.75 GiB of a v5e chip on v5e:4x4.
+Devices as in imagenet256.py: LEDiT-XL/2 takes 4.5 of the 15.75 GiB of a v5e chip on v5e:4x4.
 
 For MeanFlow, samples in one or two steps: --config.flow.mean_flow_share=0.25 --config.model.span_embed=True
 --config.flow.times=logit_normal --config.flow.times_mean=-0.4 --config.sample.sampler=meanflow

@@ -11,7 +11,7 @@ convolution starts as the identity, so step 0 is that SiT without its positions.
 From a DiT that was trained by diffusion, the last layer starts anew: add --config.flow.convention=noise_time
 --config.flow.time_scale=1000, so that the network is fed the times that it knows.
 
-Devices as in imagenet256.py: LEDiT-XL/2 takes 13.9 of the 15.75 GiB of a v5e chip on v5e:4x4.
+Devices as in imagenet256.py: LEDiT-XL/2 takes 4.5 of the 15.75 GiB of a v5e chip on v5e:4x4.
 
 100K steps as the paper fine-tunes a DiT; there is no published LEDiT by flow, and we have not run this.
 """

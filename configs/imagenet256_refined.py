@@ -9,7 +9,7 @@ layer is causal the paper does not say; ours is the first. Paper (appendix F, ta
 34.29 at 384 / 448 / 512, where LEDiT has 15.98 / 29.84 / 56.02; of 10,000 samples at 512, plain 59.32, with the norm
 40.45, without multi-dilation 39.84, with one causal layer 36.79. We have not repeated that run.
 
-Devices: as imagenet256.py; 13.3 of the 15.75 GiB of a v5e chip on v5e:4x4.
+Devices: as imagenet256.py; 4.2 of the 15.75 GiB of a v5e chip on v5e:4x4.
 """
 
 from configs import imagenet256
