@@ -10,10 +10,10 @@ on 10% of the steps; samples by 250 steps of DDPM with guidance 1.5. Expected th
 384 / 448 / 512 from scratch. imagenet256_refined.py is the better LEDiT*. We have not repeated that run.
 
 Devices: parameters split over 16 (fsdp), what is left of the devices shares out the batch (data); for fewer than 16,
---config.mesh.fsdp=8 or 1. bfloat16 products over float32 parameters, in a float32 residual stream. What lies between the
-products is recomputed (remat dots): LEDiT-XL/2 at batch 256 takes 4.5 of the 15.75 GiB of a v5e chip on v5e:4x4, and its
-step is predicted to take less than half the time of one that recomputes nothing (remat none). docs/compile_only.md has
-the figures, --compile_only=SLICE those of any setting.
+--config.mesh.fsdp=8 or 1. bfloat16 products over float32 parameters, in a float32 residual stream. What lies between
+the products is recomputed (remat dots): LEDiT-XL/2 at batch 256 takes 4.5 of the 15.75 GiB of a v5e chip on v5e:4x4,
+and its step is predicted to take less than half the time of one that recomputes nothing (remat none).
+docs/compile_only.md has the figures, --compile_only=SLICE those of any setting.
 """
 
 import dataclasses
