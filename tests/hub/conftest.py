@@ -33,6 +33,9 @@ def hub(pipeline_folder, monkeypatch, tmp_path):
     constants = pytest.importorskip("huggingface_hub.constants")
     with serving() as server:
         server.add(REPO, pipeline_folder, license="cc-by-nc-4.0")
+        # Other tests keep libraries from the network, see oracles/tiny_clip.py.
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
         monkeypatch.setattr(constants, "ENDPOINT", server.address)
         template = server.address + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)

@@ -127,7 +127,7 @@ print(resolve(sys.argv[1]))
 
 def test_two_processes_at_once_without_torch(hub, tmp_path):
     (tmp_path / "both.py").write_text(_WITHOUT_TORCH)
-    environment = dict(HF_ENDPOINT=hub.address, HF_HOME=str(tmp_path / "home"))
+    environment = dict(HF_ENDPOINT=hub.address, HF_HOME=str(tmp_path / "home"), HF_HUB_OFFLINE="0")
     both = [Script([tmp_path / "both.py", f"hf://{REPO}"], **environment) for _ in range(2)]
     done = [script.finish() for script in both]
     assert [result.returncode for result in done] == [0, 0], done

@@ -60,7 +60,8 @@ def test_downloads_that_end_early(hub, tmp_path):
     assert "was not fetched to its end" in refused(REPO)
     theirs.cut = ""
     hub.asked.clear()
-    environment = dict(HF_ENDPOINT=hub.address, HF_HOME=str(tmp_path / "home"), HF_HUB_DISABLE_PROGRESS_BARS="1")
+    environment = dict(HF_ENDPOINT=hub.address, HF_HOME=str(tmp_path / "home"), HF_HUB_OFFLINE="0")
+    environment["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     flags = ["--num_steps=1", "--class_labels=3", f"--out={tmp_path / 'x.png'}", "--height=64", "--width=128"]
     sample = functools.partial(run, "sample.py", *flags, **environment)
     full = sample(f"--checkpoint=hf://{REPO}", most_bytes=20_000)
