@@ -37,11 +37,9 @@ def parse(name: str | Path, revision: str | None = None, *, bare: bool = False) 
     CheckpointError for a name that begins with hf:// and is none.
     """
     text = str(name)
-    if not text.startswith(SCHEME):
-        match = _NAME.fullmatch(text)
-        if not bare or match is None or match[3] or os.path.exists(text):
-            return None
     match = _NAME.fullmatch(text.removeprefix(SCHEME))
+    if not text.startswith(SCHEME) and (not bare or match is None or match[3] or os.path.exists(text)):
+        return None
     if match is None or {"..", "."} & set(match[3].split("/")):
         raise CheckpointError(f"{text:.200} is no model of the hub: write hf://org/name, or hf://org/name@revision")
     given = (match[2] or "").replace("%2F", "/")

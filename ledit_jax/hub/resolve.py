@@ -1,7 +1,5 @@
 """From whatever a checkpoint is called to a folder of ours, converted once where it is another's."""
 
-import hashlib
-import json
 import logging
 import os
 import re
@@ -18,6 +16,7 @@ from ledit_jax.hub.dit_files import fetch_dit_file
 from ledit_jax.hub.names import DIT_FILES, HubName, parse
 from ledit_jax.hub.snapshot import Access, Unreachable, download, find_downloaded, list_files
 from ledit_jax.weights.about import About
+from ledit_jax.weights.checksums import digest
 
 logger = logging.getLogger(__name__)
 
@@ -129,9 +128,8 @@ def _from_disk(path: Path, access: Access) -> Path:
         files = [path / name for name in choose_files(names, "", path)]
         check_class(path, path)
     stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    key = hashlib.sha256(json.dumps(stats).encode()).hexdigest()[:16]
     about = About(origin=path.name, license=_DIT.license if path.name in DIT_FILES else "")
-    place = access.converted / "disk" / f"{path.name}-{key}"
+    place = access.converted / "disk" / f"{path.name}-{digest(stats)}"
     return made_once(place, lambda aside: convert_all(path, aside, path, about))
 
 
