@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from ledit_jax.config import Config
 from ledit_jax.data import Source
 from ledit_jax.data.class_names import class_names
+from ledit_jax.models.positions import make_position
 from ledit_jax.ops.attention import choose_backend
 from ledit_jax.parallel.memory import device_memory
 from ledit_jax.parallel.mesh import BATCH_AXES
@@ -67,7 +68,7 @@ def summarise(config: Config, workdir: Path, mesh: Mesh, source: Source, num_par
     backend = model.attention
     if backend == "auto":
         head_dim, dtype = model.width // model.num_heads, jax.numpy.dtype(model.dtype)
-        has_bias = model.position == "lookhere"
+        has_bias = make_position(model, config.token_grid()).has_bias
         backend = choose_backend(devices[0].platform, config.num_tokens(), dtype, head_dim, has_bias, model.precision)
     needed = estimate_memory(config, num_params, axes, backend in ("xla", "reference"))
     there = device_memory(devices[:1])
