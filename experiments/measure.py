@@ -20,6 +20,8 @@ from experiments.study.results import Cell, summarise
 from experiments.study.sheets import method_sheet
 from experiments.study.tables import write_tables
 from ledit_jax import cli
+from ledit_jax.config import Config
+from ledit_jax.errors import ConfigError
 from ledit_jax.weights import find_checkpoint, load_description
 
 
@@ -28,6 +30,7 @@ def measure_checkpoint(
 ) -> None:
     """Draws a checkpoint's images with a study's sampler, measures them, and writes the row `name` and a sheet."""
     pipeline = StudyPipeline.from_checkpoint(checkpoint)
+    _check_alike(pipeline.config, config.experiment, checkpoint)
     options = pipeline.options(**dataclasses.asdict(config.experiment.sample))
     cells, images = [], {}
     for seed in config.seeds:
@@ -41,6 +44,20 @@ def measure_checkpoint(
     write_tables(results, cells, {"checkpoint": str(checkpoint), **dataclasses.asdict(config)}, folder)
     method_sheet(results, name, images, folder / "sheet.png")
     print(f"\nWrote table.md, table.csv, results.json and sheet.png to {folder}")
+
+
+def _check_alike(theirs: Config, study: Config, checkpoint: Path) -> None:
+    """Raises ConfigError for a model whose images the study's judge cannot read."""
+    theirs, study = (
+        {"image_channels": c.in_channels, "num_classes": c.model.num_classes, "text": c.text.encoder}
+        for c in (theirs, study)
+    )
+    for name in theirs:
+        if theirs[name] != study[name]:
+            raise ConfigError(
+                f"checkpoint={checkpoint} has {name}={theirs[name]}, and the study {study[name]}: its judge reads "
+                "images like its own alone"
+            )
 
 
 def main() -> None:

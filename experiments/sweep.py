@@ -41,7 +41,7 @@ from ledit_jax.files import PieceFolder, write_json, write_whole
 from ledit_jax.sampling.pipeline import LEDiTPipeline
 from ledit_jax.sampling.prompts import find_prompts
 from ledit_jax.sampling.recipe import Recipe, make_recipe
-from ledit_jax.sampling.run import write_samples
+from ledit_jax.sampling.run import check_run, write_samples
 from ledit_jax.weights import load_clip
 
 
@@ -129,11 +129,12 @@ def sweep(
             write_samples(out, pipeline, recipe, batch_size=values.batch_size)
         return recipe
 
-    recipe = recipe_of(values, checkpoint, pipeline, cases[0], prompts)
-    for size, _ in cases:
-        pipeline.check(recipe.choose()[:1], *size)
-    settings = shared_settings(recipe)
-    pieces = PieceFolder.open(workdir, "settings.json", settings, pieces="*.npz", overwrite=values.overwrite)
+    recipes = [recipe_of(values, checkpoint, pipeline, case, prompts) for case in cases]
+    for recipe in recipes:
+        check_run(workdir / "x.npz", pipeline, recipe, values.batch_size)
+        pipeline.check(dataclasses.replace(recipe, num_samples=1).choose(), recipe.height, recipe.width)
+    settings = shared_settings(recipes[0])
+    pieces = PieceFolder.open(workdir, "settings.json", settings, overwrite=values.overwrite)
     for size, _ in cases:  # before anything is drawn
         reference(size)
     results = {}

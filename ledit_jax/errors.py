@@ -36,13 +36,18 @@ class ConversionError(CheckpointError):
         missing: Sequence[str] = (),
         unmapped: Sequence[str] = (),
         wrong_shape: Sequence[tuple[str, tuple[int, ...], tuple[int, ...]]] = (),
+        place: object = "",
     ):
-        """Names that are needed and not there, names that nothing takes, and (name, shape there, shape needed)."""
+        """Names that are needed and not there, names that nothing takes, and (name, shape there, shape needed).
+
+        place: the file, where it is known.
+        """
         self.missing, self.unmapped, self.wrong_shape = tuple(missing), tuple(unmapped), tuple(wrong_shape)
         shapes = [f"{name} is {found} and must be {needed}" for name, found, needed in wrong_shape]
         parts = {"missing": self.missing, "not part of this model": self.unmapped, "wrong shape": shapes}
         faults = "; ".join(f"{what} ({len(names)}): {_first(names)}" for what, names in parts.items() if names)
-        super().__init__(f"weights do not fit the model: check the file, and that it is of this model: {faults}")
+        where = f"{place}: " if place else ""
+        super().__init__(f"{where}weights do not fit the model: check the file, and that it is of this model: {faults}")
 
 
 class StartTimeout(LEDiTError):
@@ -53,7 +58,7 @@ class TrainingStopped(LEDiTError):
     """A run that must not go on. The message names the step and the last good checkpoint."""
 
 
-def _first(names: Sequence[str], most: int = 12) -> str:
+def _first(names: Sequence[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 

@@ -163,7 +163,7 @@ def batch_size(pipe: Any, chip: Chip, height: int, width: int) -> int:
     import jax
 
     config, tokens = pipe.config, pipe.config.num_tokens(height, width)
-    image = 2 * 4 * config.least_activations(1, height, width)  # with guidance; a block holds four times the least
+    image = 2 * 3 * config.least_activations(1, height, width)  # with guidance; a block holds three times the least
     if not (chip.has_bfloat16 and config.model.dtype == "bfloat16"):  # no fused kernel: logits are stored
         image += 2 * 2 * 4 * config.model.num_heads * tokens**2
     weights = sum(leaf.nbytes for leaf in jax.tree.leaves(pipe.params))

@@ -21,6 +21,11 @@ def fail():
             file.write(b"a")
     if kind == "missing":
         open(f"{folder}/nothing/x", "wb")
+    if kind == "immutable":
+        from ledit_jax.files import write_whole
+        from pathlib import Path
+        os.replace = lambda *_: (_ for _ in ()).throw(PermissionError(errno.EPERM, os.strerror(errno.EPERM)))
+        write_whole(Path(folder, "x"), "a")
     if kind == "memory":
         raise MemoryError
     if kind == "library":
@@ -43,6 +48,7 @@ def end(kind: str, folder) -> subprocess.CompletedProcess:
         ("limit", "File too large"),
         ("full", "No space left on device ("),
         ("missing", "nothing/x: No such file or directory"),
+        ("immutable", "x cannot be written (Operation not permitted)"),
         ("memory", "memory ran out"),
         ("library", "No space left on device: OUT_OF_RANGE"),
     ],

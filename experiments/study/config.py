@@ -16,6 +16,8 @@ from ledit_jax.diffusion import make_process
 from ledit_jax.errors import ConfigError
 from ledit_jax.models import Network, abstract_params, make_apply, make_network
 from ledit_jax.parallel.memory import check_fits, host_memory
+from ledit_jax.parallel.mesh import data_mesh
+from ledit_jax.sampling.requests import check_memory
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,9 @@ def _check_method(study: StudyConfig, name: str, method: Method, checked: set[Ne
     apply, params = make_apply(network), abstract_params(network)
     condition = jax.eval_shape(lambda: network.condition.null(1))
     times = jax.eval_shape(lambda key: process.fed_times(process.draw_times(key, 1)), jax.random.key(0))
+    mesh = data_mesh(jax.local_devices()[:1])
     for height, width in study.image_sizes:
+        check_memory(config, network, mesh, config.sample, 1, 1, height, width)
         x = jax.ShapeDtypeStruct((1, *config.latent_shape(height, width)), "float32")
         try:
             jax.eval_shape(apply, params, x, times, condition)

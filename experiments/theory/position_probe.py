@@ -148,7 +148,10 @@ def _named(items: Sequence[str]) -> dict[str, str]:
     pairs = [item.partition("=") for item in items]
     if not pairs or not all(name and path for name, _, path in pairs):
         raise ConfigError(f"--checkpoints={','.join(items)} is not understood: write NAME=CHECKPOINT,NAME=CHECKPOINT")
-    return {name: path for name, _, path in pairs}
+    named = {name: path for name, _, path in pairs}
+    if len(named) < len(pairs):
+        raise ConfigError(f"--checkpoints={','.join(items)} has a name twice: give each its own")
+    return named
 
 
 if __name__ == "__main__":

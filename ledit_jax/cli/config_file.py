@@ -40,7 +40,10 @@ class _ConfigFile(flags.ArgumentParser):
     def parse(self, argument: str) -> ConfigDict:
         path, *given = argument.split(":", 1)
         try:
-            config = _run(path).get_config(*given)
+            get_config = _run(path).get_config
+            if not callable(get_config):
+                raise TypeError(f"get_config is a {type(get_config).__name__}, and a function is needed")
+            config = get_config(*given)
         except LEDiTError as error:  # what the file asked for, such as a preset, and cannot have
             raise ConfigError(one_line(error)) from error
         except (Exception, SystemExit) as error:

@@ -12,7 +12,7 @@ from pathlib import Path
 from ledit_jax.files.refusals import find_refusal
 from ledit_jax.signals import SIGNALS, ending_signals, leave_at_once
 
-_RAN_OUT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+_RAN_OUT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EPERM, errno.ESTALE, errno.ENOTCONN)
 """What happens to a request that could be met."""
 
 

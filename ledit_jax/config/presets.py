@@ -1,10 +1,11 @@
 """Models by name, and what the name of a block order stands for."""
 
+import dataclasses
 import re
 from typing import Any
 
 from ledit_jax.config.sections import BlockOrder, ModelConfig
-from ledit_jax.errors import ConfigError
+from ledit_jax.errors import ConfigError, nearest
 
 # Depth, width and heads of the DiT paper (arXiv 2212.09748, table 1).
 _SIZES = {"S": (12, 384, 6), "B": (12, 768, 12), "L": (24, 1024, 16), "XL": (28, 1152, 16)}
@@ -44,7 +45,7 @@ def model_preset(name: str, **overrides: Any) -> ModelConfig:
     Raises ConfigError for any other name. `overrides` are ModelConfig fields. What is told text also needs a
     `TextConfig` whose encoder is not none.
     """
-    match = re.fullmatch(r"((?:\w+-)?\w+\*?)-(\w+)/([248])", name)
+    match = re.fullmatch(r"((?:\w+-)?\w+\*?)-(\w+)/([248])", name) if isinstance(name, str) else None
     is_text = match and match[1] in _TEXT_FAMILIES
     families, sizes = (_TEXT_FAMILIES, _TEXT_SIZES) if is_text else (_FAMILIES, _SIZES)
     if not match or match[1] not in families or match[2] not in sizes:
@@ -53,6 +54,10 @@ def model_preset(name: str, **overrides: Any) -> ModelConfig:
             f"size {', '.join(_SIZES)} and patch 2, 4 or 8, for example LEDiT-XL/2; or, told text, with family "
             f"{', '.join(_TEXT_FAMILIES)} and size {', '.join(_TEXT_SIZES)}"
         )
+    known = [field.name for field in dataclasses.fields(ModelConfig)]
+    for field in overrides:
+        if field not in known:
+            raise ConfigError(f"model.{field} is unknown: {nearest(field, known)}")
     depth, width, num_heads = sizes[match[2]]
     fields: dict[str, Any] = dict(depth=depth, width=width, num_heads=num_heads, patch_size=int(match[3]))
     fields["network"] = "mmdit" if is_text else "ledit"

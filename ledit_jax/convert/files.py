@@ -4,6 +4,7 @@ A pickle is read with torch's restricted unpickler, which refuses whatever is no
 functions that need it, so that nothing else in the package does, and .safetensors need it not.
 """
 
+import contextlib
 import errno
 import itertools
 import json
@@ -18,7 +19,7 @@ import numpy as np
 
 from ledit_jax.convert.safe import list_safe, read_safe, write_safe
 from ledit_jax.convert.tables import Shapes
-from ledit_jax.errors import CheckpointError, ConfigError, DataError
+from ledit_jax.errors import CheckpointError, ConfigError, ConversionError, DataError
 from ledit_jax.files.readers import parse_json, read_json
 from ledit_jax.weights import find_checkpoint
 
@@ -64,6 +65,15 @@ class StoredTensors:
         shapes = {names[name]: shape for name, shape in self.shapes.items() if name in names}
         places = {names[name]: place for name, place in self.places.items() if name in names}
         return StoredTensors(self.path, shapes, places, self.description, self.settings)
+
+
+@contextlib.contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """A ConversionError of the block names the file."""
+    try:
+        yield
+    except ConversionError as error:
+        raise ConversionError(error.missing, error.unmapped, error.wrong_shape, path) from error
 
 
 def _to_array(tensor: Any, path: Path, name: str) -> np.ndarray:
@@ -157,10 +167,11 @@ def _load_pickle(path: Path) -> Any:
     """What torch.save was given. A DiT training file holds its arguments in an argparse.Namespace, which is no code."""
     from argparse import Namespace
 
-    torch = _import_torch()
+    torch, head = _import_torch(), b""
     try:
         with open(path, "rb") as file:
-            is_zip = file.read(2) == b"PK"  # torch before 1.6 wrote another format, which cannot be mapped
+            head = file.read(2)
+        is_zip = head == b"PK"  # torch before 1.6 wrote another format, which cannot be mapped
         with torch.serialization.safe_globals([Namespace]), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols; what cannot be read raises
             return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
@@ -169,6 +180,11 @@ def _load_pickle(path: Path) -> Any:
         if code:
             raise CheckpointError(
                 f"{path} holds code ({code[1]}) and was not opened: give a file of tensors alone, best .safetensors"
+            ) from error
+        if head > b"\x80\x02" and head[:1] == b"\x80":  # a newer protocol, which torch's restricted reader cannot read
+            raise CheckpointError(
+                f"{path} is a pickle of another kind than torch.save writes, which may hold code, and was not opened: "
+                "give a file of tensors alone, best .safetensors"
             ) from error
         raise _damaged(path, error) from error
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from ledit_jax.convert.files import open_tensors
+from ledit_jax.convert.files import naming, open_tensors
 from ledit_jax.convert.output import check_output
 from ledit_jax.convert.tables import CONV, flatten_params, unflatten_params
 from ledit_jax.errors import CheckpointError, ConversionError, OutputError
@@ -77,8 +77,10 @@ def read_inception(path: Path) -> dict[str, np.ndarray]:
             "classify_image_graph_def.pb (docs/evaluation.md says where they are published), or an .npz made of one"
         )
     if path.suffix == ".npz":
-        return _read_npz(path)
-    stored = _read_graph(path) if path.suffix == ".pb" else _read_port(path)
+        with naming(path):
+            return _read_npz(path)
+    with naming(path):
+        stored = _read_graph(path) if path.suffix == ".pb" else _read_port(path)
     _check_finite(path, stored)
     return _fold(stored)
 

@@ -20,7 +20,7 @@ from ledit_jax.convert.dit import (
     position_table,
 )
 from ledit_jax.convert.dit_config import check_model, dit_config
-from ledit_jax.convert.files import StoredTensors, open_tensors
+from ledit_jax.convert.files import StoredTensors, naming, open_tensors
 from ledit_jax.convert.mmdit import mmdit_layout
 from ledit_jax.convert.objective import read_objective, without_projectors
 from ledit_jax.convert.output import check_output
@@ -73,7 +73,8 @@ def convert_to_checkpoint(
     if tokenizer and not kind:
         raise ConfigError(f"input={source} is no text encoder, and tokenizer is for one")
     if not is_vae and not kind:
-        params, config, step = _read_model(stored, model, num_heads, weights, frequency_shift, objective)
+        with naming(source):
+            params, config, step = _read_model(stored, model, num_heads, weights, frequency_shift, objective)
         with written_aside(output) as aside:
             export_weights(aside, params, config, step)
     elif model or num_heads or objective or frequency_shift is not None:
@@ -82,9 +83,11 @@ def convert_to_checkpoint(
             "timestep_frequency_shift are for a DiT"
         )
     elif kind:
-        convert_clip(stored, output, kind, tokenizer)
+        with naming(source):
+            convert_clip(stored, output, kind, tokenizer)
     else:
-        vae_params, vae_config = _read_vae(stored)
+        with naming(source):
+            vae_params, vae_config = _read_vae(stored)
         with written_aside(output) as aside:
             export_vae(aside, vae_params, vae_config)
 
@@ -113,7 +116,7 @@ def _setting(stored: StoredTensors, name: str, kind: type, default: Any) -> Any:
     values = check_json(said, f"{stored.path}: its settings")
     if name not in values:
         return default
-    if check_json(values, f"{stored.path}: its settings", fields={name: kind})[name] <= 0:
+    if not 0 < check_json(values, f"{stored.path}: its settings", fields={name: kind})[name] <= 1e9:
         raise DataError(f"{stored.path}: {name}={values[name]} cannot be: download it again")
     return values[name]
 

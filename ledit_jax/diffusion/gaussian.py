@@ -4,6 +4,7 @@ The behaviour matched, constants and units included, is that of facebookresearch
 """
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
@@ -140,7 +141,11 @@ class GaussianDiffusion(NoiseSchedule):
 
 
 def create_diffusion(
-    timestep_respacing: str = "", *, num_timesteps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02
+    timestep_respacing: str | Sequence[int] | None = "",
+    *,
+    num_timesteps: int = 1000,
+    beta_start: float = 1e-4,
+    beta_end: float = 0.02,
 ) -> GaussianDiffusion:
     """DiT's diffusion over the timesteps that `timestep_respacing` keeps ("", "250", "10,10,20", "ddim50").
 

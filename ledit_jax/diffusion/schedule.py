@@ -4,6 +4,7 @@ Constants are float64 NumPy up to the last coefficient, which is then gathered a
 would lose half its digits near t = 0. Nothing here knows what the denoiser is.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -118,16 +119,20 @@ def linear_alphas_cumprod(num_timesteps: int, beta_start: float, beta_end: float
     return np.cumprod(1.0 - np.linspace(beta_start, beta_end, num_timesteps, dtype=np.float64))
 
 
-def space_timesteps(num_timesteps: int, timestep_respacing: str) -> Int[np.ndarray, " n"]:
+def space_timesteps(num_timesteps: int, timestep_respacing: str | Sequence[int] | None) -> Int[np.ndarray, " n"]:
     """The timesteps that a respacing keeps, ascending; matches guided-diffusion's function of this name.
 
-    timestep_respacing: "" keeps all; "250" keeps 250 evenly spread from the first to the last, rounded;
+    timestep_respacing: "" or None keeps all; "250" keeps 250 evenly spread from the first to the last, rounded;
     "10,10,20" splits the chain in equal sections and spreads that many within each; "ddim50" keeps 0, s, 2s, ...
-    for the integer stride s that yields exactly 50.
+    for the integer stride s that yields exactly 50. Sections may also be a list of counts.
     Raises ConfigError for other text, more steps than a section holds, or a ddim count that no stride yields.
     """
-    if timestep_respacing == "":
+    if isinstance(timestep_respacing, Sequence) and not isinstance(timestep_respacing, str):
+        timestep_respacing = ",".join(map(str, timestep_respacing))
+    if timestep_respacing is None or timestep_respacing == "":
         return np.arange(num_timesteps)
+    if not isinstance(timestep_respacing, str):
+        raise ConfigError(f"timestep_respacing={timestep_respacing!r:.80} is no text, as 250 or ddim50 in quotes")
     if timestep_respacing.startswith("ddim"):
         return _strided(num_timesteps, timestep_respacing)
     words = timestep_respacing.split(",")

@@ -102,4 +102,6 @@ class Extractor(ABC):
         arrays = read_npz(path, wanted)
         if arrays.keys() != self.widths.keys() or len({len(array) for array in arrays.values()}) > 1:
             raise DataError(f"{path} holds other arrays than {' and '.join(self.widths)} of the same items: remove it")
+        if not all(np.isfinite(array).all() for array in arrays.values()):
+            raise DataError(f"{path} holds numbers that are not finite: remove it, and it is made again")
         return tuple(arrays[name] for name in self.widths)

@@ -10,7 +10,10 @@ from pathlib import Path
 
 from ledit_jax.errors import LEDiTError, OutputError
 
-REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO, errno.ENOENT)
+REFUSALS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT),
+    *(errno.ESTALE, errno.ENOTCONN),  # of mounts that went away
+)
 """Numbers of errors that the operating system refuses a place with."""
 
 
@@ -31,8 +34,8 @@ def writing(path: Path) -> Iterator[None]:
 def check_place(folder: str | Path) -> None:
     """Raises OutputError for an empty name, for the root of all folders, where a slip of the hand leaves a run, and for
     the address of a bucket."""
-    if not str(folder).strip():
-        raise OutputError(f"{str(folder)!r} is no name of a folder: give one")
+    if not isinstance(folder, (str, os.PathLike)) or not str(folder).strip():
+        raise OutputError(f"{folder!r} is no name of a folder: give one")
     if os.path.abspath(folder) == os.path.sep:
         raise OutputError(f"{folder} is the root of the disk: give a folder in it")
     if fault := unmounted(folder):

@@ -47,6 +47,8 @@ def resolve(
     token: by default that of HF_TOKEN or of a login. cache_dir: by default where HF_HOME says. Raises CheckpointError
     for a name that is unknown or holds no weights that we read, and OutputError for a cache that cannot be written.
     """
+    if not isinstance(name, (str, os.PathLike)):
+        raise CheckpointError(f"{name!r:.60} is no name of a checkpoint: give a folder, or org/name of the hub")
     access = Access(token, None if cache_dir is None else str(cache_dir), local_files_only)
     if found := parse(name, revision, bare=bare):
         return str(_from_hub(found, access))

@@ -4,6 +4,7 @@ A condition is a pytree of arrays with a leading batch axis. Data, training, gui
 and ask the network's `ConditionSpec` for the rest.
 """
 
+import numbers
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -66,9 +67,10 @@ class ClassLabels:
     def parse(self, values: Sequence[int]) -> Int[np.ndarray, " B"]:
         labels = np.asarray(values)
         if labels.ndim != 1 or not labels.size or labels.dtype.kind not in "iufO":
-            raise ConfigError(f"class_labels={labels.tolist()} must be a list of one or more class numbers")
-        if labels.dtype.kind == "f" and (labels % 1 != 0).any():
-            raise ConfigError(f"class_labels={labels.tolist()} must be whole numbers")
+            raise ConfigError(f"class_labels={labels.tolist()!r:.80} must be a list of one or more class numbers")
+        is_whole = [isinstance(label, numbers.Real) and label % 1 == 0 for label in labels.tolist()]
+        if not all(is_whole):
+            raise ConfigError(f"class_labels={labels.tolist()!r:.80} must be whole numbers")
         wrong = labels[(labels < 0) | (labels >= self.num_classes)]
         if wrong.size:
             raise ConfigError(

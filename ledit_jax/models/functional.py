@@ -48,6 +48,10 @@ class Network(ABC):
         """
         return params
 
+    def least_logits(self, images: int, num_tokens: int, platform: str) -> int:
+        """Bytes of attention's logits that the platform's devices hold at once, at least; 0 where kernels hold none."""
+        return 0
+
     def check_devices(self, mesh: Mesh) -> None:  # noqa: B027 - most networks run anywhere
         """Raises ConfigError if the mesh's devices cannot run it."""
 

@@ -17,7 +17,7 @@ from ledit_jax.models.ledit import LEDiT
 from ledit_jax.models.mmdit import MMDiT
 from ledit_jax.models.positions import Grid, NoPosition, TimeSpan, make_position
 from ledit_jax.models.words import Words
-from ledit_jax.ops.attention import check_backend
+from ledit_jax.ops.attention import check_backend, stores_logits
 
 
 @runtime_checkable
@@ -64,11 +64,21 @@ class TransformerNetwork(Network):
     def rounded(self, params: Params) -> Params:
         return round_for_products(params, self.config.dtype)
 
+    def least_logits(self, images: int, num_tokens: int, platform: str) -> int:
+        dtype, *_ = inputs = self._attention_inputs
+        if not stores_logits(self.config.attention, platform, num_tokens, *inputs):
+            return 0
+        return dtype.itemsize * images * self.config.num_heads * num_tokens**2
+
     def check_devices(self, mesh: Mesh) -> None:
-        config, platform = self.config, mesh.devices.flat[0].platform
-        head_dim = config.width // config.num_heads
-        dtype, has_bias = jnp.dtype(config.dtype), self.position.has_bias
-        check_backend(config.attention, platform, dtype, head_dim, has_bias, config.precision)
+        check_backend(self.config.attention, mesh.devices.flat[0].platform, *self._attention_inputs)
+
+    @property
+    def _attention_inputs(self) -> tuple[jnp.dtype, int, bool, str | None]:
+        """What a backend has to take: dtype, head dim, whether the logits have a bias, precision."""
+        config = self.config
+        dtype, head_dim = jnp.dtype(config.dtype), config.width // config.num_heads
+        return dtype, head_dim, self.position.has_bias, config.precision
 
 
 @dataclass(frozen=True)
@@ -94,6 +104,9 @@ class MMDiTNetwork(TransformerNetwork):
     @property
     def condition(self) -> TextStates:
         return self.text
+
+    def least_logits(self, images: int, num_tokens: int, platform: str) -> int:
+        return super().least_logits(images, num_tokens + self.text.length, platform)
 
     def build(self, rngs: nnx.Rngs) -> MMDiT:
         shapes = self.text.shape, self.in_channels, self.out_channels

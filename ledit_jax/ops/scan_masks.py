@@ -59,8 +59,10 @@ def scan_mask(variant: str, height: int, width: int) -> Bool[np.ndarray, "T T"]:
 
     Tokens are in row-major order. Raises ConfigError for an unknown variant, and for more tokens than memory holds.
     """
-    if variant not in SCANS:
-        raise ConfigError(f"scan {variant!r} is unknown: {nearest(variant, SCANS)}")
+    if not isinstance(variant, str) or variant not in SCANS:
+        raise ConfigError(f"scan {variant!r} is unknown: {nearest(str(variant), SCANS)}")
+    if not all(hasattr(side, "__index__") for side in (height, width)):
+        raise ConfigError(f"a grid of {height!r:.40} x {width!r:.40} tokens cannot be: both sides are whole numbers")
     if height < 1 or width < 1:
         raise ConfigError(f"a grid of {height} x {width} tokens cannot be: both sides must be at least 1")
     tokens = height * width

@@ -25,7 +25,7 @@ from ledit_jax.progress import progress_bar
 from ledit_jax.sampling.decoding import decode, place_vae
 from ledit_jax.sampling.denoising import make_denoising_step
 from ledit_jax.sampling.prompts import Asked, Prompts, with_empty_caption
-from ledit_jax.sampling.requests import check_memory, check_numbers
+from ledit_jax.sampling.requests import check_memory, check_numbers, check_options
 from ledit_jax.weights import load_vae, load_weights, make_text_encoder
 from ledit_jax.weights.about import About, load_about
 
@@ -160,6 +160,7 @@ class LEDiTPipeline:
 
     def options(self, options: SampleConfig | None = None, **overrides: object) -> SampleConfig:
         """Sampling settings, by default the checkpoint's, with the given fields replaced; None replaces nothing."""
+        check_options(options)
         chosen = {name: value for name, value in overrides.items() if value is not None}
         config = self.config if options is None else dataclasses.replace(self.config, sample=options)
         return config.replaced("sample", **chosen).sample
@@ -185,7 +186,7 @@ class LEDiTPipeline:
         check_numbers(height, width, batch_size, seed)
         asked = self.check(condition, height, width)
         each = -(-min(batch_size, len(asked)) // self.mesh.size)
-        check_memory(self.config, self.mesh, options, batch_size, each, height, width)
+        check_memory(self.config, self.network, self.mesh, options, batch_size, each, height, width)
         self.denoising_step(height, width, options)
         return self._generate(asked, height, width, options, seed, each * self.mesh.size, progress)
 

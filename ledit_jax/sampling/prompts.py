@@ -1,6 +1,6 @@
 """What images are asked for: classes, or prompts that a text encoder turns into states, a batch at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,8 @@ class Prompts:
 
     def ask(self, values: Sequence[Any]) -> "Asked":
         """values: one for each image. Raises ConfigError for what cannot be."""
+        if isinstance(values, (str, Mapping)) or not isinstance(values, (Sequence, np.ndarray, jax.Array)):
+            raise ConfigError(f"condition={values!r:.60} must be a list: a class, or a prompt, for each image")
         has_text = any(isinstance(value, str) for value in values)
         if has_text and isinstance(self.spec, ClassLabels):
             last = self.spec.num_classes - 1

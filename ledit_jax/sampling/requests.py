@@ -6,6 +6,7 @@ from jax.sharding import Mesh
 
 from ledit_jax.config import Config, SampleConfig
 from ledit_jax.errors import ConfigError
+from ledit_jax.models import Network
 from ledit_jax.parallel.memory import check_fits, device_memory
 
 
@@ -20,8 +21,15 @@ def check_numbers(height: Any, width: Any, batch_size: Any, seed: Any) -> None:
         raise ConfigError(f"seed={seed} is too large: use one that is less than 2^63")
 
 
+def check_options(options: Any) -> None:
+    """Raises ConfigError for what is neither None nor a SampleConfig."""
+    if not (options is None or isinstance(options, SampleConfig)):
+        raise ConfigError(f"options={options!r:.60} is no SampleConfig: take what the pipeline's options(...) returns")
+
+
 def check_memory(
     config: Config,
+    network: Network,
     mesh: Mesh,
     options: SampleConfig,
     batch_size: int,
@@ -36,9 +44,13 @@ def check_memory(
     height = config.data.image_height if height is None else height
     width = config.data.image_width if width is None else width
     passes = 1 if options.cfg_scale == 1 else 2  # each image is drawn with its condition and without
-    check_fits(
+    what, advice = (
         f"batch_size={batch_size} with height={height} and width={width}",
-        config.least_activations(passes * images, height, width),
-        device_memory(mesh.devices.flatten().tolist()[:1]),
         "use a smaller batch or smaller images",
+    )
+    memory = device_memory(mesh.devices.flatten().tolist()[:1])
+    check_fits(what, config.least_activations(passes * images, height, width), memory, advice)
+    tokens, platform = config.num_tokens(height, width), mesh.devices.flat[0].platform
+    check_fits(
+        f"attention's logits for {what}", network.least_logits(passes * images, tokens, platform), memory, advice
     )

@@ -34,7 +34,7 @@ def write_grid(
 
     Called by every process of a run, with a pipeline over all devices.
     """
-    _check(Path(out), pipeline, recipe, batch_size)
+    check_run(Path(out), pipeline, recipe, batch_size)
     batches = pipeline.batches(
         recipe.choose(),
         recipe.height,
@@ -65,7 +65,7 @@ def write_samples(
     `LEDiTPipeline.batches` does.
     """
     out = Path(out)
-    _check(out, pipeline, recipe, batch_size)
+    check_run(out, pipeline, recipe, batch_size)
     asked = pipeline.check(recipe.choose(), recipe.height, recipe.width)
     shards = open_shards(out, recipe.to_dict(), batch_size * pipeline.mesh.size, overwrite)
     mine = range(jax.process_index(), shards.count, jax.process_count())
@@ -92,7 +92,7 @@ def write_samples(
             time.sleep(WAIT)
 
 
-def _check(out: Path, pipeline: LEDiTPipeline, recipe: Recipe, batch_size: int) -> None:
+def check_run(out: Path, pipeline: LEDiTPipeline, recipe: Recipe, batch_size: int) -> None:
     """Raises ConfigError for what cannot be or does not fit in memory, and OutputError for what the disk cannot hold.
 
     batch_size: images at a time on each device.
@@ -102,12 +102,13 @@ def _check(out: Path, pipeline: LEDiTPipeline, recipe: Recipe, batch_size: int) 
     needed, free = recipe.num_samples * recipe.height * recipe.width * 3, free_bytes(out)
     if needed > free:
         raise OutputError(
-            f"num_samples={recipe.num_samples} of {recipe.height}x{recipe.width} pixels are {needed / 2**30:,.1f} GiB, "
-            f"and {free / 2**30:,.1f} GiB are free for out={out}: draw fewer or smaller ones, or choose another place"
+            f"num_samples={recipe.num_samples} with height={recipe.height} and width={recipe.width} are "
+            f"{needed / 2**30:,.1f} GiB, and {free / 2**30:,.1f} GiB are free for out={out}: draw fewer or smaller "
+            "ones, or choose another place"
         )
     images = min(batch_size, -(-recipe.num_samples // pipeline.mesh.size)) if out.suffix == ".png" else batch_size
     size = recipe.height, recipe.width
-    check_memory(pipeline.config, pipeline.mesh, recipe.options, batch_size, images, *size)
+    check_memory(pipeline.config, pipeline.network, pipeline.mesh, recipe.options, batch_size, images, *size)
 
 
 def _draw(pipeline: LEDiTPipeline, recipe: Recipe, asked: Asked, indices: range, batch_size: int) -> np.ndarray:

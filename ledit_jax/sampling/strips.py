@@ -35,7 +35,7 @@ def draw_strip(pipeline: LEDiTPipeline, recipe: Recipe, stages: int) -> UInt8[np
     size, count = (recipe.height, recipe.width), recipe.num_samples
     check_numbers(*size, count, recipe.seed)
     each = -(-count // pipeline.mesh.size)
-    check_memory(pipeline.config, pipeline.mesh, options, count, each, *size)
+    check_memory(pipeline.config, pipeline.network, pipeline.mesh, options, count, each, *size)
     asked = pipeline.check(recipe.choose(), *size)
     indices = np.arange(each * pipeline.mesh.size)
     with progress_bar("strip", options.num_steps, "step", disable=not is_main_process()) as bar:

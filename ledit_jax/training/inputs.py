@@ -8,9 +8,10 @@ from jax.sharding import Mesh
 from ledit_jax.config import Config
 from ledit_jax.data import Source
 from ledit_jax.data.latent_metadata import read_metadata
+from ledit_jax.diffusion import make_process
 from ledit_jax.errors import ConfigError
 from ledit_jax.hub import resolve
-from ledit_jax.models import Network, Params
+from ledit_jax.models import Network, Params, make_network
 from ledit_jax.models.condition import are_same_states
 from ledit_jax.parallel.memory import check_fits, device_memory
 from ledit_jax.parallel.processes import gather
@@ -44,7 +45,8 @@ def check_latents(config: Config) -> None:
 
 
 def check_model_fits(config: Config, mesh: Mesh) -> None:
-    """Raises ConfigError, with an estimate, for weights or activations that all devices together cannot hold.
+    """Raises ConfigError, with an estimate, for weights, activations or attention's logits that all devices together
+    cannot hold.
 
     Weights are there four times in float32: with their average, and the optimizer's two moments.
     """
@@ -59,8 +61,11 @@ def check_model_fits(config: Config, mesh: Mesh) -> None:
         f"train.batch_size={train.batch_size} with data.image_height={data.image_height} and "
         f"data.image_width={data.image_width}"
     )
-    least = config.least_activations(train.batch_size // train.accumulation_steps)
-    check_fits(what, least, memory, "use smaller images or batches, train.accumulation_steps, or more devices")
+    advice, images = "use smaller images or batches, or more devices", train.batch_size // train.accumulation_steps
+    check_fits(what, config.least_activations(images), memory, f"{advice}, or train.accumulation_steps")
+    network = make_network(config, make_process(config))
+    logits = network.least_logits(images, config.num_tokens(), mesh.devices.flat[0].platform)
+    check_fits(f"attention's logits for {what}", logits, memory, f"{advice}, or train.accumulation_steps")
 
 
 def data_constants(network: Network, source: Source) -> dict[str, np.ndarray]:

@@ -1,5 +1,6 @@
 """The items of a checkpoint: how arrays and JSON are written, and where arrays are read to."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
 from ledit_jax.errors import OutputError
+from ledit_jax.files.refusals import check_place, writing
 from ledit_jax.models import Params
 from ledit_jax.parallel.sharding import shardings
 from ledit_jax.weights.durable import DurableSave
@@ -25,10 +27,11 @@ def write_items(
 ) -> None:
     """Writes a step with its items: trees of arrays, the description as `config`, and `texts`, more JSON.
 
-    Raises OutputError if `folder` exists.
+    Raises OutputError if `folder` exists or cannot be written.
     """
+    check_place(folder)
     folder = Path(folder).absolute()
-    if folder.exists():
+    if os.path.exists(folder):
         raise OutputError(f"{folder} exists already: choose another place or remove it first")
 
     def saved(params: Params) -> ocp.args.PyTreeSave:
@@ -40,7 +43,7 @@ def write_items(
     items |= {name: ocp.args.JsonSave(values) for name, values in (texts or {}).items()}
     items["config"] = DurableSave(description)
     options = ocp.CheckpointManagerOptions(create=True)
-    with ocp.CheckpointManager(folder, options=options) as manager:
+    with writing(folder), ocp.CheckpointManager(folder, options=options) as manager:
         manager.save(step, args=ocp.args.Composite(**items))
 
 

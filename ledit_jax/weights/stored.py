@@ -36,7 +36,7 @@ def find_checkpoint(path: str | Path) -> Path:
 
     Raises CheckpointError if there is none or it is not complete.
     """
-    if not str(path).strip() or "\0" in str(path):
+    if not isinstance(path, (str, os.PathLike)) or not str(path).strip() or "\0" in str(path):
         raise CheckpointError(f"checkpoint={str(path)!r} is no name: give a workdir of train.py or a checkpoint folder")
     if fault := unmounted(path):
         raise CheckpointError(f"checkpoint {fault}")

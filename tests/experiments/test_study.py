@@ -106,6 +106,9 @@ def test_results_say_the_same_in_every_form(finished):
 def test_a_checkpoint_by_itself_is_measured_as_in_the_study(finished, tmp_path, capsys):
     study, workdir, cells = finished
     weights = workdir / "weights" / "ledit" / "seed-0"
+    other = dataclasses.replace(study, experiment=study.experiment.replaced("data", image_channels=3))
+    with pytest.raises(ConfigError, match="seed-0 has image_channels=1, and the study 3: its judge reads"):
+        measure_checkpoint(other, None, weights, "ours", tmp_path / "out", "make that")
     measure_checkpoint(study, make_reference(study, None), weights, "ours", tmp_path / "out", "make that")
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results["cells"][0]["figures"] == dataclasses.asdict(cells[0].figures)
@@ -192,6 +195,7 @@ def test_flows_by_network_calls_have_a_base_and_pages_of_their_own(tmp_path, mon
         (dict(methods=()), "methods=()"),
         (dict(sizes=("8x8", "9x8")), "size 9x8: height=9 is not a positive multiple of 2"),
         (dict(sizes=("8",)), "'8' is no size"),
+        (dict(sizes=("8x8", "1000000x8")), "attention's logits for batch_size=1 with height=1000000 and width=8 need "),
         (dict(seeds=(-1,)), "must not be negative"),
         (dict(per_class=0), "per_class=0"),
         (dict(methods=("fit",)), "method fit cannot start from a DiT"),

@@ -86,5 +86,12 @@ def test_a_sweep_of_a_tiny_model_and_the_same_command_again(tmp_path):
     assert sweep("--sizes=8x8,8x12") == first
     assert {path: path.stat().st_mtime_ns for path in written} == written, "something was drawn or measured again"
 
-    result = run("experiments/sweep.py", *flags, "--sizes=8x8", "--seed=1")
-    assert result.returncode == 2 and "seed=0 there, 1 here" in result.stderr
+    refusals = {
+        "--seed=1": "seed=0 there, 1 here",
+        f"--workdir={tmp_path / 'c'}": "c holds other things, and no settings.json",
+        "--num_samples=1000000000000": "num_samples=1000000000000 with height=8 and width=8 are",
+    }
+    for flag, says in refusals.items():
+        result = run("experiments/sweep.py", *flags, "--sizes=8x8", flag)
+        assert result.returncode == 2 and says in result.stderr
+    assert not (tmp_path / "c" / "settings.json").exists()

@@ -7,7 +7,7 @@ import pytest
 from tiny import network_of, noisy_params, tiny_config
 
 from experiments.theory.block_outputs import block_outputs, noisy_images
-from experiments.theory.position_probe import chance_error, probe, probe_blocks, probe_figure, token_places
+from experiments.theory.position_probe import _named, chance_error, probe, probe_blocks, probe_figure, token_places
 from experiments.theory.variance import attended, fit_law, measure_variance, theorem_variance
 from ledit_jax.errors import ConfigError
 from ledit_jax.models.functional import init_params, make_apply
@@ -108,6 +108,8 @@ def test_probes_along_the_denoising():
 
 
 def test_bad_input_is_named():
+    with pytest.raises(ConfigError, match="--checkpoints=a=x,a=y has a name twice"):
+        _named(["a=x", "a=y"])
     nope, ledit = tiny_config("NoPE"), tiny_config("LEDiT")
     params = init_params(network_of(ledit), jax.random.key(0))
     with pytest.raises(ConfigError, match="model.block_order=sa"):

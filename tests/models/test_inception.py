@@ -140,7 +140,7 @@ class TestBadFiles:
         state["fc.weight"] = state["fc.weight"][:1000]
         torch.save(state, tmp_path / "x.pth")
         parts = ["missing (1): Mixed_6b.branch7x7_2.bn.bias", "not part of this model (1): Mixed_6b.branch9x9"]
-        parts += ["fc.weight is (1000, 2048) and must be (1008, 2048)"]
+        parts += ["fc.weight is (1000, 2048) and must be (1008, 2048)", f"{tmp_path / 'x.pth'}: "]
         self.refused(tmp_path / "x.pth", *parts, error=ConversionError)
 
     def test_graph_without_a_name(self, state, tmp_path):

@@ -22,9 +22,10 @@ START = "from configs import digits\n\n"
         (START, " defines no get_config"),
         (START + "def get_config():\n    digits.get_config('ledit')\n", ": get_config returned None, and an ml_coll"),
         (START + "def get_config():\n    return {'a': 1}\n", ": get_config returned a dict, and an ml_collections"),
+        (START + "get_config = 3\n", ": TypeError: get_config is a int, and a function is needed"),
         (START + "def get_config(size):\n    return size\n", ": TypeError: get_config() missing 1 required positional"),
     ],
-    ids=["syntax", "import", "exception", "attribute", "null", "exit", "missing", "none", "dict", "argument"],
+    ids=["syntax", "import", "exception", "attribute", "null", "exit", "missing", "none", "dict", "number", "argument"],
 )
 def test_each_is_one_line(tmp_path, text, says):
     file = tmp_path / "config.py"
