@@ -46,7 +46,7 @@ study: $(VENV)/.run  ## All methods on digits, in the same folder: tables, chart
 bench: $(VENV)/.dev  ## Timings against PyTorch on this machine.
 	$(BIN)/python benchmarks/train_step.py
 
-bench-gpu:  ## Ours against compiled PyTorch on an NVIDIA GPU, under GPU_PYTHON, which has jax[cuda12] and torch.
+bench-gpu:  ## What waits for an NVIDIA GPU, in pieces, under GPU_PYTHON, which has jax[cuda12] and torch (docs/gpu.md).
 	$(GPU_PYTHON) benchmarks/gpu.py
 
 clean:  ## Removes the virtual environment and the caches, not the runs.

@@ -7,6 +7,7 @@ import torch
 from oracles import torch_dit
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
+from benchmarks.gpu_cases import Case
 from ledit_jax.config import Config
 from ledit_jax.ops.scan_masks import SCANS, scan_mask
 
@@ -104,12 +105,15 @@ def train_step(peer: Peer, inputs: dict, device: str) -> Callable[[], float]:
 
 
 def sample_step(peer: Peer, inputs: dict, device: str) -> Callable[[], float]:
-    """() -> a number of the result, once the step is done: one guided call on the doubled batch, one update."""
+    """() -> a number of the result, once the step is done: one guided call on the doubled batch, one update.
+
+    Each of the samplers costs that. Weights are bfloat16, as ours are in sampling.
+    """
     x, t, y = (inputs[name] for name in ("x", "t", "y"))
-    both_t, both_y = (
-        torch.cat([t, t]),
-        torch.cat([y, torch.full_like(y, peer.y_embedder.embedding_table.num_embeddings - 1)]),
-    )
+    null = torch.full_like(y, peer.y_embedder.embedding_table.num_embeddings - 1)
+    both_t, both_y = torch.cat([t, t]), torch.cat([y, null])
+    for module in peer.children():
+        module.to(torch.bfloat16)
 
     @torch.inference_mode()
     def run() -> float:
@@ -123,18 +127,16 @@ def sample_step(peer: Peer, inputs: dict, device: str) -> Callable[[], float]:
     return run
 
 
-def make_step(config: Config, task: str, inputs: dict, attention: str, dry_run: bool) -> tuple[Callable, Callable]:
-    """(step, peak memory in bytes) for "train" or "sample"; `inputs` are NumPy arrays, images NHWC."""
+def make_step(config: Config, case: Case, inputs: dict, attention: str, dry_run: bool) -> tuple[Callable, Callable]:
+    """(step, peak memory in bytes) of training or of a sampler; `inputs` are NumPy arrays, images NHWC."""
     device = "cpu" if dry_run else "cuda"
     torch.set_float32_matmul_precision("high")
     tensors = {name: torch.from_numpy(a).to(device) for name, a in inputs.items()}
-    for name in {"x", "noise"} & set(tensors):
+    for name in ("x", "noise"):
         tensors[name] = tensors[name].permute(0, 3, 1, 2).contiguous()
-    patch = config.model.patch_size
-    grid = tensors["x"].shape[2] // patch, tensors["x"].shape[3] // patch
-    peer = make_peer(config, grid, attention, device)
+    peer = make_peer(config, config.token_grid(), attention, device)
     compile_blocks(peer, "eager" if dry_run else "inductor")
-    make = train_step if task == "train" else sample_step
+    make = train_step if case.is_training else sample_step
     peak = (lambda: 0) if dry_run else torch.cuda.max_memory_allocated
     return make(peer, tensors, device), peak
 
@@ -148,7 +150,8 @@ def outputs(config: Config, inputs: dict, device: str) -> tuple[torch_dit.LEDiT,
     results, peer = {}, None
     for attention in ("sdpa", "flex"):
         peer = make(attention)
-        compile_blocks(peer, "eager" if device == "cpu" else "inductor")
+        if device != "cpu":  # where only the arithmetic is looked at
+            compile_blocks(peer, "inductor")
         with torch.inference_mode(), torch.autocast(device, torch.bfloat16):
             results[attention] = peer(x, t, y).permute(0, 2, 3, 1).float().cpu().numpy()
     return peer.cpu(), results

@@ -21,7 +21,7 @@ import dataclasses
 from ledit_jax.config import AutoencoderConfig, Config, DataConfig, MeshConfig, TrainConfig, model_preset
 
 
-def get_config(name: str = "LEDiT-XL/2"):
+def experiment(name: str = "LEDiT-XL/2") -> Config:
     """name: FAMILY-SIZE/PATCH, see `ledit_jax.config.model_preset`."""
     model = model_preset(name, dtype="bfloat16", residual_dtype="float32", remat="dots", conv_init="xavier")
     data = DataConfig(source="latents", image_height=256, image_width=256, num_workers=8)
@@ -30,4 +30,8 @@ def get_config(name: str = "LEDiT-XL/2"):
     # Decoding sample grids needs a VAE: give autoencoder.checkpoint as well when turning sample_every on.
     train = TrainConfig(num_steps=400_000, dilation_probability=dilation, sample_every=0)
     config = dataclasses.replace(Config(), model=model, data=data, train=train, mesh=MeshConfig(data=-1, fsdp=16))
-    return dataclasses.replace(config, autoencoder=AutoencoderConfig(kind="sd")).to_config_dict()
+    return dataclasses.replace(config, autoencoder=AutoencoderConfig(kind="sd"))
+
+
+def get_config(name: str = "LEDiT-XL/2"):
+    return experiment(name).to_config_dict()

@@ -11,7 +11,6 @@ import numpy as np
 from flax import nnx
 
 from ledit_jax.config import Config, DataConfig, ModelConfig, SampleConfig, TrainConfig, model_preset, validate
-from ledit_jax.data import make_source
 from ledit_jax.diffusion import make_process
 from ledit_jax.models import LEDiTNetwork, Network, Params, init_params, make_network
 from ledit_jax.models.ledit import LEDiT
@@ -80,6 +79,8 @@ class Captioned:
     """Digits with two captions each, as random states that belong to their class."""
 
     def __init__(self, config: Config):
+        from ledit_jax.data import make_source  # here: who builds networks alone needs no Grain
+
         self._digits = make_source(config.data, config.autoencoder)
         states = np.random.default_rng(0).normal(size=(11, 2, config.text.length, config.text.width))
         *self._states, (self.empty_caption, _) = states.astype(np.float32)

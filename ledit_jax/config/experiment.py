@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import ml_collections
-
 from ledit_jax.config.checks import check_image_size, validate
 from ledit_jax.config.parse import from_mapping
 from ledit_jax.config.sections import (
@@ -112,6 +110,8 @@ class Config:
         """Nested plain dicts, ready for JSON."""
         return dataclasses.asdict(self)
 
-    def to_config_dict(self) -> ml_collections.ConfigDict:
+    def to_config_dict(self) -> Any:
         """The same as an ml_collections.ConfigDict, for flags to override; returned by `configs/*.py`."""
-        return ml_collections.ConfigDict(self.to_dict())
+        from ml_collections import ConfigDict  # here: only scripts need it
+
+        return ConfigDict(self.to_dict())

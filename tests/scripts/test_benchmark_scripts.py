@@ -1,10 +1,4 @@
-"""The benchmark scripts, as small as they go: every side runs, and what is written can be resumed."""
-
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
+"""The benchmark scripts, as small as they go: what is written can be resumed. A GPU's is in test_gpu_benchmark.py."""
 
 import pytest
 
@@ -12,41 +6,6 @@ from benchmarks import attention_memory, roofline
 from benchmarks.report import Report
 from ledit_jax.compile_only.topology import has_tpu_compiler
 from ledit_jax.config import Config
-
-ROOT = Path(__file__).parents[2]
-
-
-def run(script, *arguments, **environment):
-    return subprocess.run(
-        [sys.executable, f"benchmarks/{script}", *arguments],
-        cwd=ROOT,
-        env=os.environ | {"JAX_PLATFORMS": "cpu"} | environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-
-
-def test_gpu_benchmark_dry_run_measures_every_side_and_resumes(tmp_path):
-    result = run("gpu.py", "--dry_run", f"--out={tmp_path}")
-    assert result.returncode == 0, result.stderr
-    table = (tmp_path / "gpu_dry_run.md").read_text()
-    rows = [line for line in table.splitlines() if line.startswith(("| train", "| sample"))]
-    assert len(rows) == 6 and not any("not run" in row for row in rows), table
-    failed = [row for row in rows if "%" not in row]
-    assert len(failed) == 1 and "FlexAttention trains on GPUs alone" in failed[0], table
-    written = json.loads((tmp_path / "gpu_dry_run.json").read_text())
-    assert written["check"]["difference"] < 0.05
-    assert len([name for name in written if name.endswith(("jax", "sdpa", "flex"))]) == 6
-
-    again = run("gpu.py", "--dry_run", f"--out={tmp_path}")
-    assert again.stderr.count("...") == 1 and (tmp_path / "gpu_dry_run.md").read_text() == table
-
-
-def test_gpu_benchmark_without_a_gpu_says_so():
-    result = run("gpu.py", PATH="")
-    assert result.returncode == 2
-    assert result.stderr == "error: no NVIDIA GPU is here: use --dry_run to try the script on CPU\n"
 
 
 def test_report_keeps_results_and_tries_failures_again(tmp_path):
