@@ -7,7 +7,7 @@
   python sample.py --config=configs/imagenet256.py:LEDiT-XL/2 --height=512 --width=512 --compile_only=v5e:4x4
 
 hf://org/name[@revision] is a model of the hub, fetched and converted once (docs/porting.md); DiT-XL-2-256x256.pt is
-DiT's own. The last one compiles a denoising step for a TPU slice with no TPU present, and says whether it fits.
+DiT's own. The last one compiles a step and the decoder for a TPU slice with no TPU present, and says whether both fit.
 --out=x.png is a grid, or with --strip=8 eight stages of each sample, from noise to image; --out=folder is one PNG for
 each, --out=x.npz the layout of ADM's evaluation suite. The last two are drawn in shards: the same command goes on after
 a kill. x.recipe.json says how they were made; prompts are kept beside the images, in the npz or in prompts.txt.
@@ -24,7 +24,7 @@ import jax
 from absl import flags
 
 from ledit_jax import cli
-from ledit_jax.compile_only.programs import report_denoising_step
+from ledit_jax.compile_only.programs import report_sampling
 from ledit_jax.config import SampleConfig
 from ledit_jax.errors import ConfigError
 from ledit_jax.hub import resolve
@@ -52,6 +52,9 @@ LABELS = flags.DEFINE_enum("labels", "balanced", ["balanced", "random"], "Classe
 NUM_SAMPLES = flags.DEFINE_integer("num_samples", None, "Images to draw. Default: one for each class, or prompt.")
 SEED = flags.DEFINE_integer("seed", 0, "Image i is a function of the seed and i.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images at a time on each device.", lower_bound=1)
+DECODER_GIB = flags.DEFINE_float(
+    "decoder_gib", None, "GiB to decode in. Default: 2/3 of the device's.", lower_bound=0.1
+)
 STRIP = flags.DEFINE_integer("strip", None, "With --out=x.png: this many stages of each sample, from noise to image.")
 COLUMNS = flags.DEFINE_integer("columns", 8, "Columns of the grid.", lower_bound=1)
 cli.define_setting_flags(SampleConfig)
@@ -68,12 +71,11 @@ def main() -> None:
     is_grid = OUT.value.endswith(".png")  # which all processes draw together; of shards, each draws its own
     asked = dict(classes=cli.whole_numbers(CLASSES), prompts=find_prompts(PROMPT.value, PROMPTS.value))
     weights = dict(checkpoint=resolve(CHECKPOINT.value), weights=WEIGHTS.value, vae=VAE.value)
-    pipeline = LEDiTPipeline.from_checkpoint(
-        **weights, text_encoder=TEXT_ENCODER.value, devices=None if is_grid else jax.local_devices()
-    )
-    options = pipeline.options(**cli.given_settings(SampleConfig))
+    devices = None if is_grid else jax.local_devices()
+    pipeline = LEDiTPipeline.from_checkpoint(**weights, text_encoder=TEXT_ENCODER.value, devices=devices)
+    pipeline.decoder_gib = DECODER_GIB.value
     asked |= {flag.name: flag.value for flag in (LABELS, NUM_SAMPLES, HEIGHT, WIDTH, SEED)}
-    recipe = make_recipe(pipeline, **weights, **asked, options=options)
+    recipe = make_recipe(pipeline, **weights, **asked, options=pipeline.options(**cli.given_settings(SampleConfig)))
     sizes = dict(batch_size=BATCH_SIZE.value, overwrite=OVERWRITE.value)
     if STRIP.value is not None:
         write_strip(OUT.value, pipeline, recipe, STRIP.value, OVERWRITE.value)
@@ -86,12 +88,12 @@ def main() -> None:
 
 
 def compile_only(topology: str) -> None:
-    """Prints what a denoising step needs on a TPU slice, and leaves."""
+    """Prints what a denoising step and the decoder need on a TPU slice, and leaves."""
     if not CHECKPOINT.value and flags.FLAGS.config is None:
         raise ConfigError("--compile_only needs a model: give --checkpoint or --config")
     found = CHECKPOINT.value and load_config(find_checkpoint(resolve(CHECKPOINT.value))).for_any_device()
     config = (found or cli.load_config()).replaced("sample", **cli.given_settings(SampleConfig))
-    report = report_denoising_step(config, topology, HEIGHT.value, WIDTH.value, BATCH_SIZE.value)
+    report = report_sampling(config, topology, HEIGHT.value, WIDTH.value, BATCH_SIZE.value, DECODER_GIB.value)
     cli.finish_compile_only(str(report), report.to_json(), report.fits)
 
 

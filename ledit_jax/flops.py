@@ -9,7 +9,9 @@ T tokens of the image on an h x w grid, S tokens of a text before them, D width.
 
 import math
 import re
+from typing import Any
 
+from flax import nnx
 from flax.traverse_util import flatten_dict
 
 from ledit_jax.models import Params
@@ -67,6 +69,22 @@ def forward_flops(params: Params, grid: tuple[int, int]) -> int:
         if path.endswith("attn/qkv/kernel") and not _TEXT.search(path):
             layers = math.prod(leaf.shape[:-2])  # the last block of an MMDiT is no stack
             total += 4 * (S + T) ** 2 * layers * leaf.shape[-2]
+    return total
+
+
+def decoder_flops(params: Any, cells: tuple[int, int]) -> int:
+    """FLOPs of the autoencoder's decoder for one image of so many latent cells, from its (abstract) parameters.
+
+    A kernel of n numbers costs 2 n for each place that it is applied at, and attention over the cells 4 C for each pair
+    of them.
+    """
+    decoder, count = nnx.to_pure_dict(params)["decoder"], math.prod(cells)
+    last = len(decoder["levels"]) - 1
+    total = 4 * count**2 * decoder["mid"]["attention"]["query"]["kernel"].shape[0]
+    for path, leaf in flatten_dict(decoder).items():
+        if path[-1] == "kernel":
+            level = path[1] + ("upsample" in path) if path[0] == "levels" else last if path[0] == "conv_out" else 0
+            total += 2 * math.prod(leaf.shape) * count * 4**level
     return total
 
 

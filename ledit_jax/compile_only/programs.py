@@ -1,5 +1,7 @@
-"""The two programs that `--compile_only` compiles: the training step, and a sampler's guided denoising step."""
+"""The programs that `--compile_only` compiles: the training step; a sampler's guided denoising step and the decoder."""
 
+import dataclasses
+import json
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -13,10 +15,13 @@ from ledit_jax.compile_only.report import Report, compile_for
 from ledit_jax.compile_only.topology import Topology, describe_devices, parse_topology
 from ledit_jax.config import Config
 from ledit_jax.diffusion import make_process
-from ledit_jax.flops import forward_flops, train_step_flops
+from ledit_jax.flops import decoder_flops, forward_flops, train_step_flops
 from ledit_jax.models import abstract_params, make_network
+from ledit_jax.models.vae import VAEConfig, abstract_vae
+from ledit_jax.models.vae_slices import choose_slices
 from ledit_jax.parallel.mesh import data_mesh, make_mesh
 from ledit_jax.parallel.sharding import batch_sharding
+from ledit_jax.sampling.decoding import DECODER_SHARE, decode_latents
 from ledit_jax.sampling.denoising import make_denoising_step
 from ledit_jax.training.program import TrainProgram
 
@@ -42,6 +47,91 @@ def report_train_step(config: Config, name: str) -> Report:
         program.step,
         (*program.abstract_arguments(), dilation, np.bool_(False)),
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplingReport:
+    """What sampling needs: a step, then the decoder, and the weights of both all the while."""
+
+    step: Report
+    decoder: Report | None
+    """None for a model of pixels."""
+    weights: int
+    """Bytes of the network's and the decoder's, on each chip."""
+
+    @property
+    def needed_bytes(self) -> int:
+        """The larger program's, with the weights of the other."""
+        if self.decoder is None or not (self.step.memory and self.decoder.memory):
+            return max(report.needed_bytes for report in self._reports)
+        beside = [self.weights - report.memory.arguments for report in self._reports]
+        pairs = zip(self._reports, beside, strict=True)
+        return max(report.needed_bytes + max(0, other) for report, other in pairs)
+
+    @property
+    def fits(self) -> bool:
+        """Whether both do, one after the other."""
+        return all(report.fits for report in self._reports) and self.needed_bytes <= self.step.capacity_bytes
+
+    @property
+    def _reports(self) -> list[Report]:
+        return [report for report in (self.step, self.decoder) if report]
+
+    def to_json(self) -> str:
+        """The step's report on one line, with the decoder's in it."""
+        decoder = json.loads(self.decoder.to_json()) if self.decoder else None
+        both = {"decoder": decoder, "sampling_needed_bytes": self.needed_bytes, "fits": self.fits}
+        return json.dumps(json.loads(self.step.to_json()) | both)
+
+    def __str__(self) -> str:
+        tables = [str(report) for report in self._reports]
+        if self.decoder:
+            needed = f"{self.needed_bytes / 2**30:.2f} GiB with the weights of both"
+            tables.append(f"sampling fits       {'yes' if self.fits else 'NO'}: {needed}")
+        return "\n\n".join(tables)
+
+
+def report_sampling(
+    config: Config, name: str, height: int | None, width: int | None, batch_size: int, gib: float | None = None
+) -> SamplingReport:
+    """`report_denoising_step`, and for a model of latents `report_decoder`."""
+    step = report_denoising_step(config, name, height, width, batch_size)
+    if config.autoencoder.kind == "none":
+        return SamplingReport(step, None, 0)
+    network = make_network(config, make_process(config))
+    held = jax.eval_shape(network.rounded, abstract_params(network)), abstract_vae(_vae_config(config))[1]
+    weights = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(held))
+    return SamplingReport(step, report_decoder(config, name, height, width, batch_size, gib), weights)
+
+
+def report_decoder(
+    config: Config, name: str, height: int | None, width: int | None, batch_size: int, gib: float | None = None
+) -> Report:
+    """Compiles decoding as sample.py would run it on the slice, with the sizes of Stable Diffusion's autoencoder.
+
+    gib: memory that an image may take, as for `ledit_jax.sampling.decoding.decode`. Otherwise as
+    `report_denoising_step`.
+    """
+    topology, vae = parse_topology(name), _vae_config(config)
+    mesh = data_mesh(describe_devices(topology))
+    rows, columns, channels = config.latent_shape(height, width)
+    memory = int((gib or DECODER_SHARE * topology.generation.hbm_gib / topology.generation.devices_per_chip) * 2**30)
+    sliced = choose_slices(vae, rows, columns, memory, "tpu")
+    graphdef, params = abstract_vae(vae)
+    state = _place(params, NamedSharding(mesh, P()))
+    shape = (batch_size * mesh.size, rows, columns, channels)
+    latents = _place(jax.ShapeDtypeStruct(shape, np.float32), batch_sharding(mesh))
+    _announce("decoder", topology)
+    how = f"{sliced} of {len(vae.block_out_channels)} levels in slices" if sliced else "whole"
+    flops = shape[0] * decoder_flops(params, (rows, columns))
+    program = f"decoder of {shape[0]} images, one by one, {how},"
+    return compile_for(topology, program, mesh, shape[0], flops, decode_latents, (graphdef, state, latents, sliced))
+
+
+def _vae_config(config: Config) -> VAEConfig:
+    """Stable Diffusion's, or with 16 channels Stable Diffusion 3's."""
+    channels = config.autoencoder.latent_channels
+    return VAEConfig(latent_channels=channels, quant_convs=channels == VAEConfig().latent_channels)
 
 
 def report_denoising_step(config: Config, name: str, height: int | None, width: int | None, batch_size: int) -> Report:
@@ -72,10 +162,6 @@ def denoising_program(
 ) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     """(jitted step, abstract arguments) of a guided step, the images split over the mesh's axis `data`."""
     whole, split = NamedSharding(mesh, P()), batch_sharding(mesh)
-
-    def place(tree, sharding):
-        return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), tree)
-
     options, process = config.sample, make_process(config)
     network = make_network(config, process).for_sampling(options)
     num_tokens = config.num_tokens(height, width)
@@ -84,11 +170,15 @@ def denoising_program(
         network, process, mesh, options.sampler, options.num_steps, num_tokens, options.cfg_channels
     )
     noise = jax.ShapeDtypeStruct((batch_size, *config.latent_shape(height, width)), np.float32)
-    state = place(jax.eval_shape(sampler.init, noise), split)
-    keys = place(jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch_size)), split)
-    condition = place(jax.eval_shape(lambda: network.condition.null(batch_size)), split)
-    params, is_guided = place(jax.eval_shape(network.rounded, abstract_params(network)), whole), True
+    state = _place(jax.eval_shape(sampler.init, noise), split)
+    keys = _place(jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch_size)), split)
+    condition = _place(jax.eval_shape(lambda: network.condition.null(batch_size)), split)
+    params, is_guided = _place(jax.eval_shape(network.rounded, abstract_params(network)), whole), True
     return step, (params, state, 0, keys, condition, condition, options.cfg_scale, is_guided)
+
+
+def _place(tree: Any, sharding: NamedSharding) -> Any:
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), tree)
 
 
 def _announce(program: str, topology: Topology) -> None:

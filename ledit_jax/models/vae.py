@@ -6,9 +6,7 @@ B batch, H W height and width in latent cells, f pixels per side of a cell, T to
 """
 
 import functools
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,42 +16,12 @@ from jaxtyping import Array, Float
 from ledit_jax.config import check_image_size
 from ledit_jax.errors import ConfigError
 from ledit_jax.models.module_list import ModuleList
+from ledit_jax.models.vae_config import VAEConfig
 
 _SAME = ((1, 1), (1, 1))
 # Attention runs over this many queries at a time: all 128 x 128 of a 1024-pixel image at once would cost 1 GiB of
 # logits for each image, and as much again for the softmax.
 _QUERIES_AT_ONCE = 2048
-
-
-@dataclass(frozen=True)
-class VAEConfig:
-    """Sizes of the autoencoder; the defaults are Stable Diffusion's (83,653,863 parameters)."""
-
-    image_channels: int = 3
-    latent_channels: int = 4
-    block_out_channels: Sequence[int] = (128, 256, 512, 512)
-    """A tuple: channels of each level, full resolution first; every level but the last halves the sides."""
-    layers_per_block: int = 2
-    """Residual blocks per level of the encoder; the decoder has one more."""
-    norm_num_groups: int = 32
-    quant_convs: bool = True
-    """1x1 convolutions after the encoder and before the decoder; Stable Diffusion 3 has none."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """What convolutions and matrix products compute in; parameters, norms and softmax stay float32."""
-
-    def __post_init__(self):
-        object.__setattr__(self, "block_out_channels", tuple(self.block_out_channels))  # JSON gives lists
-        for channels in self.block_out_channels:
-            if channels % self.norm_num_groups:
-                raise ConfigError(
-                    f"norm_num_groups={self.norm_num_groups} does not divide {channels} of "
-                    f"block_out_channels={self.block_out_channels}: use a common divisor of them"
-                )
-
-    @property
-    def downsample(self) -> int:
-        """Pixels per side of one latent cell."""
-        return 2 ** (len(self.block_out_channels) - 1)
 
 
 def _norm(channels: int, config: VAEConfig, rngs: nnx.Rngs) -> nnx.GroupNorm:
@@ -67,6 +35,11 @@ def _conv(in_channels: int, out_channels: int, config: VAEConfig, rngs: nnx.Rngs
     return nnx.Conv(in_channels, out_channels, (size, size), strides, padding=padding, dtype=dtype, rngs=rngs)
 
 
+def normed(norm: nnx.GroupNorm, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
+    """What every convolution but the first reads: normalised, through SiLU."""
+    return jax.nn.silu(norm(x))
+
+
 class ResidualBlock(nnx.Module):
     """Norm, SiLU, convolution, twice; a 1x1 convolution on the skip where the width changes."""
 
@@ -78,9 +51,9 @@ class ResidualBlock(nnx.Module):
         if in_channels != out_channels:
             self.shortcut = _conv(in_channels, out_channels, config, rngs, size=1, padding="VALID")
 
-    def __call__(self, x: Float[Array, "B H W C1"]) -> Float[Array, "B H W C2"]:
-        h = self.conv1(jax.nn.silu(self.norm1(x)))
-        h = self.conv2(jax.nn.silu(self.norm2(h)))
+    def __call__(self, x: Float[Array, "B H W C1"], normed=normed) -> Float[Array, "B H W C2"]:
+        h = self.conv1(normed(self.norm1, x))
+        h = self.conv2(normed(self.norm2, h))
         return (self.shortcut(x) if hasattr(self, "shortcut") else x) + h
 
 
@@ -133,13 +106,19 @@ class Level(nnx.Module):
             self.upsample = _conv(out_channels, out_channels, config, rngs)
 
     def __call__(self, x: Float[Array, "B H1 W1 C1"]) -> Float[Array, "B H2 W2 C2"]:
+        return self.step(self.run_blocks(x))
+
+    def run_blocks(self, x: Float[Array, "B H W C1"], normed=normed) -> Float[Array, "B H W C2"]:
+        """What happens at this resolution."""
         for block in self.blocks:
-            x = block(x)
-        if hasattr(self, "downsample"):
-            x = self.downsample(x)
-        elif hasattr(self, "upsample"):
-            x = self.upsample(x.repeat(2, axis=1).repeat(2, axis=2))
+            x = block(x, normed)
         return x
+
+    def step(self, x: Float[Array, "B H1 W1 C"]) -> Float[Array, "B H2 W2 C"]:
+        """To the next resolution."""
+        if hasattr(self, "downsample"):
+            return self.downsample(x)
+        return self.upsample(x.repeat(2, axis=1).repeat(2, axis=2)) if hasattr(self, "upsample") else x
 
 
 class Encoder(nnx.Module):
@@ -161,7 +140,7 @@ class Encoder(nnx.Module):
         x = self.conv_in(x)
         for level in self.levels:
             x = level(x)
-        return self.conv_out(jax.nn.silu(self.norm_out(self.mid(x))))
+        return self.conv_out(normed(self.norm_out, self.mid(x)))
 
 
 class Decoder(nnx.Module):
@@ -180,10 +159,22 @@ class Decoder(nnx.Module):
         self.conv_out = _conv(widths[-1], config.image_channels, config, rngs)
 
     def __call__(self, x: Float[Array, "B H W Z"]) -> Float[Array, "B fH fW C"]:
-        x = self.mid(self.conv_in(x))
-        for level in self.levels:
-            x = level(x)
-        return self.conv_out(jax.nn.silu(self.norm_out(x)))
+        x = self.start(x)
+        for index in range(1, len(self.levels)):
+            x = self.grow(index, x)
+        return self.finish(x)
+
+    def start(self, x: Float[Array, "B H W Z"]) -> Float[Array, "B H W C1"]:
+        """All that happens at the latents' own resolution, attention among it."""
+        return self.levels[0].run_blocks(self.mid(self.conv_in(x)))
+
+    def grow(self, index: int, x: Float[Array, "B H W C1"], normed=normed) -> Float[Array, "B H2 W2 C2"]:
+        """From what level `index` - 1 made to what level `index` makes."""
+        return self.levels[index].run_blocks(self.levels[index - 1].step(x), normed)
+
+    def finish(self, x: Float[Array, "B fH fW C1"], normed=normed) -> Float[Array, "B fH fW C"]:
+        """From what the last level made to images."""
+        return self.conv_out(normed(self.norm_out, x))
 
 
 class AutoencoderKL(nnx.Module):
@@ -191,7 +182,7 @@ class AutoencoderKL(nnx.Module):
 
     Used functionally: `graphdef, params = nnx.split(model, nnx.Param)`, then `nnx.merge` inside `jax.jit`.
 
-    Large images are decoded in parts, see models/vae_parts.py.
+    Large images are decoded in slices, see models/vae_slices.py.
     """
 
     def __init__(self, config: VAEConfig, rngs: nnx.Rngs):

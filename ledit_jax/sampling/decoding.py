@@ -15,8 +15,12 @@ from jaxtyping import Array, Float, UInt8
 from ledit_jax.config import Config
 from ledit_jax.errors import ConfigError
 from ledit_jax.models.vae import AutoencoderKL
-from ledit_jax.models.vae_parts import decode_in_parts
+from ledit_jax.models.vae_slices import choose_slices, decode_by_image
+from ledit_jax.parallel.memory import device_memory
 from ledit_jax.parallel.processes import gather, shard_arrays
+
+DECODER_SHARE = 2 / 3
+"""Of a device's memory that decoding may take: the network's weights lie there too."""
 
 PlacedVAE = tuple[Any, Any]
 """An autoencoder as `nnx.split` gives it, a copy of it on each device."""
@@ -48,19 +52,26 @@ def place_vae(vae: AutoencoderKL | None, config: Config, mesh: Mesh) -> PlacedVA
 
 
 def decode(
-    vae: PlacedVAE | None, config: Config, latents: Float[Array, "B H W C"]
+    vae: PlacedVAE | None, config: Config, latents: Float[Array, "B H W C"], gib: float | None = None
 ) -> UInt8[np.ndarray, "B height width channels"]:
-    """Samples to bytes, trunc(clamp(127.5 x + 128, 0, 255)) as DiT saves them; latents go through the VAE."""
+    """Samples to bytes, trunc(clamp(127.5 x + 128, 0, 255)) as DiT saves them; latents go through the VAE.
+
+    gib: of memory that decoding an image may take, by default `DECODER_SHARE` of a device's. An image that needs more
+    is decoded in slices: the same image, up to the rounding of float32, in several times the time.
+    """
     if vae is not None:
-        precision = config.model.precision
+        precision, device = config.model.precision, jax.local_devices()[0]
+        memory = int(gib * 2**30 if gib else DECODER_SHARE * device_memory([device]))
+        sliced = choose_slices(nnx.merge(*vae).config, *latents.shape[1:3], memory, device.platform)
         # The VAE's own modules know no precision, and decoding has no gradient that a context would not reach.
         with jax.default_matmul_precision(precision) if precision else contextlib.nullcontext():
             space = config.autoencoder
             latents = latents / jnp.asarray(space.factors, jnp.float32) + jnp.asarray(space.offsets, jnp.float32)
-            latents = _decode_latents(*vae, latents)
+            latents = decode_latents(*vae, latents, sliced)
     return gather(jnp.clip(127.5 * latents + 128.0, 0, 255).astype(jnp.uint8))
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _decode_latents(graphdef, state, latents):
-    return decode_in_parts(nnx.merge(graphdef, state), latents)
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def decode_latents(graphdef, state, latents: Float[Array, "B H W C"], sliced: int) -> Float[Array, "B fH fW c"]:
+    """The program: see `decode_by_image`."""
+    return decode_by_image(nnx.merge(graphdef, state), latents, sliced)

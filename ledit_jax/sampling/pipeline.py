@@ -33,6 +33,9 @@ from ledit_jax.weights.about import About, load_about
 class LEDiTPipeline:
     """Conditional sampling at any size that the model's granularity divides."""
 
+    decoder_gib: float | None = None
+    """Memory that decoding an image may take, see `decode`: set it where other programs share the device."""
+
     def __init__(
         self,
         config: Config,
@@ -197,15 +200,9 @@ class LEDiTPipeline:
 
     def denoising_step(self, height: int | None, width: int | None, options: SampleConfig):
         """(sampler, compiled step) for a size in pixels, see `make_denoising_step`."""
-        return make_denoising_step(
-            self.network.for_sampling(options),
-            self.process.for_sampling(options),
-            self.mesh,
-            options.sampler,
-            options.num_steps,
-            self.config.num_tokens(height, width),
-            options.cfg_channels,
-        )
+        network, process = self.network.for_sampling(options), self.process.for_sampling(options)
+        given = options.sampler, options.num_steps, self.config.num_tokens(height, width), options.cfg_channels
+        return make_denoising_step(network, process, self.mesh, *given)
 
     def _generate(self, asked, height, width, options, seed, batch_size, progress):
         count = len(asked)
@@ -248,4 +245,4 @@ class LEDiTPipeline:
 
     def decode(self, latents: Float[Array, "B H W C"]) -> UInt8[np.ndarray, "B height width channels"]:
         """Samples to bytes, see `ledit_jax.sampling.decoding.decode`."""
-        return decode(self.vae, self.config, latents)
+        return decode(self.vae, self.config, latents, self.decoder_gib)

@@ -1,13 +1,18 @@
 """train.py and sample.py compile for TPUs that are not there, with libtpu; bad requests are one line each."""
 
+import dataclasses
 import json
 import re
 import subprocess
 
 import pytest
 from script_runs import run
+from tiny import tiny_config
 
+from ledit_jax.compile_only import programs
 from ledit_jax.compile_only.topology import has_tpu_compiler
+from ledit_jax.config import AutoencoderConfig
+from ledit_jax.models.vae import VAEConfig
 
 needs_libtpu = pytest.mark.skipif(not has_tpu_compiler(), reason="there is no libtpu for this platform")
 
@@ -108,3 +113,23 @@ def test_bad_requests_are_one_line(config, arguments, expected):
 def test_sample_needs_a_model():
     result = run("sample.py", "--compile_only=v5e:4x4")
     assert result.returncode == 2 and "give --checkpoint or --config" in result.stderr
+
+
+@needs_libtpu
+def test_sampling_of_latents_is_a_step_and_the_decoder(monkeypatch):
+    """With a small decoder: whole, and in slices where an image may take next to nothing."""
+    small = VAEConfig(block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4)
+    monkeypatch.setattr(programs, "_vae_config", lambda config: small)
+    config = dataclasses.replace(tiny_config(), autoencoder=AutoencoderConfig(kind="sd", downsample=2))
+    sliced = programs.report_decoder(config, "v5e:1x1", 32, 16, 2, gib=1e-6)
+    monkeypatch.setattr(programs, "report_denoising_step", lambda *_: sliced)  # any program does in the step's place
+    found = programs.report_sampling(config, "v5e:1x1", 32, 16, 2)
+    whole = found.decoder
+    assert whole.program == "decoder of 2 images, one by one, whole,"
+    assert sliced.program == "decoder of 2 images, one by one, 1 of 2 levels in slices,"
+    assert 0.9 < whole.compiled_flops / whole.model_flops < 1.2
+    assert sliced.compiled_flops > 2 * whole.compiled_flops, "a pass for each norm, and one more"
+    assert json.loads(found.to_json())["decoder"]["program"] == whole.program
+    assert found.fits and "sampling fits       yes" in str(found)
+    large = dataclasses.replace(found, weights=16 * 2**30)  # a network beside which nothing fits
+    assert large.needed_bytes > 16 * 2**30 and not large.fits and "sampling fits       NO: 16.0" in str(large)

@@ -9,7 +9,7 @@ from flax import nnx
 
 from ledit_jax.convert.tables import unflatten_params
 from ledit_jax.convert.vae import vae_params_from_torch
-from ledit_jax.models import vae_parts
+from ledit_jax.models import vae_slices
 from ledit_jax.models.vae import AutoencoderKL, VAEConfig, abstract_vae
 
 CONFIGS = {
@@ -21,8 +21,8 @@ CONFIGS = {
 METHODS = {
     "encode": AutoencoderKL.encode,
     "decode": AutoencoderKL.decode,
-    "parts": vae_parts.decode_in_parts,
-    "tiles": vae_parts.decode_in_tiles,
+    "by image": vae_slices.decode_by_image,
+    "slices": vae_slices.decode_in_slices,
 }
 SMALL = VAEConfig(block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4)
 

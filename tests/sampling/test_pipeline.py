@@ -18,6 +18,7 @@ from ledit_jax.errors import CheckpointError, ConfigError, OutputError
 from ledit_jax.hub import resolve
 from ledit_jax.models.functional import init_params, make_apply
 from ledit_jax.models.vae import AutoencoderKL, VAEConfig
+from ledit_jax.sampling import decoding
 from ledit_jax.weights import export_weights, find_checkpoint, load_weights
 
 
@@ -164,7 +165,9 @@ def latent_config():
     return dataclasses.replace(config, data=data, autoencoder=AutoencoderConfig(kind="sd"))
 
 
-def test_latents_are_scaled_and_decoded():
+def test_latents_are_scaled_and_decoded_whole_or_in_slices(monkeypatch):
+    real, sliced = decoding.decode_latents, []
+    monkeypatch.setattr(decoding, "decode_latents", lambda *args: sliced.append(args[-1]) or real(*args))
     shift, std = (0.5, -1.0, 0.0, 2.0), (1.0, 2.0, 0.5, 1.5)
     config, vae = latent_config().replaced("autoencoder", latents_mean=shift, latents_std=std), make_vae(levels=4)
     pipeline = LEDiTPipeline(config, init_params(network_of(config), jax.random.key(0)), vae)
@@ -174,6 +177,8 @@ def test_latents_are_scaled_and_decoded():
     decoded = jax.jit(lambda z: vae.decode(z))(latents * np.array(std) / 0.18215 + np.array(shift))
     want = np.clip(127.5 * np.asarray(decoded) + 128, 0, 255).astype(np.uint8)
     assert np.abs(pipeline.decode(latents).astype(int) - want).max() <= 1
+    pipeline.decoder_gib = 2e-5
+    assert np.abs(pipeline.decode(latents).astype(int) - want).max() <= 1 and sliced == [0, 0, 1]
 
 
 @pytest.mark.parametrize(("vae", "message"), [((3, 4), "downsamples by 4 to 4"), ((4, 8), "downsamples by 8 to 8")])
