@@ -29,7 +29,7 @@ from ledit_jax.evaluation.prompts import read_prompts
 from ledit_jax.evaluation.results import read_recipe, report
 from ledit_jax.evaluation.statistics import check_statistics_file, measure_set, save_statistics, unmeasured_set
 from ledit_jax.evaluation.suite import Metrics, evaluate, metrics_table
-from ledit_jax.files import check_writable, write_json
+from ledit_jax.files import as_place, check_writable, write_json
 from ledit_jax.hub import resolve
 from ledit_jax.weights import load_clip
 
@@ -70,9 +70,9 @@ def main() -> None:
     if not REFERENCE.value and (SAVE_REFERENCE.value or not CLIP.value):
         raise ConfigError("--reference is not given: it may be left out for the CLIP score alone (--clip)")
     if JSON.value:
-        check_writable(Path(JSON.value))
+        check_writable(as_place(JSON.value))
     if SAVE_REFERENCE.value:
-        check_statistics_file(Path(SAVE_REFERENCE.value))
+        check_statistics_file(as_place(SAVE_REFERENCE.value))
     how = dict(is_reference=True, folder=features("reference"), height=HEIGHT.value, width=WIDTH.value)
     reference = measure_set(REFERENCE.value, extractor, **how) if REFERENCE.value else None
     if SAVE_REFERENCE.value:
@@ -91,7 +91,7 @@ def main() -> None:
     print(metrics_table({SAMPLES.value: metrics}))
     if JSON.value:
         network = {"path": INCEPTION.value, "digest": extractor().digest} if reference and INCEPTION.value else None
-        write_json(Path(JSON.value), report(metrics, samples, reference, network, read_recipe(SAMPLES.value), clip))
+        write_json(as_place(JSON.value), report(metrics, samples, reference, network, read_recipe(SAMPLES.value), clip))
 
 
 if __name__ == "__main__":

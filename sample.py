@@ -18,8 +18,6 @@ Exit code 0: all is written. 1: stopped, as by SIGTERM, SIGHUP or Ctrl-C. 2: som
 
 import ledit_jax.early  # noqa: F401, before what takes seconds
 
-from pathlib import Path
-
 import jax
 from absl import flags
 
@@ -27,6 +25,7 @@ from ledit_jax import cli
 from ledit_jax.compile_only.programs import report_sampling
 from ledit_jax.config import SampleConfig
 from ledit_jax.errors import ConfigError
+from ledit_jax.files import as_place
 from ledit_jax.hub import resolve
 from ledit_jax.parallel.processes import is_main_process
 from ledit_jax.sampling.pipeline import LEDiTPipeline
@@ -66,7 +65,7 @@ cli.define_compile_only_flag({"checkpoint": "what to draw from", "out": "where i
 def main() -> None:
     if flags.FLAGS.compile_only:
         compile_only(flags.FLAGS.compile_only)
-    check_name(Path(OUT.value))
+    check_name(as_place(OUT.value))
     cli.start_distributed(stop_together=False)  # what a process has drawn is kept, whatever the others do
     is_grid = OUT.value.endswith(".png")  # which all processes draw together; of shards, each draws its own
     asked = dict(classes=cli.whole_numbers(CLASSES), prompts=find_prompts(PROMPT.value, PROMPTS.value))

@@ -19,15 +19,13 @@ finite, a signal while starting), 2 that a setting cannot work.
 
 import ledit_jax.early  # noqa: F401, before what takes seconds
 
-from pathlib import Path
-
 from absl import flags
 
 from ledit_jax import cli
 from ledit_jax.compile_only.programs import report_train_step
 from ledit_jax.config import Config
 from ledit_jax.data import make_source
-from ledit_jax.files import write_whole
+from ledit_jax.files import Place, as_place, write_whole
 from ledit_jax.hub import resolve
 from ledit_jax.parallel.processes import is_main_process
 from ledit_jax.sampling.pipeline import LEDiTPipeline
@@ -59,7 +57,7 @@ flags.declare_key_flag("config")
 cli.require("config")
 
 
-def sample_grids(config: Config, folder: Path, rows: int = 4, columns: int = 10) -> Hook:
+def sample_grids(config: Config, folder: Place, rows: int = 4, columns: int = 10) -> Hook:
     """Draws a grid from a run's EMA weights, a column for each of the first classes, or for captions of its data."""
     vae = load_vae(resolve(config.autoencoder.checkpoint)) if config.autoencoder.checkpoint else None
     pipeline = LEDiTPipeline(config, {}, vae)
@@ -86,7 +84,7 @@ def main() -> None:
         report = report_train_step(config, flags.FLAGS.compile_only)
         cli.finish_compile_only(str(report), report.to_json(), report.fits)
     cli.start_distributed()
-    workdir = Path(WORKDIR.value)
+    workdir = as_place(WORKDIR.value)
     hooks = [sample_grids(config, workdir / "samples")] if config.train.sample_every else []
     profile = parse_profile(PROFILE.value, config.train.num_steps) if PROFILE.value else None
     given = dict(init_from=INIT_FROM.value, resume_from=RESUME_FROM.value)

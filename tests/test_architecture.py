@@ -11,7 +11,7 @@ BELOW = {
     "signals": set(),
     "early": {"signals"},
     "progress": set(),
-    "files": {"errors"},
+    "files": {"errors", "progress"},
     "config": {"errors"},
     "parallel": {"errors", "config"},
     "ops": {"errors", "parallel"},

@@ -11,6 +11,7 @@ from ledit_jax.data.shapes import Shapes
 from ledit_jax.data.source import Source
 from ledit_jax.data.tfds import TFDS
 from ledit_jax.errors import ConfigError
+from ledit_jax.files import is_bucket, local_copy
 from ledit_jax.files.refusals import unmounted
 
 
@@ -18,7 +19,8 @@ def make_source(config: DataConfig, autoencoder: AutoencoderConfig) -> Source:
     """Opens the source `config.source`: of latents where there is an autoencoder, else of images.
 
     `config.split` chooses between the parts of digits, glyphs, shapes, scenes and tfds; a folder of images or latents
-    is one part. Raises ConfigError for settings that cannot work, and DataError for data that is missing or damaged.
+    is one part, and one in a bucket is copied to this machine first. Raises ConfigError for settings that cannot work,
+    and DataError for data that is missing or damaged.
     """
     height, width, channels = config.image_height, config.image_width, config.image_channels
     if channels not in (1, 3):
@@ -28,8 +30,11 @@ def make_source(config: DataConfig, autoencoder: AutoencoderConfig) -> Source:
             f"data.source={config.source} holds images, and autoencoder.kind={autoencoder.kind} trains on latents: "
             "encode them first (encode_latents.py), or set autoencoder.kind to none"
         )
-    if config.source != "tfds" and (fault := unmounted(config.path)):
-        raise ConfigError(f"data.path: {fault}")
+    path, annotations = config.path, local_copy(config.annotations)
+    if config.source != "tfds":
+        if not is_bucket(path) and (fault := unmounted(path)):
+            raise ConfigError(f"data.path: {fault}")
+        path = local_copy(path)
     if config.annotations and config.source != "coco":
         raise ConfigError(
             f"data.annotations={config.annotations!r} has no effect with data.source={config.source}: it is for coco"
@@ -47,11 +52,11 @@ def make_source(config: DataConfig, autoencoder: AutoencoderConfig) -> Source:
             )
         return Scenes(height, width, config.split)
     if config.source == "image_folder":
-        return ImageFolder(config.path, channels, (height, width))
+        return ImageFolder(path, channels, (height, width))
     if config.source == "coco":
-        return open_coco(config.path, config.annotations, channels, (height, width))
+        return open_coco(path, annotations, channels, (height, width))
     if config.source == "captioned_folder":
-        return open_captioned_folder(config.path, channels, (height, width))
+        return open_captioned_folder(path, channels, (height, width))
     if config.source == "tfds":
-        return TFDS(config.name, config.split, config.path, channels)
-    return Latents(config.path, height, width, autoencoder)
+        return TFDS(config.name, config.split, path, channels)
+    return Latents(path, height, width, autoencoder)

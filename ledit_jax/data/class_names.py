@@ -1,11 +1,13 @@
 """What the classes of a model are called: of its data, or ImageNet's where there are a thousand."""
 
+import contextlib
 from collections.abc import Sequence
 from importlib.resources import files
 
 from ledit_jax.config import Config
 from ledit_jax.data.image_folder import class_folders
 from ledit_jax.data.shapes import CLASS_NAMES
+from ledit_jax.errors import DataError
 
 _IMAGENET = 1000
 
@@ -23,7 +25,9 @@ def class_names(config: Config, known: Sequence[str] = ()) -> list[str]:
         return [str(digit) for digit in range(count)]
     if data.source == "shapes":
         return list(CLASS_NAMES)[:count]
-    folders = class_folders(data.path) if data.source == "image_folder" else []
+    folders: list[str] = []
+    with contextlib.suppress(DataError):  # of a bucket that is out of reach by now
+        folders = class_folders(data.path) if data.source == "image_folder" else []
     if len(folders) == count:
         return folders
     return imagenet_names() if count == _IMAGENET else [""] * count

@@ -12,7 +12,6 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import grain
@@ -31,7 +30,8 @@ from ledit_jax.data.portable import Portable
 from ledit_jax.data.read_ahead import ReadAhead
 from ledit_jax.data.source import BadRecords, LabelledSource
 from ledit_jax.errors import ConfigError
-from ledit_jax.files import PieceFolder, check_place
+from ledit_jax.files import PieceFolder, Place, as_place, check_place
+from ledit_jax.files.bucket import BUCKETS, size_of
 from ledit_jax.progress import progress_bar
 
 logger = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class Encoder(Protocol):
 def encode_latents(
     data: DataConfig,
     encoder: Encoder,
-    output: str | Path,
+    output: str | Place,
     *,
     scale: float,
     batch_size: int,
@@ -90,7 +90,7 @@ def encode_latents(
             f"batch_size={batch_size} is not a multiple of the {encoder.num_devices} devices of this process"
         )
     _check_numbers(data, scale, shard_size)
-    check_place(output)
+    check_place(output, BUCKETS)
     shape = batch_size, data.image_height, data.image_width, encoder.image_channels
     encoder.check_fits(shape)
     source = make_source(dataclasses.replace(data, image_channels=encoder.image_channels), AutoencoderConfig())
@@ -108,7 +108,7 @@ def encode_latents(
         vae_id=encoder.fingerprint,
         **(captions.metadata if captions else {}),
     )
-    plan, output = Plan(metadata, shard_size), Path(output)
+    plan, output = Plan(metadata, shard_size), as_place(output)
     settings = metadata.to_dict() | {"shard_size": shard_size}
     # Fingerprints tell the encoders, wherever they lie.
     pieces = PieceFolder.open(output, PLAN_FILE, settings, free=("vae", "text"), pieces="*.array_record")
@@ -116,7 +116,7 @@ def encode_latents(
         write_empty_caption(output, captions.encode_empty())
     encoded, seconds = _write_missing(plan, source, data, encoder, pieces, shape, part, captions)
     pieces.check_there()
-    return _finish(plan, output, encoded, seconds)
+    return _finish(plan, pieces, encoded, seconds)
 
 
 def _check_numbers(data: DataConfig, scale: float, shard_size: int) -> None:
@@ -141,7 +141,9 @@ def _write_missing(
     """Writes this part's files that are not there; returns images encoded and seconds, compilation not counted."""
     (index, count), output = part, pieces.folder
     mine = range(index, plan.num_shards, count)
-    missing = [shard for shard in mine if not shard_path(output, shard, plan.num_shards).exists()]
+    names = {shard: shard_path(output, shard, plan.num_shards).name for shard in mine}
+    left = set(pieces.missing(names.values()))
+    missing = [shard for shard in mine if names[shard] in left]
     if not missing:
         return 0, 0.0
     if len(missing) < len(mine):
@@ -195,13 +197,14 @@ def _write_shards(
     return written
 
 
-def _finish(plan: Plan, output: Path, encoded: int, seconds: float) -> Report:
+def _finish(plan: Plan, pieces: PieceFolder, encoded: int, seconds: float) -> Report:
     """Writes metadata.json if all files are there."""
+    output = pieces.folder
     paths = [shard_path(output, shard, plan.num_shards) for shard in range(plan.num_shards)]
-    missing = sum(not path.exists() for path in paths)
+    missing = len(pieces.missing(path.name for path in paths))
     rate = encoded / seconds if encoded else 0.0
     if missing:
         return Report(encoded, rate, missing)
     metadata = write_metadata(output, plan.metadata, plan.num_shards)
-    size = sum(path.stat().st_size for path in paths)
+    size = sum(size_of(path) for path in paths)
     return Report(encoded, rate, 0, metadata, size / max(metadata.count, 1))

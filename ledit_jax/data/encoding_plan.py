@@ -2,11 +2,11 @@
 
 import dataclasses
 import math
-from pathlib import Path
 
 from ledit_jax.config import DataConfig
 from ledit_jax.data.latent_metadata import LatentMetadata
 from ledit_jax.data.latent_records import MOMENTS
+from ledit_jax.files import Place
 from ledit_jax.files.refusals import free_bytes
 
 PLAN_FILE = "plan.json"
@@ -65,7 +65,7 @@ def describe_source(data: DataConfig) -> str:
     return " ".join(word for word in words if word)
 
 
-def expected_size(metadata: LatentMetadata, captions: float, output: Path) -> str:
+def expected_size(metadata: LatentMetadata, captions: float, output: Place) -> str:
     """In words; captions: of an image, on average."""
     moments, states = 4 * len(MOMENTS) * math.prod(metadata.shape), metadata.bytes_per_caption
     parts = f"{moments / 2**10:,.1f} KiB of moments"

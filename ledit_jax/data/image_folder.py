@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 from ledit_jax.data.source import UnreadableRecord
 from ledit_jax.data.transforms import center_crop, to_array, to_mode
 from ledit_jax.errors import DataError
+from ledit_jax.files.bucket import as_place, folders_in, reaching
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 _TABLE = "labels.csv"
@@ -136,10 +137,10 @@ def _rows(table: Path) -> list[list[str]]:
 
 def class_folders(path: str) -> list[str]:
     """Names of the sub-folders that are classes, in the order of their labels; none for a folder that is not there."""
-    root = Path(path)
-    if not path or not root.is_dir() or (root / _TABLE).is_file():
-        return []
-    return sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    with reaching(path):
+        if not path or (as_place(path) / _TABLE).is_file():
+            return []
+    return [name for name in folders_in(path) if not name.startswith(".")]
 
 
 def _read_classes(root: Path) -> tuple[list[str], list[int]]:

@@ -13,7 +13,8 @@ from jaxtyping import Float32
 from ledit_jax.config.parse import from_mapping
 from ledit_jax.data.latent_records import STATES
 from ledit_jax.errors import ConfigError, DataError
-from ledit_jax.files import written_aside
+from ledit_jax.files import Place, as_place, is_bucket, written_aside
+from ledit_jax.files.bucket import reaching
 from ledit_jax.files.readers import read_json, read_npy
 from ledit_jax.files.refusals import unmounted
 
@@ -80,10 +81,12 @@ class LatentMetadata:
 
 def read_metadata(path: str) -> LatentMetadata:
     """metadata.json of a finished folder. Raises DataError for any other folder."""
-    if fault := unmounted(path):
+    if not is_bucket(path) and (fault := unmounted(path)):
         raise DataError(f"data.path: {fault}")
-    file = Path(path) / METADATA_FILE
-    if not path or not file.is_file():
+    file = as_place(path) / METADATA_FILE
+    with reaching(path):
+        is_finished = path and file.is_file()
+    if not is_finished:
         raise DataError(f"data.path={path!r} has no {METADATA_FILE}: give a folder that encode_latents.py finished")
     try:
         metadata = from_mapping(LatentMetadata, read_json(file))
@@ -98,7 +101,7 @@ def read_metadata(path: str) -> LatentMetadata:
     return metadata
 
 
-def write_empty_caption(folder: Path, states: Float32[np.ndarray, "S E"]) -> None:
+def write_empty_caption(folder: Place, states: Float32[np.ndarray, "S E"]) -> None:
     """Writes the file of the empty caption's states; several processes may write the same one at once."""
     with written_aside(folder / EMPTY_CAPTION_FILE, f"{socket.gethostname()}-{os.getpid()}") as aside:
         np.save(aside, states)

@@ -18,13 +18,14 @@ from ledit_jax.data.latent_metadata import METADATA_FILE, LatentMetadata, read_e
 from ledit_jax.data.latent_records import decode_record, encode_record
 from ledit_jax.data.source import UnreadableRecord
 from ledit_jax.errors import ConfigError, DataError, OutputError
-from ledit_jax.files import settle, write_json
+from ledit_jax.files import Place, as_place, is_bucket, settle, write_json, write_whole
+from ledit_jax.files.mirror import Mirror
 from ledit_jax.files.refusals import writing
 
 
-def shard_path(folder: str | Path, shard: int, num_shards: int) -> Path:
+def shard_path(folder: str | Place, shard: int, num_shards: int) -> Place:
     """Path of one of the folder's files."""
-    return Path(folder) / f"latents-{shard:05d}-of-{num_shards:05d}.array_record"
+    return as_place(folder) / f"latents-{shard:05d}-of-{num_shards:05d}.array_record"
 
 
 class LatentWriter:
@@ -32,13 +33,15 @@ class LatentWriter:
 
     A context manager. The file takes its name when it is closed without an exception, so a file with that name is
     whole; what a killed process left is written over. Raises OutputError if the file exists already or another
-    process is writing it: no process writes over another's work.
+    process is writing it: no process writes over another's work. For a bucket it is written here, and uploaded with
+    the number of its records beside it.
     """
 
-    def __init__(self, folder: str | Path, shape: tuple[int, int, int], shard: int = 0, num_shards: int = 1):
+    def __init__(self, folder: str | Place, shape: tuple[int, int, int], shard: int = 0, num_shards: int = 1):
         from array_record.python.array_record_module import ArrayRecordWriter  # here: only latents and TFDS need it
 
-        self._path = shard_path(folder, shard, num_shards)
+        self._place, self._mirror, self._count = shard_path(folder, shard, num_shards), Mirror(as_place(folder)), 0
+        self._path = self._mirror.folder / self._place.name
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._partial, self._shape = self._path.with_suffix(".partial"), shape
         self._file = open(self._partial, "ab")  # noqa: SIM115, it holds the lock, which ends with the process
@@ -49,10 +52,10 @@ class LatentWriter:
             raise OutputError(f"{str(self._partial)!r} is being written by another process: let it finish") from error
         except OSError:  # a file system without locks
             pass
-        if self._path.exists():
+        if self._place.exists():
             self._partial.unlink()
             self._file.close()
-            raise OutputError(f"{str(self._path)!r} exists: delete it or choose another folder")
+            raise OutputError(f"{str(self._place)!r} exists: delete it or choose another folder")
         # Read one at a time, in any order; and compressing noise-like floats saves 8% and makes reading 3 times slower.
         self._writer = ArrayRecordWriter(str(self._partial), "group_size:1,uncompressed")
 
@@ -62,6 +65,7 @@ class LatentWriter:
             raise ValueError(f"mean has shape {np.shape(record['mean'])}, and {self._shape} is needed")
         with writing(self._path):
             self._writer.write(encode_record(record))
+        self._count += 1
 
     def __enter__(self) -> "LatentWriter":
         return self
@@ -72,13 +76,20 @@ class LatentWriter:
                 self._writer.close()
                 if not error_type:
                     settle(self._partial, self._path)
+            if is_bucket(self._place) and not error_type:
+                write_whole(_count_path(self._place), str(self._count))
         finally:
             # While it is locked: nobody else can have made it theirs.
             self._partial.unlink(missing_ok=True)
             self._file.close()
+            self._mirror.close()
 
 
-def write_metadata(folder: str | Path, metadata: LatentMetadata, num_shards: int = 1) -> LatentMetadata:
+def _count_path(shard: Place) -> Place:
+    return shard.with_suffix(".count")
+
+
+def write_metadata(folder: str | Place, metadata: LatentMetadata, num_shards: int = 1) -> LatentMetadata:
     """Counts the records of all files and writes metadata.json, once and last; returns it with the count.
 
     A `metadata.count` of more is the number of images, some of which were skipped. Raises DataError if a file is
@@ -88,9 +99,10 @@ def write_metadata(folder: str | Path, metadata: LatentMetadata, num_shards: int
     missing = [path.name for path in paths if not path.exists()]
     if missing:
         raise DataError(f"{str(folder)!r} lacks {missing[0]}, one of {len(missing)} files: encode them first")
-    count = len(_open(paths))
+    counts = [int(_count_path(path).read_text()) for path in paths] if is_bucket(folder) else [len(_open(paths))]
+    count = sum(counts)
     metadata = dataclasses.replace(metadata, count=count, skipped=max(metadata.count - count, 0))
-    write_json(Path(folder) / METADATA_FILE, metadata.to_dict())
+    write_json(as_place(folder) / METADATA_FILE, metadata.to_dict())
     return metadata
 
 

@@ -16,6 +16,7 @@ from ledit_jax.data.image_folder import IMAGE_SUFFIXES, PILLOW_ERRORS, find_imag
 from ledit_jax.data.source import UnreadableRecord
 from ledit_jax.data.transforms import center_crop, to_array, to_image, to_mode
 from ledit_jax.errors import ConfigError, DataError
+from ledit_jax.files import local_copy
 from ledit_jax.files.readers import array_names, open_array, reading
 from ledit_jax.parallel.memory import check_fits, host_memory
 
@@ -63,7 +64,7 @@ def open_images(name: str, height: int | None = None, width: int | None = None) 
     if size:
         least = 3 * height * width  # of one image
         check_fits(f"height={height} and width={width}", least, host_memory() // 4, "use smaller images")
-    path = Path(name)
+    path = Path(local_copy(name))
     source, *rest = name.split(":")
     if path.is_dir():
         return FolderImages(path, size)

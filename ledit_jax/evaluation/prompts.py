@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ledit_jax.errors import ConfigError, DataError
+from ledit_jax.files import local_copy
 from ledit_jax.files.readers import Header, check_array, read_npz
 
 IN_FOLDER, IN_NPZ = "prompts.txt", "prompts"
@@ -15,13 +16,13 @@ def read_prompts(samples: str | Path, file: str | Path | None = None) -> list[st
     file: a text, one prompt a line; by default the prompts that lie with the samples. Raises ConfigError where there
     are none, and DataError for a file that cannot be read.
     """
-    path = Path(samples)
+    path = Path(local_copy(str(samples)))
     if file is None and path.is_dir():
         file = path / IN_FOLDER
     if file is None:
         prompts = _in_npz(path) if path.suffix == ".npz" else None
     else:
-        prompts = _in_text(Path(file)) if Path(file).is_file() else None
+        prompts = _in_text(Path(file)) if Path(file := local_copy(str(file))).is_file() else None
     if prompts is None:
         raise ConfigError(
             f"{file or samples} holds no prompts: give a text of one prompt a line, in the order of the images"

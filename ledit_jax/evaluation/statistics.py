@@ -16,7 +16,7 @@ from ledit_jax.errors import ConfigError, DataError
 from ledit_jax.evaluation.features import FeatureExtractor
 from ledit_jax.evaluation.frechet import GaussianStatistics, Moments, check_moments
 from ledit_jax.evaluation.images import Images, NpzImages, Size, open_images
-from ledit_jax.files import check_writable, whole_file
+from ledit_jax.files import Place, as_place, check_writable, local_copy, whole_file
 from ledit_jax.files.readers import Header, Shape, array_names, check_array, read_npz, reading
 from ledit_jax.models.inception import NUM_FEATURES, NUM_SPATIAL
 
@@ -76,7 +76,7 @@ def measure_set(
     the features come from the images beside them. The extractor is asked for only if there are images. folder: see
     `FeatureExtractor.pieces`. Raises DataError for what cannot be read, and errors as those two do.
     """
-    path = Path(name)
+    path = Path(local_copy(name))
     stored = _read_stored(path) if path.suffix == ".npz" and path.is_file() else None
     if stored and stored.pool and not _has_images(path):
         return stored
@@ -98,19 +98,19 @@ def unmeasured_set(name: str) -> SetStatistics:
     return SetStatistics(images.name, images.count, images.size)
 
 
-def check_statistics_file(path: Path) -> None:
+def check_statistics_file(path: Place) -> None:
     """Raises ConfigError for a suffix that `measure_set` would not read, and OutputError for a place that cannot be."""
     if path.suffix != ".npz":
         raise ConfigError(f"{path} must end in .npz to hold statistics")
     check_writable(path)
 
 
-def save_statistics(statistics: SetStatistics, path: str | Path) -> None:
+def save_statistics(statistics: SetStatistics, path: str | Place) -> None:
     """Writes mu, sigma, mu_s, sigma_s (ADM's names) and pool_3 to an npz that `measure_set` reads back.
 
     Raises ConfigError for statistics without images, and errors as `check_statistics_file` does.
     """
-    path = Path(path)
+    path = as_place(path)
     check_statistics_file(path)
     if statistics.features is None or statistics.size is None or not (statistics.pool and statistics.spatial):
         raise ConfigError(f"{statistics.name} must be two or more images to save its statistics, not statistics alone")

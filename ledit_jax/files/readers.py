@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ledit_jax.errors import DataError, LEDiTError
+from ledit_jax.files.bucket import Place, reaching
 
 T = TypeVar("T")
 Shape = tuple[int | None, ...]
@@ -35,10 +36,11 @@ MOST_BYTES = 16 * 2**30
 _COMPRESSION = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
-def read_json(path: Path, kind: type[T] = dict, fields: Mapping[str, Any] | None = None) -> T:
+def read_json(path: Place, kind: type[T] = dict, fields: Mapping[str, Any] | None = None) -> T:
     """What a JSON file holds. Raises DataError where it is missing, no JSON, or not as `check_json` wants it."""
     try:
-        text = path.read_text(encoding="utf-8")
+        with reaching(path):
+            text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror or error}): check the place") from error
     except ValueError as error:
@@ -179,7 +181,7 @@ def check_array(path: Path, name: str, header: Header, shape: Shape, kinds: str)
 
 
 @contextlib.contextmanager
-def reading(path: Path, advice: str = "write it again") -> Iterator[None]:
+def reading(path: Place, advice: str = "write it again") -> Iterator[None]:
     """Names a file that the zip or npy format does not recognise, with a DataError."""
     try:
         yield

@@ -5,10 +5,12 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from ledit_jax.errors import LEDiTError, OutputError
+from ledit_jax.files.bucket import Place, is_bucket
 
 REFUSALS = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT),
@@ -18,7 +20,7 @@ REFUSALS = (
 
 
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing(path: Place) -> Iterator[None]:
     """Raises an OutputError, naming `path` and the free space, for what the operating system refuses in the block."""
     try:
         yield
@@ -26,27 +28,28 @@ def writing(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         refusal = find_refusal(error)
+        if refusal is None and is_bucket(path):  # the libraries that write there have errors of many kinds
+            refusal = OSError(errno.EIO, " ".join(str(error).split())[:200])
         if refusal is None:
             raise
         raise _refused(path, refusal) from error
 
 
-def check_place(folder: str | Path) -> None:
+def check_place(folder: str | Place, buckets: Collection[str] = ()) -> None:
     """Raises OutputError for an empty name, for the root of all folders, where a slip of the hand leaves a run, and for
-    the address of a bucket."""
+    an address, but in `buckets`: what such addresses begin with."""
     if not isinstance(folder, (str, os.PathLike)) or not str(folder).strip():
         raise OutputError(f"{folder!r} is no name of a folder: give one")
+    if is_bucket(folder) and str(folder).partition(":")[0] in buckets:
+        return
     if os.path.abspath(folder) == os.path.sep:
         raise OutputError(f"{folder} is the root of the disk: give a folder in it")
     if fault := unmounted(folder):
         raise OutputError(fault)
 
 
-def unmounted(place: str | Path) -> str | None:
-    """What to say of the address of a bucket, such as gs://bucket/folder; None for a place on this machine.
-
-    Locks, moves in one step and files that grow, by which a run is safe from kills, are not to be had in a bucket.
-    """
+def unmounted(place: str | Place) -> str | None:
+    """What to say of an address, such as gs://bucket/folder, where a place on this machine is needed; None for that."""
     match = re.match(r"(gs|s3|az|abfss?|https?):/+", str(place))
     if match is None:
         return None
@@ -56,9 +59,9 @@ def unmounted(place: str | Path) -> str | None:
     )
 
 
-def free_bytes(path: Path) -> int:
-    """Of the disk that a place is on."""
-    path = path.absolute()
+def free_bytes(path: Place) -> int:
+    """Of the disk that a place is on; of one in a bucket, that of temporary files, through which all goes there."""
+    path = Path(tempfile.gettempdir() if is_bucket(path) else path).absolute()
     there = next((folder for folder in (path, *path.parents) if os.path.exists(folder)), Path("/"))
     return shutil.disk_usage(there).free
 
@@ -70,7 +73,7 @@ def full_disk(message: str) -> OutputError:
     return error
 
 
-def gone(path: Path) -> OutputError:
+def gone(path: Place) -> OutputError:
     """The error for a folder that was there, and is no more."""
     error = OutputError(
         f"{path} was removed, moved or replaced while it was written to: put it back, and the same command goes on, or "
@@ -93,7 +96,7 @@ def find_refusal(error: BaseException | None) -> OSError | None:
     return None
 
 
-def _refused(path: Path, error: OSError) -> OutputError:
+def _refused(path: Place, error: OSError) -> OutputError:
     reason = error.strerror or str(error)
     if error.filename and str(error.filename) != str(path):
         reason += f": {error.filename}"

@@ -7,9 +7,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from ledit_jax.errors import CheckpointError, ConfigError
-from ledit_jax.files import write_whole
-from ledit_jax.hub.bucket import fetch_bucket, is_bucket
-from ledit_jax.hub.cached import made_once
+from ledit_jax.files import is_bucket, write_whole
+from ledit_jax.files.once import made_once
+from ledit_jax.hub.bucket import fetch_bucket
 from ledit_jax.hub.contents import are_notes, check_class, choose_files, find_lacking
 from ledit_jax.hub.converting import convert_all
 from ledit_jax.hub.dit_files import fetch_dit_file

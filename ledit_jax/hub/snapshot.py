@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ledit_jax.errors import CheckpointError, LEDiTError
+from ledit_jax.files.local_copy import cache_folder
 from ledit_jax.files.refusals import REFUSALS, writing
 from ledit_jax.hub.names import HubName
 
@@ -31,9 +32,7 @@ class Access:
     @property
     def converted(self) -> Path:
         """The folder of what was converted."""
-        from huggingface_hub import constants
-
-        return Path(self.cache_dir or constants.HF_ASSETS_CACHE) / "ledit_jax"
+        return cache_folder(self.cache_dir)
 
 
 def list_files(name: HubName, access: Access) -> tuple[str, list[str], str]:

@@ -12,6 +12,7 @@ from ledit_jax.data.caption_states import TextEncoder
 from ledit_jax.data.captioned import read_coco
 from ledit_jax.data.source import Source, UnreadableRecord
 from ledit_jax.errors import ConfigError, DataError
+from ledit_jax.files import local_copy
 from ledit_jax.models import Params
 from ledit_jax.models.condition import EMPTY_CAPTION, ClassLabels, ConditionSpec, TextStates, are_same_states
 
@@ -127,7 +128,7 @@ def find_prompts(prompt: str | None, prompts: str | Path | None) -> list[str] | 
     if prompt is not None and prompts is not None:
         raise ConfigError(f"prompt={prompt!r:.60} and prompts={prompts}: give one of them")
     if prompts is not None:
-        return read_prompts(prompts)
+        return read_prompts(local_copy(str(prompts)))
     return None if prompt is None else [prompt]
 
 

@@ -7,13 +7,12 @@ with any number of processes and devices, since image i is a function of the see
 import importlib.metadata
 import logging
 import time
-from pathlib import Path
 
 import jax
 import numpy as np
 
 from ledit_jax.errors import ConfigError, OutputError
-from ledit_jax.files import recipe_path, write_json
+from ledit_jax.files import Place, as_place, recipe_path, write_json
 from ledit_jax.files.refusals import free_bytes
 from ledit_jax.parallel.processes import is_main_process
 from ledit_jax.progress import progress_bar
@@ -28,13 +27,13 @@ _log = logging.getLogger(__name__)
 
 
 def write_grid(
-    out: str | Path, pipeline: LEDiTPipeline, recipe: Recipe, *, batch_size: int, columns: int, overwrite: bool
+    out: str | Place, pipeline: LEDiTPipeline, recipe: Recipe, *, batch_size: int, columns: int, overwrite: bool
 ) -> None:
     """Draws one image of all samples, the recipe beside it.
 
     Called by every process of a run, with a pipeline over all devices.
     """
-    check_run(Path(out), pipeline, recipe, batch_size)
+    check_run(as_place(out), pipeline, recipe, batch_size)
     batches = pipeline.batches(
         recipe.choose(),
         recipe.height,
@@ -51,11 +50,11 @@ def write_grid(
     with open_writer(out, recipe.num_samples, columns, overwrite) as write:
         for images in batches:
             write(images)
-    write_recipe(Path(out), recipe)
+    write_recipe(as_place(out), recipe)
 
 
 def write_samples(
-    out: str | Path, pipeline: LEDiTPipeline, recipe: Recipe, *, batch_size: int, overwrite: bool = False
+    out: str | Place, pipeline: LEDiTPipeline, recipe: Recipe, *, batch_size: int, overwrite: bool = False
 ) -> None:
     """Draws the samples of a recipe and writes them to `out` (.npz or a folder), the recipe beside it.
 
@@ -64,7 +63,7 @@ def write_samples(
     OutputError for an `out` that exists (unless `overwrite`) or has shards of another recipe, and errors as
     `LEDiTPipeline.batches` does.
     """
-    out = Path(out)
+    out = as_place(out)
     check_run(out, pipeline, recipe, batch_size)
     asked = pipeline.check(recipe.choose(), recipe.height, recipe.width)
     shards = open_shards(out, recipe.to_dict(), batch_size * pipeline.mesh.size, overwrite)
@@ -92,7 +91,7 @@ def write_samples(
             time.sleep(WAIT)
 
 
-def check_run(out: Path, pipeline: LEDiTPipeline, recipe: Recipe, batch_size: int) -> None:
+def check_run(out: Place, pipeline: LEDiTPipeline, recipe: Recipe, batch_size: int) -> None:
     """Raises ConfigError for what cannot be or does not fit in memory, and OutputError for what the disk cannot hold.
 
     batch_size: images at a time on each device.
@@ -124,7 +123,7 @@ def _draw(pipeline: LEDiTPipeline, recipe: Recipe, asked: Asked, indices: range,
     return np.concatenate(batches)[: len(indices)]
 
 
-def _assemble(shards: SampleShards, out: Path, recipe: Recipe) -> None:
+def _assemble(shards: SampleShards, out: Place, recipe: Recipe) -> None:
     """Streams the shards into place, one in memory at a time, and removes them."""
     prompts = None if recipe.prompts is None else recipe.choose()
     with (
@@ -139,7 +138,7 @@ def _assemble(shards: SampleShards, out: Path, recipe: Recipe) -> None:
     shards.remove()
 
 
-def write_recipe(out: Path, recipe: Recipe) -> None:
+def write_recipe(out: Place, recipe: Recipe) -> None:
     """Beside `out`: how it was made, and with which versions."""
     versions = {name: importlib.metadata.version(name) for name in ("jax", "flax", "numpy")}
     write_json(recipe_path(out), recipe.to_dict() | {"versions": versions})

@@ -3,14 +3,13 @@
 import logging
 import time
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 
 from ledit_jax.errors import DataError, OutputError
-from ledit_jax.files import PieceFolder
+from ledit_jax.files import PieceFolder, Place, is_bucket
 from ledit_jax.files.readers import Shape, check_json, check_npy, read_npy
 from ledit_jax.parallel.processes import gather_json, is_main_process, main_process_first
 from ledit_jax.progress import progress_bar
@@ -45,10 +44,17 @@ class SampleShards:
 
     def missing(self, indices: Iterable[int]) -> list[int]:
         """Those of the shards that are not there."""
-        return [index for index in indices if self._pieces.missing([self._names[index]])]
+        indices = list(indices)
+        left = set(self._pieces.missing(self._names[index] for index in indices))
+        return [index for index in indices if self._names[index] in left]
 
     def remove_damaged(self, indices: Iterable[int]) -> None:
-        """Removes those of the shards that are cut short or hold something else, so that they are drawn again."""
+        """Removes those of the shards that are cut short or hold something else, so that they are drawn again.
+
+        An object in a bucket is whole.
+        """
+        if is_bucket(self.folder):
+            return
         for index in indices:
             try:
                 if not self.missing([index]):
@@ -100,7 +106,7 @@ class SampleShards:
         self._pieces.remove()
 
 
-def open_shards(out: Path, recipe: dict[str, Any], size: int, overwrite: bool) -> SampleShards:
+def open_shards(out: Place, recipe: dict[str, Any], size: int, overwrite: bool) -> SampleShards:
     """The shards in OUT.shards of an earlier run with this recipe, whatever their size, or new ones of `size`.
 
     Every process of a run calls it. The main process prepares the folder; what it refuses, all refuse, and all must

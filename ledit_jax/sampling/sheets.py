@@ -9,7 +9,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from ledit_jax.data.transforms import to_image
-from ledit_jax.files import written_aside
+from ledit_jax.files import Place, as_place, written_aside
 
 _INK, _GREY = "#1a1a1a", "#6a6a6a"
 _MARGIN, _GAP = 28, 36
@@ -45,9 +45,9 @@ def image_grid(
     return grid
 
 
-def save_png(image: UInt8[np.ndarray, "H W C"], path: str | Path) -> None:
+def save_png(image: UInt8[np.ndarray, "H W C"], path: str | Place) -> None:
     """Writes one image of 1 (grey) or 3 (RGB) channels; makes the folder. Raises OutputError."""
-    with written_aside(Path(path)) as aside:
+    with written_aside(as_place(path)) as aside:
         to_image(image).save(aside)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from ledit_jax.errors import ConfigError
+from ledit_jax.files import Place, as_place
 from ledit_jax.parallel.processes import is_main_process
 from ledit_jax.progress import progress_bar
 from ledit_jax.sampling.pipeline import LEDiTPipeline
@@ -49,7 +50,7 @@ def draw_strip(pipeline: LEDiTPipeline, recipe: Recipe, stages: int) -> UInt8[np
     return np.stack(kept, axis=1)
 
 
-def write_strip(out: str | Path, pipeline: LEDiTPipeline, recipe: Recipe, stages: int, overwrite: bool) -> None:
+def write_strip(out: str | Place, pipeline: LEDiTPipeline, recipe: Recipe, stages: int, overwrite: bool) -> None:
     """Draws and writes them as one image, the recipe beside it. Called by all processes together."""
     if Path(out).suffix != ".png":
         raise ConfigError(f"out={out}: a strip is one image, so its name has to end with .png")
@@ -59,4 +60,4 @@ def write_strip(out: str | Path, pipeline: LEDiTPipeline, recipe: Recipe, stages
     if is_main_process():
         with open_writer(out, images.shape[0], stages, overwrite) as write:
             write(images.reshape(-1, *images.shape[2:]))
-        write_recipe(Path(out), recipe)
+        write_recipe(as_place(out), recipe)

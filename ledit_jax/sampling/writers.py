@@ -16,7 +16,8 @@ from jaxtyping import UInt8
 
 from ledit_jax.data.transforms import to_image
 from ledit_jax.errors import ConfigError, OutputError
-from ledit_jax.files import check_place, recipe_path, written_aside
+from ledit_jax.files import Place, as_place, check_place, is_bucket, recipe_path, written_aside
+from ledit_jax.files.bucket import BUCKETS, reaching
 from ledit_jax.sampling.sheets import image_grid
 
 PROMPTS_FILE = "prompts.txt"
@@ -29,7 +30,7 @@ Write = Callable[[UInt8[np.ndarray, "B H W C"]], None]
 
 @contextlib.contextmanager
 def open_writer(
-    out: str | Path, num_samples: int, columns: int, overwrite: bool, prompts: Sequence[str] | None = None
+    out: str | Place, num_samples: int, columns: int, overwrite: bool, prompts: Sequence[str] | None = None
 ) -> Iterator[Write]:
     """A function that takes batches of images in order; when the block is done, `out` is there, with all of them.
 
@@ -38,7 +39,7 @@ def open_writer(
     ConfigError for another suffix, and OutputError for a place that exists (unless `overwrite`) or cannot be written.
     """
     check_out(out, overwrite)
-    with written_aside(Path(out)) as aside:
+    with written_aside(as_place(out)) as aside:
         if Path(out).suffix == ".npz":
             writer = _write_npz(aside, num_samples, prompts)
         else:
@@ -47,15 +48,16 @@ def open_writer(
             yield write
 
 
-def check_out(out: str | Path, overwrite: bool) -> None:
+def check_out(out: str | Place, overwrite: bool) -> None:
     """Raises ConfigError for a name that has no writer, and OutputError for one that exists, unless `overwrite`.
 
     What is overwritten is a file with the suffix asked for, or a folder that holds samples alone with a recipe beside.
     """
-    out = Path(out)
+    out = as_place(out)
     check_name(out)
-    if not os.path.lexists(out):
-        return
+    with reaching(out, OutputError):
+        if not (out.exists() if is_bucket(out) else os.path.lexists(out)):
+            return
     if not overwrite:
         raise OutputError(f"out={out} exists already: choose another name, or set overwrite")
     if out.suffix and not out.is_file():
@@ -67,23 +69,25 @@ def check_out(out: str | Path, overwrite: bool) -> None:
         )
 
 
-def check_name(out: Path) -> None:
+def check_name(out: Place) -> None:
     """Raises ConfigError for a name that has no writer, or that no file can have."""
     if out.suffix not in ("", ".png", ".npz"):
         raise ConfigError(f"out={out} has an unknown ending: use .png (grid), .npz (ADM's layout) or a folder name")
     if out.name.strip() in ("", ".."):
         raise ConfigError(f"out={out} is a folder that is there, and no name for samples: give one inside it")
-    check_place(out)
+    check_place(out, BUCKETS)
+    if is_bucket(out):
+        return
     if len(os.fsencode(out.name)) > _LONGEST:
         raise ConfigError(f"out={out.name[:40]}... is too long a name: use at most {_LONGEST} bytes")
     if len(os.fsencode(out.absolute())) > 16 * _LONGEST:
         raise ConfigError(f"out={str(out)[:40]}... is too long a path: use at most {16 * _LONGEST} bytes")
 
 
-def _is_ours(folder: Path) -> bool:
+def _is_ours(folder: Place) -> bool:
     return (
         folder.is_dir()
-        and not folder.is_symlink()
+        and not (isinstance(folder, Path) and folder.is_symlink())
         and recipe_path(folder).is_file()
         and all(path.is_file() and _IN_FOLDER.fullmatch(path.name) for path in folder.iterdir())
     )

@@ -12,6 +12,7 @@ import orbax.checkpoint as ocp
 
 from ledit_jax.config import Config
 from ledit_jax.errors import CheckpointError, DamagedCheckpoint
+from ledit_jax.files import Place, as_place, is_bucket, move_folder
 from ledit_jax.files.refusals import free_bytes, full_disk, gone, writing
 from ledit_jax.parallel.processes import gather_json, main_process_first
 from ledit_jax.training.state import TrainState
@@ -24,17 +25,20 @@ logger = logging.getLogger(__name__)
 class TrainCheckpointer:
     """Saves and restores a run's whole state under `workdir/checkpoints`, asynchronously."""
 
-    def __init__(self, workdir: Path, config: Config, lineage: tuple[int, ...] = ()):
+    def __init__(self, workdir: Place, config: Config, lineage: tuple[int, ...] = ()):
         """lineage: of the run, see `ledit_jax.weights.find_lineage`."""
-        self.directory, self.config, self.lineage = Path(workdir).absolute() / "checkpoints", config, lineage
+        workdir = as_place(workdir) if is_bucket(workdir) else Path(workdir).absolute()
+        self.directory, self.config, self.lineage = workdir / "checkpoints", config, lineage
         options = ocp.CheckpointManagerOptions(
             max_to_keep=max(config.train.keep_last, 2),
             keep_period=config.train.keep_every or None,
             create=True,
             cleanup_tmp_directories=True,  # what a kill or a full disk left: the run has the folder to itself
         )
-        self.manager = ocp.CheckpointManager(self.directory, options=options)
-        self._place = os.open(self.directory, os.O_RDONLY)  # to tell it from another folder of its name
+        with writing(self.directory):
+            self.manager = ocp.CheckpointManager(self.directory, options=options)
+        # To tell it from another folder of its name, which a bucket does not have.
+        self._place = None if is_bucket(workdir) else os.open(self.directory, os.O_RDONLY)
 
     def save(self, state: TrainState, data_state: dict[str, Any]) -> None:
         """Starts writing the state; returns once its values are safe from the next step's donation.
@@ -112,7 +116,7 @@ class TrainCheckpointer:
             raise CheckpointError(f"resume_from={resume_from}: {self.directory} has no such step; there are: {there}")
         return resume_from
 
-    def _read(self, folder: Path, abstract: TrainState) -> tuple[TrainState, list[dict[str, Any]]]:
+    def _read(self, folder: Place, abstract: TrainState) -> tuple[TrainState, list[dict[str, Any]]]:
         state = TrainState(
             params=read_arrays(folder / "params", abstract.params),
             ema=read_arrays(folder / "ema", abstract.ema),
@@ -126,19 +130,21 @@ class TrainCheckpointer:
         remove = f"remove {self.directory / str(step)}"
         return f"{remove}, or go back with resume_from={older[-1]}" if older else f"{remove} to start anew"
 
-    def _mark(self, step: int) -> Path:
+    def _mark(self, step: int) -> Place:
         return self.directory.parent / "set_aside" / f"resumed_from_{step}"
 
     def _set_aside(self, step: int, went_back: bool) -> None:
         folder = self._mark(step) if went_back else self.directory.parent / "set_aside" / "half_written"
         if went_back:  # even with nothing newer: the same command will come again
             folder.mkdir(parents=True, exist_ok=True)
+            if is_bucket(folder):  # where no folder is empty
+                (folder / "done").touch()
         for newer in (other for other in self.steps() if other > step):
             place = folder / str(newer)
             place.parent.mkdir(parents=True, exist_ok=True)
             while place.exists():
                 place = place.with_name(f"{place.name}_")
-            (self.directory / str(newer)).rename(place)
+            move_folder(self.directory / str(newer), place)
             logger.warning(f"checkpoint {newer} is newer than {step}, where this run goes on: moved to {place}")
 
     def wait(self) -> None:
@@ -150,7 +156,8 @@ class TrainCheckpointer:
         """Waits, then releases threads."""
         with self._writing():
             self.manager.close()
-        os.close(self._place)
+        if self._place is not None:
+            os.close(self._place)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -164,12 +171,16 @@ class TrainCheckpointer:
             raise
 
     def _is_there(self) -> bool:
+        if self._place is None:
+            return True
         try:
             return os.path.samestat(os.stat(self.directory), os.fstat(self._place))
         except OSError:
             return False
 
     def _check_room(self, step: int, arrays: dict[str, Any]) -> None:
+        if is_bucket(self.directory):
+            return
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(arrays))
         free = min(gather_json(free_bytes(self.directory)))
         if needed > free:
@@ -208,7 +219,7 @@ def _may_change(section: str, name: str) -> bool:
     return section not in _MAY_CHANGE or name in _MAY_CHANGE[section]
 
 
-def check_same_meaning(saved: Config, current: Config, folder: Path) -> None:
+def check_same_meaning(saved: Config, current: Config, folder: Place) -> None:
     """Raises CheckpointError unless a run of `saved`, whose checkpoint is `folder`, can go on as `current`.
 
     The network, the process, the latents and the captions must be the same, whether shapes tell or not. The rate, the

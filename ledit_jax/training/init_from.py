@@ -16,6 +16,7 @@ from jax.sharding import PartitionSpec as P
 from ledit_jax.config import Config
 from ledit_jax.diffusion import make_process
 from ledit_jax.errors import CheckpointError
+from ledit_jax.files import Place
 from ledit_jax.hub import resolve
 from ledit_jax.models import Network, Params, abstract_params, init_params, make_network
 from ledit_jax.models.positions import TABLE
@@ -87,7 +88,7 @@ def init_from_checkpoint(
     return unflatten_dict(params, sep="/"), report
 
 
-def run_lineage(workdir: Path, init_from: str | Path | None, resume_from: int | None = None) -> tuple[int, ...]:
+def run_lineage(workdir: Place, init_from: str | Path | None, resume_from: int | None = None) -> tuple[int, ...]:
     """What a run's checkpoints say if it has any, else what starting from `init_from` makes of it, empty for neither.
 
     It enters a run's draws: with the seed of the run before, its order of data, times and noise would come once more.
@@ -101,7 +102,7 @@ def run_lineage(workdir: Path, init_from: str | Path | None, resume_from: int | 
     return (*find_lineage(folder), load_description(folder)["step"])
 
 
-def inherit_about(init_from: str | Path, folder: Path, config: Config) -> None:
+def inherit_about(init_from: str | Path, folder: Place, config: Config) -> None:
     """Says in a run's folder of checkpoints whose weights it began with, and so what licence they have."""
     if jax.process_index():
         return

@@ -7,16 +7,18 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 import jax
 
 from ledit_jax.errors import OutputError
-from ledit_jax.files import check_place
+from ledit_jax.files import Place, is_bucket
+from ledit_jax.files.bucket import reaching
 from ledit_jax.files.refusals import gone, writing
 from ledit_jax.parallel.processes import check_shared, gather_json, main_process_first
+from ledit_jax.training.bucket_lock import BucketLock
 
 logger = logging.getLogger(__name__)
 
@@ -24,27 +26,46 @@ LOCK_FILE = ".train.lock"
 
 
 @contextlib.contextmanager
-def claimed(workdir: Path) -> Iterator[None]:
+def claimed(workdir: Place) -> Iterator[Callable[[], None]]:
     """Makes `workdir`, and keeps other runs out of it. Called by all processes of a run.
 
-    The operating system frees the lock when its holder ends, however that ends. Raises OutputError for a folder that
-    cannot be written, that the processes do not share, or that another run is training in, naming its process.
+    Yields what raises OutputError, in every process, for a workdir that is not as it was left: removed, moved, or in a
+    bucket taken by another run. The operating system frees the lock when its holder ends, however that ends; for a
+    bucket see `BucketLock`. Raises OutputError for a folder that cannot be written, that the processes do not share, or
+    that another run is training in, naming its process.
     """
+    _refuse_checkpoints(workdir)
+    if is_bucket(workdir):
+        lock = BucketLock(workdir / LOCK_FILE, lambda holder: _busy(workdir, holder), _is_alive)
+        main_process_first(lock.take)
+        try:
+            yield lambda: _check_held(workdir, lock)
+        finally:
+            if jax.process_index() == 0:
+                lock.release()
+        return
     _make_writable(workdir)
     if jax.process_count() > 1:
         check_shared(workdir)
     held: list[TextIO] = []
     main_process_first(lambda: held.append(_take(workdir)))
     try:
-        yield
+        yield lambda: _check_there(workdir)
     finally:
         for file in held:
             file.truncate(0)
             file.close()
 
 
-def check_there(workdir: Path) -> None:
-    """Raises OutputError, in every process, for a workdir that is not as `claimed` left it: it was removed or moved."""
+def _check_held(workdir: Place, lock: BucketLock) -> None:
+    def check() -> None:
+        if not lock.is_held():
+            raise OutputError(f"workdir={workdir} was taken or removed while this run was silent: it ends here")
+
+    main_process_first(check)
+
+
+def _check_there(workdir: Path) -> None:
     if not all(gather_json((workdir / LOCK_FILE).is_file())):
         raise gone(workdir)
 
@@ -61,11 +82,7 @@ def _take(workdir: Path) -> TextIO:
     holder = _read(file)
     if not free:
         file.close()
-        raise OutputError(
-            f"workdir={workdir} is being trained in by process {holder.get('pid', 'unknown')} on "
-            f"{holder.get('host', 'an unknown host')}, since {holder.get('since', 'an unknown time')}: let it finish, "
-            "stop it, or choose another workdir"
-        )
+        raise OutputError(_busy(workdir, holder))
     if holder and holder.get("host") != socket.gethostname():
         # Freed, but not by an orderly end; or this file system does not tell one host of another's locks.
         logger.warning(
@@ -80,6 +97,14 @@ def _take(workdir: Path) -> TextIO:
     return file
 
 
+def _busy(workdir: Place, holder: dict[str, Any]) -> str:
+    return (
+        f"workdir={workdir} is being trained in by process {holder.get('pid', 'unknown')} on "
+        f"{holder.get('host', 'an unknown host')}, since {holder.get('since', 'an unknown time')}: let it finish, "
+        "stop it, or choose another workdir"
+    )
+
+
 def _read(file: TextIO) -> dict[str, Any]:
     file.seek(0)
     try:
@@ -89,10 +114,12 @@ def _read(file: TextIO) -> dict[str, Any]:
     return holder if isinstance(holder, dict) else {}
 
 
-def _is_alive(holder: dict[str, Any]) -> bool:
-    """Whether it is another process of this host that runs; of other hosts nothing is known."""
+def _is_alive(holder: dict[str, Any]) -> bool | None:
+    """Whether it is another process of this host that runs; of other hosts nothing is known: None."""
     pid = holder.get("pid")
-    if holder.get("host") != socket.gethostname() or not isinstance(pid, int) or pid == os.getpid():
+    if holder.get("host") != socket.gethostname():
+        return None
+    if not isinstance(pid, int) or pid == os.getpid():
         return False
     try:
         os.kill(pid, 0)
@@ -103,14 +130,17 @@ def _is_alive(holder: dict[str, Any]) -> bool:
     return True
 
 
-def _make_writable(workdir: Path) -> None:
-    check_place(workdir)
-    steps = [path for path in workdir.iterdir() if path.name.isdecimal()] if workdir.is_dir() else []
+def _refuse_checkpoints(workdir: Place) -> None:
+    with reaching(workdir, OutputError):
+        steps = [path for path in workdir.iterdir() if path.name.isdecimal()] if workdir.is_dir() else []
     if any((step / "_CHECKPOINT_METADATA").is_file() for step in steps):
         raise OutputError(
             f"workdir={workdir} is a folder of checkpoints itself, which a run inside it would hide: choose another "
             "folder (init_from starts a run from a checkpoint)"
         )
+
+
+def _make_writable(workdir: Path) -> None:
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         probe = workdir / f".writable-{jax.process_index()}"

@@ -4,7 +4,6 @@ import contextlib
 import logging
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 import jax
 
@@ -12,7 +11,8 @@ from ledit_jax.config import Config
 from ledit_jax.data import Source, make_loader
 from ledit_jax.diffusion import Process
 from ledit_jax.errors import TrainingStopped
-from ledit_jax.files import check_place
+from ledit_jax.files import Place, as_place, check_place
+from ledit_jax.files.mirror import Mirror
 from ledit_jax.flops import model_flops_utilization, train_step_flops
 from ledit_jax.models import Network, count_params
 from ledit_jax.parallel.mesh import make_mesh
@@ -22,8 +22,8 @@ from ledit_jax.training.checkpoint import TrainCheckpointer
 from ledit_jax.training.hooks import Hook
 from ledit_jax.training.init_from import inherit_about, init_from_checkpoint, run_lineage, run_seed
 from ledit_jax.training.inputs import check_latents, check_model_fits, data_constants, unset_constants
-from ledit_jax.training.lock import check_there, claimed
-from ledit_jax.training.metrics import MetricSink, MetricWriter, Progress, Stopwatch, is_logged
+from ledit_jax.training.lock import claimed
+from ledit_jax.training.metrics import METRICS_FILE, MetricSink, MetricWriter, Progress, Stopwatch, is_logged
 from ledit_jax.training.profile import Profiler
 from ledit_jax.training.program import TrainProgram
 from ledit_jax.training.run_info import record_start
@@ -31,6 +31,7 @@ from ledit_jax.training.state import TrainState
 from ledit_jax.training.step import Batch, draw_dilation
 from ledit_jax.training.stopping import StopRequest, stop_request
 from ledit_jax.training.summary import summarise
+from ledit_jax.training.wandb_sink import ID_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ class Run:
     def __init__(
         self,
         config: Config,
-        workdir: Path,
+        workdir: Place,
         source: Source | None = None,
         network: Network | None = None,
         process: Process | None = None,
@@ -124,13 +125,14 @@ class Run:
 
     def save(self, state: TrainState) -> None:
         """Starts a checkpoint of the state and the data position."""
-        check_there(self.workdir)
+        self.check_claim()
+        self.mirror.upload()
         self.checkpointer.save(state, self.loader.get_state())
 
 
 def train(
     config: Config,
-    workdir: str | Path,
+    workdir: str | Place,
     *,
     init_from: str | None = None,
     resume_from: int | None = None,
@@ -143,31 +145,33 @@ def train(
 ) -> TrainState:
     """Trains until `config.train.num_steps`, SIGTERM, SIGHUP or SIGINT, and leaves a checkpoint either way.
 
-    workdir: holds checkpoints, metrics.jsonl and TensorBoard events; if it has a checkpoint, the run resumes there,
-    bit for bit. init_from: a checkpoint whose weights start a new run; with the seed of the run before, it still draws
-    other batches, times and noise. resume_from: the step of a checkpoint to go back to, once; newer ones are moved to
-    workdir/set_aside. source, network, process: in the place of those that the config describes. hooks: what else to
-    do every so often. sinks: where else metrics go. profile: (first step, number of steps) to trace into
-    workdir/profile. Raises ConfigError, CheckpointError, or OutputError for a workdir that another run trains in,
-    before anything compiles, and TrainingStopped after too many non-finite steps.
+    workdir: holds checkpoints, metrics.jsonl and TensorBoard events; it may be gs://bucket/run. If it has a checkpoint,
+    the run resumes there, bit for bit. init_from: a checkpoint whose weights start a new run; with the seed of the run
+    before, it still draws other batches, times and noise. resume_from: the step of a checkpoint to go back to, once;
+    newer ones are moved to workdir/set_aside. source, network, process: in the place of those that the config
+    describes. hooks: what else to do every so often. sinks: where else metrics go. profile: (first step, number of
+    steps) to trace into workdir/profile. Raises ConfigError, CheckpointError, or OutputError for a workdir that another
+    run trains in, before anything compiles, and TrainingStopped after too many non-finite steps.
     """
-    check_place(workdir)
-    run = Run(config, Path(workdir), source, network, process, init_from, resume_from)
-    with claimed(run.workdir):
+    check_place(workdir, ("gs",))  # which is where Orbax writes arrays, other than disks
+    run = Run(config, as_place(workdir), source, network, process, init_from, resume_from)
+    with claimed(run.workdir) as run.check_claim:
         state = run.start(resume_from)
         step = int(state.step)
         logger.info(summarise(config, run.workdir, run.mesh, run.loader.source, count_params(state.params), step))
-        return _run_and_save(run, state, hooks, sinks, Profiler(run.workdir / "profile", profile, step))
+        return _run_and_save(run, state, hooks, sinks, profile)
 
 
-def _run_and_save(run: Run, state: TrainState, hooks, sinks, profiler: Profiler) -> TrainState:
+def _run_and_save(run: Run, state: TrainState, hooks, sinks, profile) -> TrainState:
     """Steps until the end or a signal, and saves; returns once all is on the disk."""
     step, num_steps = int(state.step), run.config.train.num_steps
+    run.mirror = Mirror(run.workdir, [METRICS_FILE, ID_FILE] if is_main_process() else [])
+    profiler = Profiler(run.mirror.folder / "profile", profile, step)
     writer, progress = None, None
     if is_main_process():
         record_start(run.workdir, run.config, step)
-        writer, progress = MetricWriter(run.workdir, step, sinks), Progress(step, num_steps)
-    with stop_request() as stop:  # until the very end: a signal is often sent twice
+        writer, progress = MetricWriter(run.mirror.folder, step, sinks), Progress(step, num_steps)
+    with contextlib.closing(run.mirror), stop_request() as stop:  # until the very end: a signal is often sent twice
         try:
             with contextlib.closing(profiler):
                 state = _run_steps(run, state, writer, progress, profiler, stop, hooks)
@@ -233,6 +237,7 @@ def _report(run: Run, step: int, metrics: dict[str, jax.Array], writer, progress
         rate = progress.rate(step)
         writer.write(step, values | run.health(rate))
         progress.log(step, values["loss"], rate)
+        run.mirror.upload(at_once=False)
 
 
 def _why_stopped(run: Run, step: int, values: dict[str, float], dropped: int) -> str:

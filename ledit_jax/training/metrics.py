@@ -17,7 +17,7 @@ from ledit_jax.files.refusals import gone, writing
 
 logger = logging.getLogger(__name__)
 
-
+METRICS_FILE = "metrics.jsonl"
 _TIMED_STEPS = 10
 """Steps after which the time of a run is estimated."""
 
@@ -42,12 +42,15 @@ def is_logged(config: TrainConfig, step: int) -> np.bool_:
 
 
 class MetricWriter:
-    """Appends a JSON object per logged step to `workdir/metrics.jsonl`, and TensorBoard events beside it."""
+    """Appends a JSON object per logged step to `workdir/metrics.jsonl`, and TensorBoard events beside it.
+
+    In a folder of this machine: for a bucket, that is a `Mirror`.
+    """
 
     def __init__(self, workdir: Path, resumed_step: int, sinks: Sequence[MetricSink] = ()):
         """Drops what a killed run logged after the checkpoint it resumes from: those steps run again."""
         self.sinks = sinks
-        self.path = workdir / "metrics.jsonl"
+        self.path = workdir / METRICS_FILE
         if self.path.exists():
             lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
             rows = [line for line in lines if _step_of(line) <= resumed_step]

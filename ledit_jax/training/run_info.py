@@ -11,14 +11,14 @@ import jax
 
 import ledit_jax
 from ledit_jax.config import Config
-from ledit_jax.files import write_json
+from ledit_jax.files import Place, write_json
 from ledit_jax.files.readers import read_json
 from ledit_jax.weights import describe
 
 RECORD_FILE = "run.json"
 
 
-def record_start(workdir: Path, config: Config, step: int) -> None:
+def record_start(workdir: Place, config: Config, step: int) -> None:
     """Appends a start at `step` to the JSON list in WORKDIR/run.json.
 
     An entry has `time` (UTC), `step`, `command`, `config`, `versions`, `git` (`revision` and `dirty`, or null where

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import jax
 from jax.sharding import Mesh
@@ -10,6 +9,7 @@ from jax.sharding import Mesh
 from ledit_jax.config import Config
 from ledit_jax.data import Source
 from ledit_jax.data.class_names import class_names
+from ledit_jax.files import Place
 from ledit_jax.models.positions import make_position
 from ledit_jax.ops.attention import choose_backend
 from ledit_jax.parallel.memory import device_memory
@@ -60,7 +60,7 @@ def estimate_memory(config: Config, num_params: int, axes: dict[str, int], store
     return Memory(16 * weights, gradients, int(images * activations))
 
 
-def summarise(config: Config, workdir: Path, mesh: Mesh, source: Source, num_params: int, step: int) -> str:
+def summarise(config: Config, workdir: Place, mesh: Mesh, source: Source, num_params: int, step: int) -> str:
     """The table. num_params: of the network. step: the one that the run starts at."""
     model, train, data = config.model, config.train, config.data
     devices = mesh.devices.flatten().tolist()

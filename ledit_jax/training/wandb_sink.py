@@ -12,7 +12,7 @@ from ledit_jax.files import write_whole
 
 logger = logging.getLogger(__name__)
 
-_ID_FILE = "wandb_id"
+ID_FILE = "wandb_id"
 
 
 class WandbSink:
@@ -31,7 +31,7 @@ class WandbSink:
     def open(self, workdir: Path, resumed_step: int) -> None:
         import wandb  # which takes a second, and is asked for by few
 
-        place = workdir / _ID_FILE
+        place = workdir / ID_FILE
         if not place.exists():
             write_whole(place, uuid.uuid4().hex[:8])
         settings = dict(project=self._project, name=workdir.name, id=place.read_text().strip(), resume="allow")

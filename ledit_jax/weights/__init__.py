@@ -20,14 +20,13 @@ from ledit_jax.errors import CheckpointError, ConfigError
 from ledit_jax.models import Network, Params, abstract_params, make_network
 from ledit_jax.models.vae import AutoencoderKL, VAEConfig, abstract_vae
 from ledit_jax.weights.checksums import array_checksums, digest, fingerprint, written_checksums
+from ledit_jax.weights.found import find_checkpoint, kind_of
 from ledit_jax.weights.items import find_places, placed, write_items
 from ledit_jax.weights.stored import (
     check_finite,
     damaged,
     describe,
-    find_checkpoint,
     find_lineage,
-    kind_of,
     load_config,
     load_description,
     read_arrays,

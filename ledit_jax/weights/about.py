@@ -7,9 +7,9 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-from ledit_jax.files import write_json
+from ledit_jax.files import Place, write_json
 from ledit_jax.files.readers import check_json, read_json
-from ledit_jax.weights.stored import find_checkpoint
+from ledit_jax.weights.found import find_checkpoint
 
 _FILE = "about.json"
 
@@ -48,6 +48,6 @@ def load_about(checkpoint: str | Path) -> About:
     return dataclasses.replace(about, **beside)
 
 
-def write_about(folder: Path, about: About) -> None:
+def write_about(folder: Place, about: About) -> None:
     """Beside the step in `folder`."""
     write_json(folder / _FILE, dataclasses.asdict(about))

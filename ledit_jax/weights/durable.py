@@ -5,19 +5,18 @@ half a minute; but the name may be there before them, and a checkpoint that seem
 """
 
 import dataclasses
-from pathlib import Path
 
 import orbax.checkpoint as ocp
 from etils import epath
 
-from ledit_jax.files import flush_tree
+from ledit_jax.files import as_place, flush_tree
 
 
 class _DurableJson(ocp.JsonCheckpointHandler):
     def finalize(self, directory: epath.Path) -> None:
         """Called by Orbax when every item is written, and before any has its name."""
         super().finalize(directory)
-        flush_tree(Path(directory).parent)
+        flush_tree(as_place(directory).parent)
 
 
 @ocp.args.register_with_handler(_DurableJson, for_save=True)

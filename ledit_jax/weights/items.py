@@ -10,7 +10,8 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
 from ledit_jax.errors import OutputError
-from ledit_jax.files.refusals import check_place, writing
+from ledit_jax.files import as_place, check_place, is_bucket
+from ledit_jax.files.refusals import writing
 from ledit_jax.models import Params
 from ledit_jax.parallel.sharding import shardings
 from ledit_jax.weights.durable import DurableSave
@@ -29,9 +30,9 @@ def write_items(
 
     Raises OutputError if `folder` exists or cannot be written.
     """
-    check_place(folder)
-    folder = Path(folder).absolute()
-    if os.path.exists(folder):
+    check_place(folder, ("gs",))
+    folder = as_place(folder) if is_bucket(folder) else Path(folder).absolute()
+    if folder.exists() if is_bucket(folder) else os.path.exists(folder):
         raise OutputError(f"{folder} exists already: choose another place or remove it first")
 
     def saved(params: Params) -> ocp.args.PyTreeSave:

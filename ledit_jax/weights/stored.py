@@ -1,13 +1,9 @@
 """Checkpoints as they lie on disk: which folder, what it says of itself, and its arrays read and checked."""
 
 import asyncio
-import contextlib
 import importlib.metadata
-import logging
-import os
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,46 +14,12 @@ from jaxtyping import PyTree
 
 from ledit_jax.config import Config
 from ledit_jax.errors import CheckpointError, ConfigError, DamagedCheckpoint
+from ledit_jax.files import Place
 from ledit_jax.files.readers import check_json
-from ledit_jax.files.refusals import unmounted
 from ledit_jax.models import Params
 from ledit_jax.weights.checksums import array_checksums, changed_arrays, written_checksums
 
-logger = logging.getLogger(__name__)
-
-_KINDS = {"vae": "a VAE", "vision": "CLIP", "text": "a text encoder", "ema": "a model"}
-"""By the item that tells one from the others: the first that is there."""
 _PACKAGES = ("ledit_jax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
-
-
-def find_checkpoint(path: str | Path) -> Path:
-    """The folder of one step, given that folder, a folder of steps (the newest complete one is taken) or a
-    workdir.
-
-    Raises CheckpointError if there is none or it is not complete.
-    """
-    if not isinstance(path, (str, os.PathLike)) or not str(path).strip() or "\0" in str(path):
-        raise CheckpointError(f"checkpoint={str(path)!r} is no name: give a workdir of train.py or a checkpoint folder")
-    if fault := unmounted(path):
-        raise CheckpointError(f"checkpoint {fault}")
-    path = Path(path).absolute()
-    if not os.path.isdir(path):  # Path's own raises for a name that is too long
-        raise CheckpointError(
-            f"checkpoint {path!s:.200} does not exist: give a workdir of train.py or a checkpoint folder"
-        )
-    if (path / "checkpoints").is_dir():
-        path = path / "checkpoints"
-    if any((path / item).is_dir() for item in ("config", *_KINDS)):
-        return _check_complete(path)
-    steps = sorted((int(p.name), p) for p in path.iterdir() if p.is_dir() and p.name.isdecimal())
-    if steps:
-        complete = [step for _, step in steps if _lacks(step) is None]
-        if complete and complete[-1] != steps[-1][1]:
-            logger.warning(f"checkpoint {steps[-1][1]} is half-written (it has no {_lacks(steps[-1][1])}): passed over")
-        return complete[-1] if complete else _check_complete(steps[-1][1])
-    if any(".orbax-checkpoint-tmp" in p.name for p in path.iterdir()):
-        raise CheckpointError(f"checkpoint {path} is half-written and was never finished: use another one")
-    raise CheckpointError(f"checkpoint {path} holds no steps: give a workdir of train.py or a checkpoint folder")
 
 
 def describe(config: Config, step: int, items: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -69,7 +31,7 @@ def describe(config: Config, step: int, items: Mapping[str, Any] | None = None) 
     )
 
 
-def load_description(folder: Path) -> dict[str, Any]:
+def load_description(folder: Place) -> dict[str, Any]:
     """The `config` item of a step's folder. Raises CheckpointError if it cannot be read or has another form."""
     own = next((name for name in ("vae", "text") if (folder / name).is_dir()), "config")
     description = read_json(folder, "config", {"step": int, own: dict})
@@ -78,12 +40,7 @@ def load_description(folder: Path) -> dict[str, Any]:
     return description
 
 
-def kind_of(folder: Path) -> str:
-    """Whose weights a step's folder holds, as messages say it: "a model", "a VAE", "a text encoder" or "CLIP"."""
-    return next((kind for item, kind in _KINDS.items() if (folder / item).is_dir()), "a model")
-
-
-def load_config(folder: Path) -> Config:
+def load_config(folder: Place) -> Config:
     """The config of a model's step folder. Raises CheckpointError, naming the folder and the setting, if it is none."""
     try:
         return Config.from_dict(load_description(folder)["config"])
@@ -91,7 +48,7 @@ def load_config(folder: Path) -> Config:
         raise CheckpointError(f"checkpoint {folder}: {error}") from error
 
 
-def find_lineage(folder: Path) -> tuple[int, ...]:
+def find_lineage(folder: Place) -> tuple[int, ...]:
     """The steps of the checkpoints that a run started from (`init_from`), and each of those in its turn, oldest first.
 
     folder: a step's. Empty for a run from scratch and for converted weights.
@@ -103,7 +60,7 @@ def find_lineage(folder: Path) -> tuple[int, ...]:
     return tuple(lineage)
 
 
-def read_json(folder: Path, item: str, fields: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def read_json(folder: Place, item: str, fields: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """An item of a step's folder that is JSON, with these fields, as `readers.check_json` takes them.
 
     Raises CheckpointError if it cannot be read or has another form.
@@ -116,7 +73,7 @@ def read_json(folder: Path, item: str, fields: Mapping[str, Any] | None = None) 
         raise damaged(folder, error) from error
 
 
-def damaged(folder: Path, error: BaseException) -> DamagedCheckpoint:
+def damaged(folder: Place, error: BaseException) -> DamagedCheckpoint:
     """The error to raise for a folder that Orbax could not read."""
     while error.__cause__:  # what Orbax says on top is about its own arrays
         error = error.__cause__
@@ -133,7 +90,7 @@ def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[:200]}"
 
 
-def stored_shapes(folder: Path) -> Params:
+def stored_shapes(folder: Place) -> Params:
     """Shapes and dtypes of the arrays in an item's folder, as they were written."""
     try:
         stored = ocp.PyTreeCheckpointHandler().metadata(epath.Path(folder)).tree
@@ -142,7 +99,7 @@ def stored_shapes(folder: Path) -> Params:
         raise damaged(folder.parent, error) from error
 
 
-def read_arrays(folder: Path, abstract: Any) -> Any:
+def read_arrays(folder: Place, abstract: Any) -> Any:
     """The arrays of an item's folder, as `abstract` says: ShapeDtypeStructs with shardings, in the tree that is stored.
 
     Each device gets its own part alone; every process that holds some must call this, since values are held against
@@ -163,7 +120,7 @@ def read_arrays(folder: Path, abstract: Any) -> Any:
     return arrays
 
 
-def _check_values(folder: Path, arrays: Any) -> None:
+def _check_values(folder: Place, arrays: Any) -> None:
     changed = changed_arrays(written_checksums(load_description(folder.parent), folder.name), arrays)
     if changed:
         raise DamagedCheckpoint(
@@ -177,7 +134,7 @@ def _are_finite(arrays: PyTree) -> PyTree:
     return jax.tree.map(lambda array: jnp.isfinite(array).all(), arrays)
 
 
-def check_finite(folder: Path, params: Params) -> None:
+def check_finite(folder: Place, params: Params) -> None:
     """Raises DamagedCheckpoint, naming the first, if any of the arrays read from `folder` holds NaN or infinity."""
     finite = jax.device_get(_are_finite(params))
     bad = [
@@ -202,26 +159,6 @@ class _ArrayReader(ocp.type_handlers.ArrayHandler):
         except Exception:
             await asyncio.gather(*asyncio.all_tasks() - before, return_exceptions=True)
             raise
-
-
-def _check_complete(folder: Path) -> Path:
-    if lacks := _lacks(folder):
-        raise CheckpointError(f"checkpoint {folder} is half-written (it has no {lacks}): use another one")
-    return folder
-
-
-def _lacks(folder: Path) -> str | None:
-    """What a step's folder lacks to be complete, for training and sampling alike."""
-    if not (folder / "vae").is_dir():
-        needed = ("config", "text", "tokenizer") if (folder / "text").is_dir() else ("config", "ema")
-        missing = [name for name in needed if not (folder / name).is_dir()]
-        if missing:
-            return missing[0]
-    for file in ("config/metadata", "data/metadata", *(f"{kind}/_METADATA" for kind in _KINDS)):
-        with contextlib.suppress(OSError):
-            if not (folder / file).stat().st_size:  # as a power cut leaves it
-                return file
-    return None if (folder / "_CHECKPOINT_METADATA").is_file() else "commit mark"
 
 
 def _version(package: str) -> str:

@@ -22,8 +22,9 @@ from ledit_jax.models.text_encoder import CLIPTextEncoder
 from ledit_jax.models.tokenizer import CLIPTokenizer, Vocabulary
 from ledit_jax.models.words import Words
 from ledit_jax.weights.checksums import array_checksums, digest, fingerprint
+from ledit_jax.weights.found import find_checkpoint, kind_of
 from ledit_jax.weights.items import placed, write_items
-from ledit_jax.weights.stored import damaged, find_checkpoint, kind_of, load_description, read_arrays, read_json
+from ledit_jax.weights.stored import damaged, load_description, read_arrays, read_json
 
 
 def export_text(folder: str | Path, params: Params, config: CLIPTextConfig, vocabulary: Vocabulary) -> None:

@@ -9,9 +9,17 @@ import numpy as np
 import pytest
 from script_runs import PROCESSES
 
-from ledit_jax import files
 from ledit_jax.errors import DataError, OutputError
-from ledit_jax.files import PieceFolder, check_writable, read_json, recipe_path, whole_file, write_json, written_aside
+from ledit_jax.files import (
+    PieceFolder,
+    check_writable,
+    read_json,
+    recipe_path,
+    whole,
+    whole_file,
+    write_json,
+    written_aside,
+)
 
 
 def names(folder):
@@ -75,7 +83,7 @@ def test_a_folder_comes_back_where_the_new_one_cannot_take_its_name(tmp_path, mo
             raise OSError(5, "Input/output error")
         replace(source, target)
 
-    monkeypatch.setattr(files.os, "replace", refuse)
+    monkeypatch.setattr(whole.os, "replace", refuse)
     with pytest.raises(OutputError, match="Input/output error"), written_aside(tmp_path / "x") as aside:
         aside.mkdir()
     assert names(tmp_path) == ["x"] and names(tmp_path / "x") == ["old"]
@@ -94,7 +102,7 @@ def test_content_reaches_the_disk_before_the_name_and_the_name_afterwards(tmp_pa
 
     def watch(name, describe):
         inner = getattr(os, name)
-        monkeypatch.setattr(files.os, name, lambda *a: (done.append((name, describe(*a))), inner(*a))[1])
+        monkeypatch.setattr(whole.os, name, lambda *a: (done.append((name, describe(*a))), inner(*a))[1])
 
     watch("fsync", lambda descriptor: os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}")))
     watch("sync", lambda: None)

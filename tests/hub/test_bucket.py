@@ -57,7 +57,7 @@ def test_the_newest_whole_step_is_copied_once(bucket, tmp_path, monkeypatch):
 def test_refusals(bucket, tmp_path):
     for name, message in (
         ("gs://bucket/none", "gs://bucket/none holds no checkpoint of ours"),
-        ("az://bucket/x", "az://bucket/x cannot be read .*: check the name and your rights"),
+        ("az://bucket/x", "az://bucket/x cannot be read .*: pip install adlfs"),
     ):
         with pytest.raises(CheckpointError, match=message):
             resolve(name, cache_dir=tmp_path)

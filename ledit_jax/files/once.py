@@ -8,8 +8,8 @@ import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ledit_jax.files import written_aside
 from ledit_jax.files.refusals import writing
+from ledit_jax.files.whole import written_aside
 
 logger = logging.getLogger(__name__)
 
@@ -21,10 +21,7 @@ def made_once(place: Path, make: Callable[[Path], None]) -> Path:
     """
     if place.is_dir():
         return place
-    with writing(place):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        file = open(place.with_name(f".lock-{place.name}"), "a+")  # noqa: SIM115, it holds the lock
-    with file, _held(file, place) as is_alone:
+    with alone(place) as is_alone:
         if not place.is_dir():
             mark = "partial" if is_alone else f"{socket.gethostname()}-{os.getpid()}"
             with written_aside(place, mark) as aside:
@@ -33,14 +30,21 @@ def made_once(place: Path, make: Callable[[Path], None]) -> Path:
 
 
 @contextlib.contextmanager
-def _held(file, place: Path) -> Iterator[bool]:
-    """Whether the lock is held; some file systems have none. The system frees it when its holder ends."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        logger.info("another process makes %s: waiting for it", place)
-        fcntl.flock(file, fcntl.LOCK_EX)
-    except OSError:
-        yield False
-        return
-    yield True
+def alone(place: Path) -> Iterator[bool]:
+    """Keeps other processes of this machine out of `place`: they wait. Whether it could; some file systems cannot.
+
+    The system frees the lock, which lies beside `place`, when its holder ends.
+    """
+    with writing(place):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        file = open(place.with_name(f".lock-{place.name}"), "a+")  # noqa: SIM115, it holds the lock
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logger.info("another process makes %s: waiting for it", place)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:
+            yield False
+            return
+        yield True
