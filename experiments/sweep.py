@@ -37,7 +37,7 @@ from ledit_jax.evaluation.features import FeatureExtractor
 from ledit_jax.evaluation.statistics import SetStatistics, measure_set
 from ledit_jax.evaluation.suite import Metrics, format_metric, metrics_table
 from ledit_jax.evaluation.tables import markdown
-from ledit_jax.files import PieceFolder, write_json, write_whole
+from ledit_jax.files import PieceFolder, check_place, write_json, write_whole
 from ledit_jax.sampling.pipeline import LEDiTPipeline
 from ledit_jax.sampling.prompts import find_prompts
 from ledit_jax.sampling.recipe import Recipe, make_recipe
@@ -133,6 +133,7 @@ def sweep(
     for recipe in recipes:
         check_run(workdir / "x.npz", pipeline, recipe, values.batch_size)
         pipeline.check(dataclasses.replace(recipe, num_samples=1).choose(), recipe.height, recipe.width)
+    check_place(workdir)
     settings = shared_settings(recipes[0])
     pieces = PieceFolder.open(workdir, "settings.json", settings, overwrite=values.overwrite)
     for size, _ in cases:  # before anything is drawn

@@ -2,6 +2,7 @@
 
 import atexit
 import gc
+import importlib.util
 import os
 import shutil
 import sys
@@ -27,6 +28,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 if (libtpu := Path(sys.prefix) / "tpu" / "libtpu" / "libtpu.so").is_file():
     os.environ.setdefault("TPU_LIBRARY_PATH", str(libtpu))
 
+import pytest
 from jaxtyping import install_import_hook
 
 # Before the package is first imported.
@@ -34,3 +36,13 @@ install_import_hook("ledit_jax", "beartype.beartype")
 
 # Compiled programs make millions of objects that stay; looking through them at every turn takes a tenth of the time.
 gc.set_threshold(100_000, 20, 50)
+
+
+@pytest.fixture(scope="session")
+def object_store():
+    """A store of objects, see tests/object_store.py, with one bucket: tests use folders of their own in it."""
+    if importlib.util.find_spec("gcsfs") is None:
+        pytest.skip("gcsfs is not installed")
+    from object_store import start
+
+    start()

@@ -3,19 +3,15 @@
 It speaks the part of https://cloud.google.com/storage/docs/json_api that they call, preconditions included.
 """
 
-import contextlib
 import hashlib
-import importlib.util
 import itertools
 import json
+import os
 import re
 import threading
 from base64 import b64encode
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qsl, unquote, urlsplit
-
-import pytest
 
 BUCKET = "gs://bucket"
 _OBJECT = re.compile(r"(?:/download)?/storage/v1/b/([^/]+)/o/([^/]+)(?:/(?:rewriteTo|copyTo)/b/[^/]+/o/([^/]+))?")
@@ -178,19 +174,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content if status != 204 else b"")
 
 
-@contextlib.contextmanager
-def object_store() -> Iterator[dict[str, tuple[int, bytes]]]:
-    """The objects of `BUCKET`. One in a process, since the libraries look for it once."""
-    if importlib.util.find_spec("gcsfs") is None:
-        pytest.skip("gcsfs is not installed")
+def start() -> None:
+    """Lasts as long as this process: the libraries look for it once. What asks later, and scripts, find it too."""
     server = _Store()
-    address = f"http://localhost:{server.server_port}"
-    values = {"STORAGE_EMULATOR_HOST": address, "TENSORSTORE_GCS_HTTP_URL": address}
-    values["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"  # it would ask Google's own what kind of bucket it is
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in values.items():
-            patch.setenv(name, value)
-        yield server.objects
-    server.shutdown()
-    server.server_close()
+    os.environ["STORAGE_EMULATOR_HOST"] = f"http://localhost:{server.server_port}"
+    os.environ["TENSORSTORE_GCS_HTTP_URL"] = os.environ["STORAGE_EMULATOR_HOST"]
+    os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"  # it would ask Google's own what kind of bucket it is

@@ -24,7 +24,7 @@ from experiments.theory.coordinate_task import GRIDS, Outcome, Task, centre_erro
 from ledit_jax import cli
 from ledit_jax.errors import ConfigError
 from ledit_jax.evaluation.tables import markdown
-from ledit_jax.files import PieceFolder, write_whole
+from ledit_jax.files import PieceFolder, check_place, write_whole
 from ledit_jax.files.readers import read_json
 
 _ROPE = {"plain": "", "ntk": " + NTK", "yarn": " + YaRN", "riflex": " + RIFLEx"}
@@ -129,6 +129,7 @@ def main() -> None:
         find_arm(name)
     task = Task(steps=_STEPS.value)
     seeds = _seeds(_SEEDS.value)
+    check_place(_WORKDIR.value)
     folder = PieceFolder.open(Path(_WORKDIR.value), "task.json", vars(task), pieces="*.json")
     if _TRAIN.value:
         run_cells(folder, arms, seeds, task)

@@ -75,10 +75,7 @@ class Run:
         self.dropped_before = 0
 
     def start(self, resume_from: int | None = None) -> TrainState:
-        """The newest checkpoint's state if there is one, else a fresh state, from `init_from`'s weights if given.
-
-        The run has its workdir to itself by then, see `claimed`.
-        """
+        """The newest checkpoint's state if there is one, else a fresh state, from `init_from`'s weights if given."""
         self.checkpointer = TrainCheckpointer(self.workdir, self.config, self.lineage)
         constants = data_constants(self.program.network, self.loader.source)
         if (chosen := self.checkpointer.choose(resume_from)) is not None:
@@ -153,7 +150,7 @@ def train(
     steps) to trace into workdir/profile. Raises ConfigError, CheckpointError, or OutputError for a workdir that another
     run trains in, before anything compiles, and TrainingStopped after too many non-finite steps.
     """
-    check_place(workdir, ("gs",))  # which is where Orbax writes arrays, other than disks
+    check_place(workdir, ("gs",))
     run = Run(config, as_place(workdir), source, network, process, init_from, resume_from)
     with claimed(run.workdir) as run.check_claim:
         state = run.start(resume_from)
@@ -220,20 +217,17 @@ def _run_steps(run: Run, state: TrainState, writer, progress, profiler, stop: St
 
 
 def _report(run: Run, step: int, metrics: dict[str, jax.Array], writer, progress) -> None:
-    """Shows and writes a step's metrics; raises TrainingStopped if too many steps were not finite.
-
-    All processes look at the numbers, which are the same for all; only the main process has a writer and a progress.
-    """
+    """Shows and writes a step's metrics, in the main process; raises TrainingStopped, in all of them, if too many
+    steps were not finite."""
     run.checkpointer.check()
-    config = run.config.train
     values = {name: float(value) for name, value in jax.device_get(metrics).items()}
     dropped = int(values["nonfinite_steps"]) - run.dropped_before
-    if dropped > config.max_nonfinite_steps:
+    if dropped > run.config.train.max_nonfinite_steps:
         raise TrainingStopped(_why_stopped(run, step, values, dropped))
     if not is_main_process():
         return
     progress.advance(step, values["loss"])
-    if is_logged(config, step):
+    if is_logged(run.config.train, step):
         rate = progress.rate(step)
         writer.write(step, values | run.health(rate))
         progress.log(step, values["loss"], rate)

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 from data.encoding_files import AUTOENCODER
-from object_store import BUCKET, object_store
+from object_store import BUCKET
 from PIL import Image
 from tiny import tiny_config
 from training.run_results import assert_same
@@ -47,9 +47,9 @@ class Thumbnails:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def store(tmp_path_factory):
+def store(object_store, tmp_path_factory):
     constants = pytest.importorskip("huggingface_hub.constants")
-    with object_store(), pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(constants, "HF_ASSETS_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
 
