@@ -26,6 +26,8 @@ calls = {
     "condition='207'": lambda: pipe("207"),
     "class_labels=[None]": lambda: pipe([None]),
     "class_labels=[1.5]": lambda: pipe([1.5]),
+    "a record has image and no label": lambda: pipe.network.condition.from_record({"image": 1}, None),
+    "a record's label is 'cat'": lambda: pipe.network.condition.from_record({"label": "cat"}, None),
     "options=3": lambda: pipe([1], options=3),
     "None is no name of a checkpoint": lambda: LEDiTPipeline.from_checkpoint(None),
     "3 is no name of a checkpoint": lambda: load_model(3),

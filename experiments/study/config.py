@@ -185,7 +185,10 @@ def _check_method(study: StudyConfig, name: str, method: Method, checked: set[Ne
     times = jax.eval_shape(lambda key: process.fed_times(process.draw_times(key, 1)), jax.random.key(0))
     mesh = data_mesh(jax.local_devices()[:1])
     for height, width in study.image_sizes:
-        check_memory(config, network, mesh, config.sample, 1, 1, height, width)
+        try:
+            check_memory(config, network, mesh, config.sample, 1, 1, height, width)
+        except ConfigError as error:
+            raise ConfigError(f"size {height}x{width}: {error}") from error
         x = jax.ShapeDtypeStruct((1, *config.latent_shape(height, width)), "float32")
         try:
             jax.eval_shape(apply, params, x, times, condition)

@@ -109,6 +109,8 @@ def encode_latents(
         **(captions.metadata if captions else {}),
     )
     plan, output = Plan(metadata, shard_size), as_place(output)
+    largest = -(-min(shard_size, len(source)) // encoder.num_devices) * encoder.num_devices
+    shape = min(batch_size, largest), *shape[1:]  # no batch reaches into the next file
     settings = metadata.to_dict() | {"shard_size": shard_size}
     # Fingerprints tell the encoders, wherever they lie.
     pieces = PieceFolder.open(output, PLAN_FILE, settings, free=("vae", "text"), pieces="*.array_record")

@@ -5,6 +5,7 @@ and ask the network's `ConditionSpec` for the rest.
 """
 
 import numbers
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -14,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Int, PyTree
 from numpy.typing import ArrayLike
 
-from ledit_jax.errors import ConfigError
+from ledit_jax.errors import ConfigError, DataError
 
 EMPTY_CAPTION = "empty_caption"
 """The name among a network's parameters of the states of the empty caption: what it sees where no text is given."""
@@ -59,7 +60,14 @@ class ClassLabels:
     num_classes: int
 
     def from_record(self, record: dict[str, Any], rng: np.random.Generator) -> np.int32:
-        return np.int32(record["label"])
+        if "label" not in record:
+            raise DataError(f"a record has {', '.join(record)} and no label, the number of its class: mend the source")
+        try:
+            return np.int32(operator.index(record["label"]))
+        except TypeError as error:
+            raise DataError(
+                f"a record's label is {record['label']!r:.40}, and no whole number: mend the source"
+            ) from error
 
     def null(self, batch_size: int) -> Int[Array, " B"]:
         return jnp.full(batch_size, self.num_classes, jnp.int32)

@@ -163,9 +163,8 @@ class LEDiTPipeline:
 
     def options(self, options: SampleConfig | None = None, **overrides: object) -> SampleConfig:
         """Sampling settings, by default the checkpoint's, with the given fields replaced; None replaces nothing."""
-        check_options(options)
         chosen = {name: value for name, value in overrides.items() if value is not None}
-        config = self.config if options is None else dataclasses.replace(self.config, sample=options)
+        config = self.config if options is None else dataclasses.replace(self.config, sample=check_options(options))
         return config.replaced("sample", **chosen).sample
 
     def batches(

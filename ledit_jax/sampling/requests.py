@@ -21,10 +21,11 @@ def check_numbers(height: Any, width: Any, batch_size: Any, seed: Any) -> None:
         raise ConfigError(f"seed={seed} is too large: use one that is less than 2^63")
 
 
-def check_options(options: Any) -> None:
-    """Raises ConfigError for what is neither None nor a SampleConfig."""
-    if not (options is None or isinstance(options, SampleConfig)):
+def check_options(options: Any) -> SampleConfig:
+    """The options. Raises ConfigError for what is no SampleConfig."""
+    if not isinstance(options, SampleConfig):
         raise ConfigError(f"options={options!r:.60} is no SampleConfig: take what the pipeline's options(...) returns")
+    return options
 
 
 def check_memory(

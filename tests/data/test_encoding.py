@@ -75,10 +75,13 @@ def test_parts_make_the_same_set_and_the_last_one_finishes_it(tmp_path, data, en
     assert_same_records(open_latents(tmp_path), open_latents(whole[0]))
 
 
-def test_workers_and_other_batches_make_the_same_records(tmp_path, data, encoder, whole):
+def test_workers_and_other_batches_make_the_same_records(tmp_path, data, encoder, whole, monkeypatch):
     encode_latents(dataclasses.replace(data, num_workers=2), encoder, tmp_path / "a", **SIZES)
     assert_same_records(open_latents(tmp_path / "a"), open_latents(whole[0]))
-    encode_latents(data, encoder, tmp_path / "b", **(SIZES | {"batch_size": 3}))
+    shapes, compile_ = [], type(encoder).compile
+    monkeypatch.setattr(type(encoder), "compile", lambda self, shape: shapes.append(shape) or compile_(self, shape))
+    encode_latents(data, encoder, tmp_path / "b", **(SIZES | {"batch_size": 4096}))
+    assert shapes == [(6, 16, 12, 3)], "a batch is no larger than a file"
     left, right = open_latents(tmp_path / "b"), open_latents(whole[0])
     for i in range(39):
         np.testing.assert_allclose(left[i]["mean"], right[i]["mean"], atol=1e-5)
