@@ -20,8 +20,6 @@ went away; the same command goes on. 2: something given cannot work. More in doc
 
 import ledit_jax.early  # noqa: F401, before what takes seconds
 
-import functools
-
 import jax
 from absl import flags
 
@@ -33,7 +31,7 @@ from ledit_jax.data.latent_records import STATES
 from ledit_jax.errors import ConfigError, DataError, OutputError
 from ledit_jax.hub import resolve
 from ledit_jax.models.vae_encoder import VAEEncoder
-from ledit_jax.weights import load_text_encoder, load_vae, vae_description
+from ledit_jax.weights import load_text_encoder, load_vae, vae_description, vae_scale
 
 _SOURCES = ["image_folder", "coco", "captioned_folder", "tfds", "digits", "glyphs", "shapes"]
 SOURCE = flags.DEFINE_enum("source", "image_folder", _SOURCES, "Where images come from.")
@@ -47,7 +45,7 @@ TEXT_DTYPE = flags.DEFINE_enum("text_dtype", "bfloat16", list(STATES), "What cap
 OUTPUT = flags.DEFINE_string("output", None, "Folder of latents to write, or to go on with.")
 HEIGHT = flags.DEFINE_integer("height", 256, "Pixels that images are cropped to; a multiple of 8.", lower_bound=1)
 WIDTH = flags.DEFINE_integer("width", 256, "Like --height.", lower_bound=1)
-SCALE = flags.DEFINE_float("scale", 0.18215, "What training multiplies latents by; recorded, not applied.")
+SCALE = flags.DEFINE_float("scale", None, "What training multiplies latents by; recorded. Default: the VAE's own.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images at a time, over this process's devices.", lower_bound=1)
 SHARD_SIZE = flags.DEFINE_integer("shard_size", 4096, "Images in a file: what a kill costs.", lower_bound=1)
 NUM_WORKERS = flags.DEFINE_integer("num_workers", 0, "Processes that decode; 0 decodes in threads.", lower_bound=0)
@@ -66,9 +64,10 @@ _FIELDS = {"data.image_height": HEIGHT, "data.image_width": WIDTH} | {
 def main() -> None:
     fields = {field.removeprefix("data."): flag.value for field, flag in _FIELDS.items()}
     data = DataConfig(**fields, num_workers=NUM_WORKERS.value)
-    sizes = dict(scale=SCALE.value, batch_size=BATCH_SIZE.value, shard_size=SHARD_SIZE.value)
     vae = resolve(VAE.value)
-    encoder = VAEEncoder(VAE.value, *vae_description(vae), functools.partial(load_vae, vae))
+    scale = vae_scale(vae) if SCALE.value is None else SCALE.value
+    sizes = dict(scale=scale, batch_size=BATCH_SIZE.value, shard_size=SHARD_SIZE.value)
+    encoder = VAEEncoder(VAE.value, *vae_description(vae), lambda: load_vae(vae))
     captions = None
     if TEXT_ENCODER.value:
         captions = CaptionStates(load_text_encoder(resolve(TEXT_ENCODER.value)), TEXT_DTYPE.value, TEXT_ENCODER.value)

@@ -21,7 +21,7 @@ BELOW = {
     "weights": {"errors", "config", "files", "parallel", "models", "diffusion"},
     "flops": {"models"},
     "convert": {"errors", "config", "files", "models", "diffusion", "weights"},
-    "hub": {"errors", "config", "files", "models", "progress", "weights", "convert"},
+    "hub": {"errors", "config", "data", "files", "models", "progress", "weights", "convert"},
     "evaluation": {"errors", "config", "data", "files", "models", "parallel", "progress"},
     "training": {
         "errors",

@@ -53,6 +53,7 @@ def convert_to_checkpoint(
     objective: str | None = None,
     tokenizer: str | Path | None = None,
     overwrite: bool = False,
+    space: Mapping[str, float] | None = None,
 ) -> None:
     """Writes what a PyTorch file or a folder holds, DiT, LEDiT, MMDiT, autoencoder or CLIP, as a checkpoint of ours.
 
@@ -60,7 +61,8 @@ def convert_to_checkpoint(
     tensor tells; by default as the model's or the file's name says, see `read_objective`. num_heads: where no preset
     has the file's width. weights: "ema" or "model", of a training file. frequency_shift:
     `model.timestep_frequency_shift` of a DiT, by default 0 for DiT's own files and 1 for diffusers', as the code that
-    goes with them computes. Logs what it recognised. Raises ConfigError, with `output` untouched, for whatever is not
+    goes with them computes. space: what the autoencoder of a pipeline says of its latents, see `latents_space`. Logs
+    what it recognised. Raises ConfigError, with `output` untouched, for whatever is not
     exactly one of these networks.
     """
     output = Path(output)
@@ -75,6 +77,7 @@ def convert_to_checkpoint(
     if not is_vae and not kind:
         with naming(source):
             params, config, step = _read_model(stored, model, num_heads, weights, frequency_shift, objective)
+            config = _in_space(config, space or {})
         with written_aside(output) as aside:
             export_weights(aside, params, config, step)
     elif model or num_heads or objective or frequency_shift is not None:
@@ -88,8 +91,9 @@ def convert_to_checkpoint(
     else:
         with naming(source):
             vae_params, vae_config = _read_vae(stored)
+            scale = latents_space(stored).get("scale")
         with written_aside(output) as aside:
-            export_vae(aside, vae_params, vae_config)
+            export_vae(aside, vae_params, vae_config, scale)
 
 
 def _read_vae(stored: StoredTensors) -> tuple[Params, VAEConfig]:
@@ -99,15 +103,34 @@ def _read_vae(stored: StoredTensors) -> tuple[Params, VAEConfig]:
     config = vae_config_from_shapes(state, groups)
     flat = vae_params_from_torch(state)
     _log.info("%s is an autoencoder: %s", stored.path, config)
-    scale = _setting(stored, "scaling_factor", float, _SD_SCALE)
-    if scale != _SD_SCALE:
+    said = latents_space(stored)
+    if (scale := said.get("scale", _SD_SCALE)) != _SD_SCALE:
         _log.info("its latents are scaled by %s: models of them need autoencoder.scale=%s", scale, scale)
-    shift = (stored.description.get("vae") or stored.settings or {}).get("shift_factor")
-    if shift:
+    if shift := said.get("shift"):
         _log.info("they are shifted by %s: autoencoder.latents_mean needs it for each of its channels", shift)
     if config.latent_channels != AutoencoderConfig().latent_channels:
         _log.info("it has %s channels: autoencoder.latent_channels=%s", config.latent_channels, config.latent_channels)
     return unflatten_params(flat, nnx.to_pure_dict(abstract_vae(config)[1])), config
+
+
+def latents_space(stored: StoredTensors) -> dict[str, float]:
+    """What an autoencoder's files say of its latents, where they do: "scale", and a "shift" before it."""
+    space = {}
+    for name, said in {"scale": "scaling_factor", "shift": "shift_factor"}.items():
+        value = check_json(stored.description.get("vae") or stored.settings, f"{stored.path}: its settings").get(said)
+        if value is not None and value != 0:
+            space[name] = float(_setting(stored, said, float, value))
+    return space
+
+
+def _in_space(config: Config, space: Mapping[str, float]) -> Config:
+    """A model's config, of these latents."""
+    if config.autoencoder.kind == "none":
+        return config
+    fields = {"scale": space["scale"]} if "scale" in space else {}
+    if "shift" in space:
+        fields["latents_mean"] = (space["shift"],) * config.autoencoder.latent_channels
+    return config.replaced("autoencoder", **fields)
 
 
 def _setting(stored: StoredTensors, name: str, kind: type, default: Any) -> Any:

@@ -36,12 +36,14 @@ def _alone() -> None:
 
 
 def _convert_all(source: Path, output: Path, name: str, about: About) -> None:
-    from ledit_jax.convert.read import convert_to_checkpoint
+    from ledit_jax.convert.files import open_tensors
+    from ledit_jax.convert.read import convert_to_checkpoint, latents_space
 
     about = _described(source, about)
     try:
         with _on_host():
-            convert_to_checkpoint(source, output)
+            space = latents_space(open_tensors(source / "vae")) if has_weights(source / "vae") else None
+            convert_to_checkpoint(source, output, space=space)
             for folder, beside in _BESIDE.items():
                 if has_weights(source / folder):
                     convert_to_checkpoint(source / folder, output / beside)

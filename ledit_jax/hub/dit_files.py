@@ -13,16 +13,18 @@ from ledit_jax.files.refusals import REFUSALS, writing
 from ledit_jax.progress import progress_bar
 
 ADDRESS = "https://dl.fbaipublicfiles.com/DiT/models"
+BYTES = {"DiT-XL-2-256x256.pt": 2_700_611_775}
+"""Of the files whose size others' scripts check; of the other one none was found."""
 LEAST_BYTES = 2_700_000_000
-"""Of a file: DiT-XL/2's 675.1 million parameters in float32, and no less."""
+"""Of any: DiT-XL/2's 675.1 million parameters in float32, and no less."""
 _PIECE = 2**20
 
 
 def fetch_dit_file(name: str, folder: Path, local_files_only: bool = False) -> Path:
     """The file in `folder`, fetched unless it is there; what a kill or a lost connection left is gone on with.
 
-    Raises CheckpointError where it cannot be fetched, or is not of the size that the server announces or less than the
-    weights of a DiT-XL/2 take, and OutputError for a full disk.
+    Raises CheckpointError where it cannot be fetched, or is not of the size that is known or that the server announces,
+    or has less than the weights of a DiT-XL/2 take, and OutputError for a full disk.
     """
     path = folder / name
     if path.is_file():
@@ -39,11 +41,10 @@ def fetch_dit_file(name: str, folder: Path, local_files_only: bool = False) -> P
             raise CheckpointError(
                 f"{name}: {size:,} of {total:,} bytes came: run it again, it goes on where it stopped"
             )
-        if size > total or size < LEAST_BYTES:
+        needed = BYTES.get(name, max(total, LEAST_BYTES))
+        if size != needed:
             part.unlink()
-            raise CheckpointError(
-                f"{name} is {size:,} bytes, and {max(total, LEAST_BYTES):,} are needed: fetch it again"
-            )
+            raise CheckpointError(f"{name} is {size:,} bytes, and {needed:,} are needed: fetch it again")
         part.replace(path)
     return path
 

@@ -93,6 +93,8 @@ def _write_vae(folder: Path, vae: AutoencoderKL, config: Config) -> None:
         "use_post_quant_conv": vae.config.quant_convs,
         "scaling_factor": config.autoencoder.scale,
     }
+    if len(shift := set(config.autoencoder.latents_mean)) == 1:  # diffusers knows one for all channels
+        settings["shift_factor"] = shift.pop()
     folder.mkdir()
     state = vae_params_to_torch(flatten_params(nnx.state(vae, nnx.Param)))
     _write(folder, settings, "diffusion_pytorch_model.safetensors", state, {})

@@ -1,11 +1,13 @@
 """From whatever a checkpoint is called to a folder of ours, converted once where it is another's."""
 
+import dataclasses
 import logging
 import os
 import re
 from pathlib import Path
 from urllib.parse import quote
 
+from ledit_jax.data.class_names import imagenet_names
 from ledit_jax.errors import CheckpointError, ConfigError
 from ledit_jax.files import is_bucket, write_whole
 from ledit_jax.files.once import made_once
@@ -23,7 +25,7 @@ logger = logging.getLogger(__name__)
 _WEIGHTS = (".pt", ".ckpt", ".bin", ".safetensors")
 _COMMIT = re.compile("[0-9a-f]{40}")
 _DIT = About(autoencoder="hf://stabilityai/sd-vae-ft-ema", license="cc-by-nc-4.0")
-"""Of the weights that DiT's authors released, with the autoencoder that their sampling takes."""
+"""Of the weights that DiT's authors released for ImageNet's classes, with the autoencoder that their sampling takes."""
 
 
 def resolve(
@@ -115,7 +117,7 @@ def _from_cache(name: HubName, cache: Path, reason: str, access: Access) -> Path
 def _from_dit_file(name: str, access: Access) -> Path:
     def make(aside: Path) -> None:
         source = fetch_dit_file(name, access.converted / "dit", access.local_files_only)
-        convert_all(source, aside, name, About(**vars(_DIT) | {"origin": name}))
+        convert_all(source, aside, name, dataclasses.replace(_DIT, origin=name, class_names=tuple(imagenet_names())))
         source.unlink()  # it is not needed any more
 
     return made_once(access.converted / "dit" / name.removesuffix(".pt"), make)

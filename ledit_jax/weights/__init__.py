@@ -13,7 +13,7 @@ from typing import Any
 from flax import nnx
 from jax.sharding import Mesh
 
-from ledit_jax.config import Config
+from ledit_jax.config import AutoencoderConfig, Config
 from ledit_jax.config.parse import from_mapping
 from ledit_jax.diffusion import make_process
 from ledit_jax.errors import CheckpointError, ConfigError
@@ -67,6 +67,7 @@ __all__ = [
     "stored_shapes",
     "text_fingerprint",
     "vae_description",
+    "vae_scale",
     "weights_id",
 ]
 
@@ -76,9 +77,13 @@ def export_weights(folder: str | Path, params: Params, config: Config, step: int
     write_items(folder, step, {"ema": params}, describe(config, step, {"ema": params}))
 
 
-def export_vae(folder: str | Path, params: Params, config: VAEConfig) -> None:
-    """Writes an autoencoder's weights, a nested dict as its modules are named. Raises OutputError if it exists."""
+def export_vae(folder: str | Path, params: Params, config: VAEConfig, scale: float | None = None) -> None:
+    """Writes an autoencoder's weights, a nested dict as its modules are named. Raises OutputError if it exists.
+
+    scale: what models multiply its latents by, as its files say.
+    """
     description = {"vae": dataclasses.asdict(config), "vae_id": fingerprint(params), "step": 0}
+    description |= {} if scale is None else {"scale": scale}
     description["checksums"] = {"vae": array_checksums(params)}
     write_items(folder, 0, {"vae": params}, description)
 
@@ -136,6 +141,15 @@ def vae_description(path: str | Path) -> tuple[VAEConfig, str]:
     if "vae_id" not in description:
         raise CheckpointError(f"checkpoint {folder} has no fingerprint of its weights: convert the autoencoder anew")
     return _vae_config(folder, description), description["vae_id"]
+
+
+def vae_scale(path: str | Path) -> float:
+    """What models multiply the latents of a VAE checkpoint by; where it does not say, Stable Diffusion's 0.18215."""
+    folder, description = _find_vae(path)
+    scale = description.get("scale", AutoencoderConfig().scale)
+    if not isinstance(scale, float) or not 0 < scale <= 1e9:
+        raise damaged(folder, ValueError(f"scale={scale!r:.40} cannot be"))
+    return scale
 
 
 def _find_vae(path: str | Path) -> tuple[Path, dict[str, Any]]:

@@ -1,13 +1,18 @@
 """Networks of ours as folders for a hub, and back: bit for bit, or refused where PyTorch has no names for them."""
 
+import json
+import shutil
+
 import jax
 import numpy as np
 import pytest
+from diffusers import AutoencoderKL
 from tiny import flow_config, noisy_params, tiny_config, tiny_mmdit
 
+from ledit_jax import LEDiTPipeline
 from ledit_jax.errors import ConfigError, OutputError
 from ledit_jax.hub import resolve, save_pretrained
-from ledit_jax.weights import load_weights
+from ledit_jax.weights import load_weights, vae_scale
 from ledit_jax.weights.about import About, load_about
 
 
@@ -26,6 +31,18 @@ def test_there_and_back(tmp_path, config):
     assert (config_again, step) == (config, 7)
     jax.tree.map(np.testing.assert_array_equal, again, params)
     assert load_about(folder) == about.__class__(**vars(about) | {"origin": "mine"})
+
+
+def test_what_a_pipeline_says_of_its_latents_comes_with_it(pipeline_folder, tmp_path):
+    source = tmp_path / "theirs"
+    shutil.copytree(pipeline_folder, source)
+    settings = json.loads((source / "vae" / "config.json").read_text())
+    (source / "vae" / "config.json").write_text(json.dumps(settings | dict(scaling_factor=0.4, shift_factor=0.25)))
+    pipe = LEDiTPipeline.from_pretrained(str(source), cache_dir=tmp_path / "cache")
+    assert (pipe.config.autoencoder.scale, pipe.config.autoencoder.latents_mean) == (0.4, (0.25,) * 4)
+    assert vae_scale(pipe.about.autoencoder) == 0.4
+    pipe.save_pretrained(tmp_path / "mine")
+    assert AutoencoderKL.from_pretrained(tmp_path / "mine" / "vae").config.shift_factor == 0.25
 
 
 def test_what_cannot_be_written(tmp_path):

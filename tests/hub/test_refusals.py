@@ -2,6 +2,8 @@
 
 import functools
 import json
+import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -32,6 +34,15 @@ def test_names_and_rights(hub, pipeline_folder, tmp_path):
     assert "gated" in refused("gated/dit", token="wrong")
     assert not left_in(tmp_path / "cache")
     assert resolve("gated/dit", token="right", bare=True)
+
+
+def test_a_pickle_without_torch(hub, pipeline_folder, tmp_path, monkeypatch):
+    (tmp_path / "bin").mkdir()
+    shutil.copy(pipeline_folder / "transformer" / "config.json", tmp_path / "bin")
+    (tmp_path / "bin" / "diffusion_pytorch_model.bin").write_bytes(b"PK and more")
+    hub.add("other/bin", tmp_path / "bin")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert "pickles need torch: pip install torch, or give .safetensors" in refused("other/bin")
 
 
 def test_repositories_that_are_no_dit(hub, tmp_path):

@@ -3,6 +3,7 @@
 Its first cell, where it has to install, is in test_colab_install.py.
 """
 
+import asyncio
 import base64
 import io
 import os
@@ -26,6 +27,8 @@ from notebooks import colab
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "notebooks" / "ledit_colab.ipynb"
+LONGEST = 400
+"""Seconds that the notebook may take; about 13 on a quiet machine."""
 
 # Run inside the notebook, after the cell of the sliders and after the last one.
 PRESS_THE_BUTTON = """
@@ -64,11 +67,20 @@ def notebook():
     return nbformat.read(NOTEBOOK, as_version=4)
 
 
-def execute(cells, folder=NOTEBOOK.parent):
-    """Runs cells in a fresh kernel, which starts in `folder`, as Jupyter does. An error in a cell is raised here."""
-    notebook = nbformat.v4.new_notebook(cells=cells)
-    client = NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
-    return client.execute()
+def execute(cells, stacks, folder=NOTEBOOK.parent):
+    """Runs cells in a fresh kernel, which starts in `folder`, as Jupyter does. An error in a cell is raised here.
+
+    stacks: a file, to which the kernel writes every minute where its threads are; told where it does not end.
+    """
+    watch = f"import faulthandler; faulthandler.dump_traceback_later(60, repeat=True, file=open({str(stacks)!r}, 'w'))"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(watch), *cells])
+    client = NotebookClient(notebook, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
+    try:
+        return asyncio.run(asyncio.wait_for(client.async_execute(), LONGEST))
+    except TimeoutError:
+        last = stacks.read_text().rpartition("Timeout (")[2]
+        at = next((cell.source for cell in reversed(notebook.cells) if cell.get("execution_count")), "none")
+        pytest.fail(f"after {LONGEST} s the kernel was here; the last cell that it ended was\n{at}\n\n{last}")
 
 
 def position(notebook, name):
@@ -101,7 +113,7 @@ def test_top_to_bottom_with_a_tiny_checkpoint(notebook, tmp_path, monkeypatch):
     own.source = own.source.replace("STEPS = 300", "STEPS = 3").replace('"assets/digits"', "checkpoint")
     after_sliders = position(notebook, "sliders") + 1
     check = nbformat.v4.new_code_cell(CHECK_THE_IMAGES)
-    done = execute([*cells[:after_sliders], press, *cells[after_sliders:], check])
+    done = execute([*cells[:after_sliders], press, *cells[after_sliders:], check], tmp_path / "stacks")
 
     outputs = {cell.id: cell.outputs for cell in done.cells if cell.cell_type == "code"}
     assert f"using {ROOT}" in str(outputs["install"])

@@ -6,14 +6,14 @@ import types
 from pathlib import Path
 
 import pytest
-from tiny import network_of, tiny_config, with_train
+from tiny import network_of, tiny_config, tiny_mmdit, with_train
 from training.run_results import read_metrics
 
 from ledit_jax.config import Config
 from ledit_jax.errors import CheckpointError, ConfigError
 from ledit_jax.models import abstract_params, count_params
 from ledit_jax.training.loop import train
-from ledit_jax.training.summary import estimate_memory
+from ledit_jax.training.summary import attention_backend, estimate_memory
 from ledit_jax.training.wandb_sink import WandbSink
 
 COUNTED = Path(__file__).parents[2] / "benchmarks" / "results" / "compile_configs.json"
@@ -113,3 +113,12 @@ def test_memory_is_within_a_third_of_what_the_compiler_counts():
 
 def parameters(config: Config) -> int:
     return count_params(abstract_params(network_of(config)))
+
+
+def test_captions_count_among_the_tokens_of_attention():
+    """Splash takes 256 tokens and more: 196 of an image and 77 of a caption are enough."""
+    values = dict(num_heads=1, width=64, dtype="bfloat16")
+    for config, backend in ((tiny_config("LEDiT", model=values), "xla"), (tiny_mmdit(model=values), "splash")):
+        config = config.replaced("data", image_height=28, image_width=28)
+        config = config.replaced("text", length=77) if config.model.network == "mmdit" else config
+        assert config.num_tokens() == 196 and attention_backend(config, "tpu") == backend
