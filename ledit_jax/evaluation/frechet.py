@@ -14,6 +14,8 @@ Moments = tuple[Float[np.ndarray, " D"], Float[np.ndarray, "D D"]]
 
 _BLOCK = 4096
 """Samples that are held in float64 at a time."""
+_MOST = 1e30
+"""Beyond all features, and far from where distances overflow."""
 
 
 class GaussianStatistics:
@@ -63,6 +65,10 @@ def check_moments(mean: Float[np.ndarray, " D"], cov: Float[np.ndarray, "D D"], 
         fault = "is not symmetric"
     elif (np.abs(cov) > bound * (1 + 1e-3) + noise).any():
         fault = "has covariances that are larger than the variances"
+    elif max(np.abs(mean).max(initial=0), np.abs(cov).max(initial=0)) > _MOST:
+        fault = f"or its mean has numbers beyond {_MOST:g}"
+    elif cov.size and np.trace(cov) - np.square(_factor(cov)).sum() < -1e-3 * np.trace(cov):
+        fault = "has negative eigenvalues"  # what is left after a Cholesky factor of the positive ones
     else:
         return
     raise DataError(f"{name} {fault}, so it is no covariance: make the file again")

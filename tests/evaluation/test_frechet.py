@@ -6,7 +6,7 @@ import scipy.linalg
 from oracles import fidelity
 
 from ledit_jax.errors import DataError
-from ledit_jax.evaluation.frechet import frechet_distance, gaussian_statistics
+from ledit_jax.evaluation.frechet import check_moments, frechet_distance, gaussian_statistics
 
 
 def _features(seed, num_samples, dim):
@@ -86,3 +86,17 @@ def test_errors_name_the_values():
         frechet_distance(np.zeros(3), np.eye(3), np.zeros(4), np.eye(4))
     with pytest.raises(DataError, match="not finite"):
         frechet_distance(np.zeros(3), np.full((3, 3), np.inf), np.zeros(3), np.eye(3))
+
+
+def test_moments_that_no_features_have_are_refused():
+    """An indefinite matrix gave a distance, and huge means an infinite one; few samples make no eigenvalue negative."""
+    indefinite = np.eye(8) - 1.5 / 8
+    with pytest.raises(DataError, match="r.npz: sigma has negative eigenvalues, so it is no covariance"):
+        check_moments(np.zeros(8), indefinite, "r.npz: sigma")
+    with pytest.raises(DataError, match="r.npz: sigma or its mean has numbers beyond 1e[+]30"):
+        check_moments(np.full(8, 1e200), np.eye(8), "r.npz: sigma")
+    for num_samples in (3, 500):
+        for dtype in (np.float64, np.float32):
+            cov = gaussian_statistics(_features(0, num_samples, 300) * np.geomspace(1e-4, 10, 300))[1]
+            check_moments(np.zeros(300), cov.astype(dtype), "r.npz: sigma")
+    check_moments(np.zeros(8), np.zeros((8, 8)), "r.npz: sigma")
