@@ -1,6 +1,7 @@
 """Folders of pieces, each of which is whole or not there, with the settings that all of them belong to."""
 
 import contextlib
+import errno
 import json
 import shutil
 import tempfile
@@ -106,8 +107,10 @@ class PieceFolder:
         self.check_there()
         try:
             yield
-        except OutputError:
+        except OutputError as error:
             self.check_there()
+            if error.errno == errno.ENOENT:  # somebody is removing it, and has not come to its note yet
+                raise gone(self.folder) from error
             raise
 
     def check_there(self) -> None:

@@ -57,6 +57,8 @@ def test_sampling(tmp_path, monkeypatch):
 
 def test_a_piece_is_not_written_into_a_new_folder(tmp_path):
     pieces = PieceFolder.open(tmp_path / "f", "note.json", {"a": 1})
+    with pytest.raises(OutputError, match=r"f was removed, moved or replaced"), pieces.write("x"):
+        next((tmp_path / "f").glob(".partial*")).unlink()  # as `rm -r` does, on its way to the note
     shutil.rmtree(tmp_path / "f")
     with pytest.raises(OutputError, match=r"f was removed, moved or replaced"), pieces.write("x"):
         pass
