@@ -27,7 +27,7 @@ from ledit_jax.errors import ConversionError
 from ledit_jax.models.vae import VAEConfig, abstract_vae
 
 # Our segments of a dotted path -> theirs, applied in order.
-_DIFFUSERS = {
+_DIFFUSERS = {f"attentions.{i}.norm": f"attentions.{i}.group_norm" for i in range(8)} | {
     "encoder.levels": "encoder.down_blocks",
     "decoder.levels": "decoder.up_blocks",
     "attention.norm": "attention.group_norm",
@@ -43,6 +43,7 @@ _DIFFUSERS = {
     "scale": "weight",
 }
 _COMPVIS = {
+    "attentions": "attn",
     "encoder.levels": "encoder.down",
     "decoder.levels": "decoder.up",
     "mid.attention": "mid.attn_1",
@@ -65,7 +66,9 @@ _LAYOUTS = {
     "compvis": _COMPVIS,
 }
 # Within a whole Stable Diffusion checkpoint, and the training losses' own networks in an autoencoder's.
-_COMPVIS_PREFIX, _COMPVIS_LOSS = "first_stage_model.", "loss."
+_COMPVIS_PREFIX = "first_stage_model."
+_COMPVIS_LOSSES = ("loss.", "foundation_model.", "linear_proj.")
+"""Also what VA-VAE aligns its latents with."""
 
 
 def vae_table(shapes: Shapes, layout: str) -> Table:
@@ -130,7 +133,7 @@ def _autoencoder(shapes: Shapes) -> tuple[Shapes, str]:
         old = any(re.search(r"\.attentions\.0\.(query|key|value|proj_attn)\.", name) for name in shapes)
         return shapes, "diffusers_old" if old else "diffusers"
     if any(name.startswith("encoder.down.") for name in shapes):
-        return {name: shape for name, shape in shapes.items() if not name.startswith(_COMPVIS_LOSS)}, "compvis"
+        return {name: shape for name, shape in shapes.items() if not name.startswith(_COMPVIS_LOSSES)}, "compvis"
     raise ConversionError(missing=["encoder.down_blocks.* (diffusers)", "encoder.down.* (CompVis)"])
 
 
@@ -158,6 +161,7 @@ def _config(shapes: Shapes, layout: str, norm_num_groups: int) -> VAEConfig:
         layers_per_block=layers,
         norm_num_groups=norm_num_groups,
         quant_convs=any(name.startswith("post_quant_conv.") for name in shapes),
+        level_attention=any(re.match(rf"{re.escape(level)}\.{num_levels - 1}\.att", name) for name in shapes),
     )
 
 

@@ -78,7 +78,7 @@ def _write_vae(folder: Path, vae: AutoencoderKL, config: Config) -> None:
     from ledit_jax.convert.tables import flatten_params
     from ledit_jax.convert.vae import vae_params_to_torch
 
-    levels = len(vae.config.block_out_channels)
+    levels, attends = len(vae.config.block_out_channels), "Attn" if vae.config.level_attention else ""
     settings = {
         "_class_name": "AutoencoderKL",
         "in_channels": vae.config.image_channels,
@@ -87,8 +87,8 @@ def _write_vae(folder: Path, vae: AutoencoderKL, config: Config) -> None:
         "block_out_channels": list(vae.config.block_out_channels),
         "layers_per_block": vae.config.layers_per_block,
         "norm_num_groups": vae.config.norm_num_groups,
-        "down_block_types": ["DownEncoderBlock2D"] * levels,
-        "up_block_types": ["UpDecoderBlock2D"] * levels,
+        "down_block_types": ["DownEncoderBlock2D"] * (levels - 1) + [f"{attends}DownEncoderBlock2D"],
+        "up_block_types": [f"{attends}UpDecoderBlock2D"] + ["UpDecoderBlock2D"] * (levels - 1),
         "use_quant_conv": vae.config.quant_convs,
         "use_post_quant_conv": vae.config.quant_convs,
         "scaling_factor": config.autoencoder.scale,

@@ -96,9 +96,11 @@ class MidBlock(nnx.Module):
 class Level(nnx.Module):
     """The residual blocks of one resolution, then the step to the next one: "down", "up" or "none"."""
 
-    def __init__(self, in_channels, out_channels, num_blocks, step: str, config: VAEConfig, rngs: nnx.Rngs):
+    def __init__(self, in_channels, out_channels, num_blocks, step: str, attends: bool, config: VAEConfig, rngs):
         widths = (in_channels,) + (out_channels,) * (num_blocks - 1)
         self.blocks = ModuleList([ResidualBlock(width, out_channels, config, rngs) for width in widths])
+        if attends:
+            self.attentions = ModuleList([SpatialAttention(out_channels, config, rngs) for _ in widths])
         if step == "down":
             # One row and column of zeros at the bottom and the right alone, as the public weights were trained.
             self.downsample = _conv(out_channels, out_channels, config, rngs, strides=2, padding=((0, 1), (0, 1)))
@@ -110,8 +112,10 @@ class Level(nnx.Module):
 
     def run_blocks(self, x: Float[Array, "B H W C1"], normed=normed) -> Float[Array, "B H W C2"]:
         """What happens at this resolution."""
-        for block in self.blocks:
+        for index, block in enumerate(self.blocks):
             x = block(x, normed)
+            if hasattr(self, "attentions"):
+                x = self.attentions[index](x)
         return x
 
     def step(self, x: Float[Array, "B H1 W1 C"]) -> Float[Array, "B H2 W2 C"]:
@@ -129,7 +133,7 @@ class Encoder(nnx.Module):
         steps = ["down"] * (len(widths) - 1) + ["none"]
         self.conv_in = _conv(config.image_channels, widths[0], config, rngs)
         self.levels = ModuleList(
-            Level(before, width, config.layers_per_block, step, config, rngs)
+            Level(before, width, config.layers_per_block, step, step == "none" and config.level_attention, config, rngs)
             for before, width, step in zip(widths[:1] + widths, widths, steps, strict=False)
         )
         self.mid = MidBlock(widths[-1], config, rngs)
@@ -149,11 +153,12 @@ class Decoder(nnx.Module):
     def __init__(self, config: VAEConfig, rngs: nnx.Rngs):
         widths = config.block_out_channels[::-1]
         steps = ["up"] * (len(widths) - 1) + ["none"]
+        attends = [config.level_attention] + [False] * (len(widths) - 1)
         self.conv_in = _conv(config.latent_channels, widths[0], config, rngs)
         self.mid = MidBlock(widths[0], config, rngs)
         self.levels = ModuleList(
-            Level(before, width, config.layers_per_block + 1, step, config, rngs)
-            for before, width, step in zip(widths[:1] + widths, widths, steps, strict=False)
+            Level(before, width, config.layers_per_block + 1, step, attention, config, rngs)
+            for before, width, step, attention in zip(widths[:1] + widths, widths, steps, attends, strict=False)
         )
         self.norm_out = _norm(widths[-1], config, rngs)
         self.conv_out = _conv(widths[-1], config.image_channels, config, rngs)

@@ -20,6 +20,8 @@ class VAEConfig:
     norm_num_groups: int = 32
     quant_convs: bool = True
     """1x1 convolutions after the encoder and before the decoder; Stable Diffusion 3 has none."""
+    level_attention: bool = False
+    """Attention after each residual block of the lowest resolution, as LDM's autoencoders of 16x16 pixels a cell."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """What convolutions and matrix products compute in; parameters, norms and softmax stay float32."""
 

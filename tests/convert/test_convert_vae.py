@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from flax import nnx
-from models.random_vae import fresh_vae
+from models.random_vae import CONFIGS, fresh_vae
 
 from ledit_jax.convert.tables import (
     CONV,
@@ -64,15 +64,18 @@ def to_compvis(name: str, levels: int = 4) -> str:
         return ".".join([side, "mid", "attn_1", leaf, rest[-1]])
     else:
         return ".".join([side, {"conv_norm_out": "norm_out"}.get(part, part), *rest])
+    if rest[1] == "attentions":
+        leaf = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out": "proj_out"}[rest[3]]
+        return ".".join([*prefix, "attn", rest[2], leaf, rest[-1]])
     if rest[1] == "resnets":
         leaf = "nin_shortcut" if rest[3] == "conv_shortcut" else rest[3]
         return ".".join([*prefix, "block", rest[2], leaf, rest[-1]])
     return ".".join([*prefix, {"downsamplers": "downsample", "upsamplers": "upsample"}[rest[1]], "conv", rest[-1]])
 
 
-def as_compvis(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def as_compvis(state: dict[str, np.ndarray], levels: int = 4) -> dict[str, np.ndarray]:
     pointwise = {name: a[:, :, None, None] if a.ndim == 2 else a for name, a in state.items()}
-    return {to_compvis(name): a for name, a in pointwise.items()}
+    return {to_compvis(name, levels): a for name, a in pointwise.items()}
 
 
 def assert_bitwise_equal(ours, theirs):
@@ -116,20 +119,27 @@ def test_all_layouts_give_the_same_parameters(state):
     whole = {"first_stage_model." + name: a for name, a in compvis.items()}
     others = {"model.diffusion_model.out.2.bias": np.zeros(4), "cond_stage_model.x": np.zeros(1), "betas": np.zeros(9)}
     loss = {"loss.logvar": np.zeros(()), "loss.discriminator.main.0.weight": np.zeros((4, 3, 4, 4))}
-    for other in (
-        {to_old(name): a for name, a in state.items()},
-        compvis,
-        compvis | loss,
-        whole | others,
-    ):
+    for other in ({to_old(name): a for name, a in state.items()}, compvis, compvis | loss, whole | others):
         assert vae_config_from_shapes(other, norm_num_groups=4) == CONFIG
         assert_bitwise_equal(vae_params_from_torch(other), expected)
+
+
+def test_va_vae_is_ldm_s_with_attention_and_what_it_was_aligned_with():
+    config, rng = CONFIGS["two levels, as VA-VAE's"], np.random.default_rng(0)
+    shapes = param_shapes(fresh_vae(config).state_dict())
+    state = {name: rng.standard_normal(shape, dtype=np.float32) for name, shape in shapes.items()}
+    extra = {"foundation_model.model.norm.weight": np.ones(4), "linear_proj.weight": np.ones((4, 6, 1, 1))}
+    theirs = as_compvis(state, levels=2) | extra
+    assert {"encoder.down.1.attn.0.q.weight", "decoder.up.1.attn.1.proj_out.bias"} < set(theirs)
+    assert vae_config_from_shapes(theirs, norm_num_groups=4) == config
+    assert_bitwise_equal(vae_params_from_torch(theirs), vae_params_from_torch(state))
 
 
 @pytest.mark.parametrize(
     "config",
     [
         CONFIG,
+        CONFIGS["two levels, as VA-VAE's"],
         VAEConfig(block_out_channels=(32, 64), layers_per_block=2, norm_num_groups=32, latent_channels=16),
         VAEConfig(block_out_channels=(8,), layers_per_block=3, norm_num_groups=8),
     ],

@@ -16,6 +16,9 @@ CONFIGS = {
     "two levels, as SD3's": VAEConfig(
         latent_channels=16, block_out_channels=(32, 64), layers_per_block=2, norm_num_groups=8, quant_convs=False
     ),
+    "two levels, as VA-VAE's": VAEConfig(
+        latent_channels=6, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4, level_attention=True
+    ),
     "four levels": VAEConfig(block_out_channels=(8, 16, 24, 32), layers_per_block=1, norm_num_groups=4),
 }
 METHODS = {
@@ -29,7 +32,7 @@ SMALL = VAEConfig(block_out_channels=(8, 16), layers_per_block=1, norm_num_group
 
 def fresh_vae(config: VAEConfig) -> TorchVAE:
     """diffusers' model as it initialises it."""
-    levels = len(config.block_out_channels)
+    levels, attends = len(config.block_out_channels), "Attn" if config.level_attention else ""
     return TorchVAE(
         block_out_channels=config.block_out_channels,
         layers_per_block=config.layers_per_block,
@@ -37,8 +40,8 @@ def fresh_vae(config: VAEConfig) -> TorchVAE:
         latent_channels=config.latent_channels,
         use_quant_conv=config.quant_convs,
         use_post_quant_conv=config.quant_convs,
-        down_block_types=("DownEncoderBlock2D",) * levels,
-        up_block_types=("UpDecoderBlock2D",) * levels,
+        down_block_types=("DownEncoderBlock2D",) * (levels - 1) + (f"{attends}DownEncoderBlock2D",),
+        up_block_types=(f"{attends}UpDecoderBlock2D",) + ("UpDecoderBlock2D",) * (levels - 1),
     )
 
 
