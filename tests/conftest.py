@@ -40,9 +40,12 @@ gc.set_threshold(100_000, 20, 50)
 
 @pytest.fixture(scope="session")
 def object_store():
-    """A store of objects, see tests/object_store.py, with one bucket: tests use folders of their own in it."""
+    """A store of objects, see tests/object_store.py, with one bucket: tests use folders of their own in it.
+
+    Its objects by name: (what number its last change has among all, what it holds).
+    """
     if importlib.util.find_spec("gcsfs") is None:
         pytest.skip("gcsfs is not installed")
     from object_store import start
 
-    start()
+    return start()

@@ -174,10 +174,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content if status != 204 else b"")
 
 
-def start() -> None:
+def start() -> dict[str, tuple[int, bytes]]:
     """Lasts as long as this process: the libraries look for it once. What asks later, and scripts, find it too."""
     server = _Store()
     threading.Thread(target=server.serve_forever, daemon=True).start()
     os.environ["STORAGE_EMULATOR_HOST"] = f"http://localhost:{server.server_port}"
     os.environ["TENSORSTORE_GCS_HTTP_URL"] = os.environ["STORAGE_EMULATOR_HOST"]
     os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"  # it would ask Google's own what kind of bucket it is
+    return server.objects

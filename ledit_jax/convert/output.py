@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from ledit_jax.errors import OutputError
+from ledit_jax.files import as_place, is_bucket
+from ledit_jax.files.bucket import MARKS, reaching
 
-_COMMIT_MARKS = ("_CHECKPOINT_METADATA", "commit_success.txt")  # the second on some file systems alone
 _CONVERTED = ({"ema"}, {"vae"}, {"text", "tokenizer"}, {"text", "vision", "tokenizer"})
 """The items beside `config` of what conversion writes."""
 
@@ -16,6 +17,11 @@ def check_output(output: Path, overwrite: bool, source: str | Path, makes_file: 
     """
     if not output.name.strip():
         raise OutputError(f"output={str(output)!r} is no name: give that of a folder or a file to make")
+    if is_bucket(output):
+        with reaching(output, OutputError):
+            if as_place(output).exists():
+                raise OutputError(f"output={as_place(output)} exists already: choose another place, or remove it")
+        return
     if output.exists() and Path(source).exists() and output.samefile(source):
         raise OutputError(f"output={output} is the input: choose another place")
     if output.exists() and not overwrite:
@@ -32,4 +38,4 @@ def _is_converted(folder: Path) -> bool:
     if len(steps) != 1 or not steps[0].name.isdecimal() or not (steps[0] / "config").is_dir():
         return False
     held = {path.name for path in steps[0].iterdir()}
-    return _COMMIT_MARKS[0] in held and held - {*_COMMIT_MARKS, "config"} in _CONVERTED
+    return MARKS[0] in held and held - {*MARKS, "config"} in _CONVERTED

@@ -24,6 +24,8 @@ Place = Path | epath.Path
 """A Path of this machine, or etils' of a bucket."""
 BUCKETS = ("gs", "s3", "az")
 """What addresses of buckets begin with."""
+MARKS = ("_CHECKPOINT_METADATA", "commit_success.txt")
+"""What says that a checkpoint beside it is whole."""
 _ADDRESS = re.compile(r"(gs|s3|az):/+")
 _LIBRARY = {"gs": "gcsfs", "s3": "s3fs", "az": "adlfs"}
 
@@ -66,12 +68,13 @@ def reaching(address: str | Place, kind: type[LEDiTError] = DataError) -> Iterat
 
 
 def put(source: Path, place: epath.Path) -> None:
-    """Uploads a file as an object, or a folder with all in it, object by object. Raises OutputError."""
+    """Uploads a file as an object, or a folder with all in it, object by object and marks last. Raises OutputError."""
     with reaching(place, OutputError):
         if not source.is_dir():
             return open_bucket(place)[0].put_file(str(source), str(place))
         system, root = open_bucket(place)
-        for file in sorted(path for path in source.rglob("*") if path.is_file()):
+        files = (path for path in source.rglob("*") if path.is_file())
+        for file in sorted(files, key=lambda path: (path.name in MARKS, path)):
             system.put_file(str(file), f"{root}/{file.relative_to(source).as_posix()}")
 
 

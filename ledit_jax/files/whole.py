@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ledit_jax.errors import OutputError
-from ledit_jax.files.bucket import BUCKETS, Place, as_place, is_bucket, open_bucket, put
+from ledit_jax.files.bucket import BUCKETS, MARKS, Place, as_place, is_bucket, open_bucket, put
 from ledit_jax.files.refusals import check_place, writing
 
 
@@ -141,6 +141,6 @@ def move_folder(folder: Place, target: Place) -> None:
     with writing(target):
         system, source = open_bucket(as_place(folder))
         system.copy(source, open_bucket(as_place(target))[1], recursive=True)
-        for mark in ("commit_success.txt", "_CHECKPOINT_METADATA"):
+        for mark in MARKS:
             (folder / mark).unlink(missing_ok=True)
         folder.rmtree(missing_ok=True)

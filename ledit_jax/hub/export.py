@@ -11,7 +11,7 @@ from flax import nnx
 
 from ledit_jax.config import Config
 from ledit_jax.errors import ConfigError, ConversionError, OutputError
-from ledit_jax.files import written_aside
+from ledit_jax.files import as_place, written_aside
 from ledit_jax.hub.contents import LIBRARY
 from ledit_jax.models import Params
 from ledit_jax.models.vae import AutoencoderKL
@@ -36,7 +36,7 @@ def save_pretrained(
     `vae` not written. Raises OutputError for a folder that is there or cannot be written, and ConfigError for a network
     that has no names in such files.
     """
-    folder, about = Path(folder), about or About()
+    folder, about = as_place(folder), about or About()
     if folder.exists():
         raise OutputError(f"{folder} exists already: choose another place or remove it first")
     is_referred = about.autoencoder.startswith("hf://")

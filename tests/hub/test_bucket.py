@@ -9,18 +9,18 @@ import pytest
 from object_store import BUCKET
 from tiny import noisy_params, tiny_config
 
-from ledit_jax.errors import CheckpointError
+from ledit_jax.convert.output import check_output
+from ledit_jax.errors import CheckpointError, OutputError
 from ledit_jax.files import as_place
 from ledit_jax.files.bucket import put
 from ledit_jax.hub import resolve
 from ledit_jax.weights import export_weights, load_weights
 from ledit_jax.weights.about import About, load_about, write_about
 
-pytestmark = pytest.mark.usefixtures("object_store")
 RUN = f"{BUCKET}/copied"
 
 
-def test_the_newest_whole_step_is_copied_once(tmp_path):
+def test_the_newest_whole_step_is_copied_once(object_store, tmp_path):
     config, params = tiny_config(), noisy_params(tiny_config())
     place = as_place(RUN) / "checkpoints"
     for step, scale in ((1, 1.0), (2, 2.0)):
@@ -28,6 +28,10 @@ def test_the_newest_whole_step_is_copied_once(tmp_path):
         put(tmp_path / str(step) / str(step), place / str(step))
     mark = place / "2" / "_CHECKPOINT_METADATA"
     whole = mark.read_bytes()
+    uploaded = {name: number for name, (number, _) in object_store.items() if "copied/checkpoints/2/" in name}
+    assert max(uploaded, key=uploaded.get).endswith(("_CHECKPOINT_METADATA", "commit_success.txt"))
+    with pytest.raises(OutputError, match=f"output={place}/2 exists already"):
+        check_output(Path(f"{place}/2"), True, "x", False)
     mark.unlink()  # as an upload that was cut off leaves it
     write_about(place, About(class_names=("a", "b")))
 
@@ -44,7 +48,7 @@ def test_the_newest_whole_step_is_copied_once(tmp_path):
     assert load_weights(copy(RUN))[2] == 2
 
 
-def test_refusals(tmp_path):
+def test_refusals(object_store, tmp_path):
     for name, message in (
         (f"{BUCKET}/none", f"{BUCKET}/none holds no checkpoint of ours"),
         ("az://bucket/x", "az://bucket/x cannot be read .*: pip install adlfs"),
