@@ -135,7 +135,8 @@ def make_step(config: Config, case: Case, inputs: dict, attention: str, dry_run:
     for name in ("x", "noise"):
         tensors[name] = tensors[name].permute(0, 3, 1, 2).contiguous()
     peer = make_peer(config, config.token_grid(), attention, device)
-    compile_blocks(peer, "eager" if dry_run else "inductor")
+    if case.is_training or not dry_run:  # once is enough to see that it can be compiled
+        compile_blocks(peer, "eager" if dry_run else "inductor")
     make = train_step if case.is_training else sample_step
     peak = (lambda: 0) if dry_run else torch.cuda.max_memory_allocated
     return make(peer, tensors, device), peak

@@ -50,12 +50,18 @@ def cells() -> list[tuple[str, str, int, tuple[str, ...]]]:
 
 
 def compile_cell(command: tuple[str, ...]) -> dict:
-    """What the cell's program needs and is predicted to take; or {"refused": the last line of its errors}."""
+    """What the cell's program needs and is predicted to take; or {"refused": the last line of its errors}.
+
+    Raises SystemExit where the TPU compiler is missing.
+    """
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
     result = subprocess.run([sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True)
     run = {"command": " ".join(("python", *command))}
     if result.returncode not in (0, 1) or not result.stdout:
-        return run | {"refused": (result.stderr.strip().splitlines() or ["no message"])[-1][:300]}
+        message = (result.stderr.strip().splitlines() or ["no message"])[-1]
+        if "needs the TPU compiler" in message:
+            sys.exit(message)
+        return run | {"refused": message[:300]}
     report = json.loads(result.stdout.splitlines()[-1])
     kept = ("program", "mesh", "fits", "needed_bytes", "capacity_bytes", "images", "milliseconds_at_peak", "predicted")
     chips = {"slice": report["topology"]["name"], "chips": report["topology"]["chips"]}
