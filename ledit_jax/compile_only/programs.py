@@ -125,7 +125,8 @@ def report_decoder(
     how = f"{sliced} of {len(vae.block_out_channels)} levels in slices" if sliced else "whole"
     flops = shape[0] * decoder_flops(params, (rows, columns))
     program = f"decoder of {shape[0]} images, one by one, {how},"
-    return compile_for(topology, program, mesh, shape[0], flops, decode_latents, (graphdef, state, latents, sliced))
+    arguments = graphdef, state, latents, sliced, mesh if mesh.size > 1 else None
+    return compile_for(topology, program, mesh, shape[0], flops, decode_latents, arguments)
 
 
 def _vae_config(config: Config) -> VAEConfig:

@@ -17,6 +17,7 @@ from ledit_jax.errors import ConfigError
 from ledit_jax.models.vae import AutoencoderKL
 from ledit_jax.models.vae_slices import choose_slices, decode_by_image
 from ledit_jax.parallel.memory import device_memory
+from ledit_jax.parallel.mesh import DATA
 from ledit_jax.parallel.processes import gather, shard_arrays
 
 DECODER_SHARE = 2 / 3
@@ -67,11 +68,26 @@ def decode(
         with jax.default_matmul_precision(precision) if precision else contextlib.nullcontext():
             space = config.autoencoder
             latents = latents / jnp.asarray(space.factors, jnp.float32) + jnp.asarray(space.offsets, jnp.float32)
-            latents = decode_latents(*vae, latents, sliced)
+            latents = decode_latents(*vae, latents, sliced, _mesh_of(latents))
     return gather(jnp.clip(127.5 * latents + 128.0, 0, 255).astype(jnp.uint8))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 3))
-def decode_latents(graphdef, state, latents: Float[Array, "B H W C"], sliced: int) -> Float[Array, "B fH fW c"]:
-    """The program: see `decode_by_image`."""
-    return decode_by_image(nnx.merge(graphdef, state), latents, sliced)
+@functools.partial(jax.jit, static_argnums=(0, 3, 4))
+def decode_latents(
+    graphdef, state, latents: Float[Array, "B H W C"], sliced: int, mesh: Mesh | None
+) -> Float[Array, "B fH fW c"]:
+    """The program: see `decode_by_image`. Each device of a mesh decodes its own images."""
+
+    def run(state, latents):
+        return decode_by_image(nnx.merge(graphdef, state), latents, sliced)
+
+    if mesh is not None:  # left to itself XLA has every device decode all images
+        run = jax.shard_map(run, mesh=mesh, in_specs=(P(), P(DATA)), out_specs=P(DATA), check_vma=False)
+    return run(state, latents)
+
+
+def _mesh_of(latents: jax.Array) -> Mesh | None:
+    """That images are spread over, if they are."""
+    mesh = getattr(latents.sharding, "mesh", None)
+    is_spread = mesh is not None and mesh.size > 1 and len(latents) % mesh.size == 0
+    return mesh if is_spread and mesh.axis_names == (DATA,) else None

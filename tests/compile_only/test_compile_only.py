@@ -117,15 +117,15 @@ def test_sample_needs_a_model():
 
 @needs_libtpu
 def test_sampling_of_latents_is_a_step_and_the_decoder(monkeypatch):
-    """With a small decoder: whole, and in slices where an image may take next to nothing."""
+    """With a small decoder: whole, each chip its own images, and in slices where one may take next to nothing."""
     small = VAEConfig(block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4)
     monkeypatch.setattr(programs, "_vae_config", lambda config: small)
     config = dataclasses.replace(tiny_config(), autoencoder=AutoencoderConfig(kind="sd", downsample=2))
     sliced = programs.report_decoder(config, "v5e:1x1", 32, 16, 2, gib=1e-6)
     monkeypatch.setattr(programs, "report_denoising_step", lambda *_: sliced)  # any program does in the step's place
-    found = programs.report_sampling(config, "v5e:1x1", 32, 16, 2)
+    found = programs.report_sampling(config, "v5e:2x2", 32, 16, 2)
     whole = found.decoder
-    assert whole.program == "decoder of 2 images, one by one, whole,"
+    assert whole.program == "decoder of 8 images, one by one, whole," and whole.sent_bytes == 0
     assert sliced.program == "decoder of 2 images, one by one, 1 of 2 levels in slices,"
     assert 0.9 < whole.compiled_flops / whole.model_flops < 1.2
     assert sliced.compiled_flops > 2 * whole.compiled_flops, "a pass for each norm, and one more"

@@ -167,7 +167,7 @@ def latent_config():
 
 def test_latents_are_scaled_and_decoded_whole_or_in_slices(monkeypatch):
     real, sliced = decoding.decode_latents, []
-    monkeypatch.setattr(decoding, "decode_latents", lambda *args: sliced.append(args[-1]) or real(*args))
+    monkeypatch.setattr(decoding, "decode_latents", lambda *args: sliced.append(args[3]) or real(*args))
     shift, std = (0.5, -1.0, 0.0, 2.0), (1.0, 2.0, 0.5, 1.5)
     config, vae = latent_config().replaced("autoencoder", latents_mean=shift, latents_std=std), make_vae(levels=4)
     pipeline = LEDiTPipeline(config, init_params(network_of(config), jax.random.key(0)), vae)
