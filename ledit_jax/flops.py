@@ -80,8 +80,10 @@ def decoder_flops(params: Any, cells: tuple[int, int]) -> int:
     """
     decoder, count = nnx.to_pure_dict(params)["decoder"], math.prod(cells)
     last = len(decoder["levels"]) - 1
-    total = 4 * count**2 * decoder["mid"]["attention"]["query"]["kernel"].shape[0]
+    total = 0
     for path, leaf in flatten_dict(decoder).items():
+        if path[-2:] == ("query", "kernel"):
+            total += 4 * count**2 * leaf.shape[0]
         if path[-1] == "kernel":
             level = path[1] + ("upsample" in path) if path[0] == "levels" else last if path[0] == "conv_out" else 0
             total += 2 * math.prod(leaf.shape) * count * 4**level
