@@ -15,7 +15,6 @@ from ledit_jax.errors import ConfigError
     "kind, workers_before, workers_after",
     [
         ("digits", 0, 0),
-        ("digits", 2, 2),
         ("image_folder", 0, 0),
         ("image_folder", 2, 0),
         ("latents", 0, 0),

@@ -13,7 +13,7 @@ from ledit_jax.config import AutoencoderConfig, DataConfig
 from ledit_jax.data import make_loader
 from ledit_jax.errors import DataError
 
-CONFIG = DataConfig(image_height=8, image_width=8, image_channels=1, num_workers=2)
+CONFIG = DataConfig(image_height=8, image_width=8, image_channels=1, num_workers=1)
 
 
 class Grey:
@@ -121,7 +121,7 @@ if __name__ == "__main__":
 )
 def test_a_main_module_that_fails_in_the_workers_ends_the_run(tmp_path, fails, says):
     script = tmp_path / "run.py"
-    script.write_text(TRAIN.format(fails=fails, read="pass", workers=2))
+    script.write_text(TRAIN.format(fails=fails, read="pass", workers=1))
     result = run(str(script), timeout=60)
     last = result.stderr.splitlines()[-1]
     assert result.returncode == 2, result.stderr

@@ -23,7 +23,7 @@ class Hanging:
         return 64
 
     def __getitem__(self, index):
-        if jax.process_index() == 1 and (workdir / "checkpoints" / "2").exists():
+        if jax.process_index() == 1 and (workdir / "checkpoints" / "20").exists():
             self.hanging += 1
             time.sleep(600)
         return {"image": np.full((8, 8, 1), index, np.uint8), "label": 0}
@@ -38,7 +38,7 @@ def main():
     Run.wait_for_batch = wait
     start_processes(address, 2, index, timeout=200)
     stopping.GRACE = 1.0
-    train_settings = dict(num_steps=10_000, checkpoint_every=2, dilation_probability=0.0)
+    train_settings = dict(num_steps=10_000, checkpoint_every=20, dilation_probability=0.0)
     config = tiny_config(model=dict(scan_layers=True, block_order="ca"), train=train_settings)
     train(config, workdir, source=Hanging())
 
@@ -58,4 +58,4 @@ def test_a_step_that_does_not_end_is_not_waited_for_after_a_signal(tmp_path):
         assert 0 not in [processes.wait(index) for index in range(2)], processes.said()
     says = "error: stopped by a signal, and without another checkpoint, since a step did not end in"
     assert any(says in log.read_text() for log in processes.logs), processes.said()
-    assert load_weights(workdir)[2] >= 2
+    assert load_weights(workdir)[2] >= 20
