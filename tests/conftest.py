@@ -10,13 +10,19 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
+import pytest
+from jaxtyping import install_import_hook
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Programs run once or twice here, on a few numbers: machine code that is not optimised, from the older of XLA's two
 # emitters for CPUs and in one piece, compiles in a fifth of the time.
-FLAGS = "--xla_backend_optimization_level=0"
+quick = "--xla_backend_optimization_level=0"
 if tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11):  # a newer XLA stops at a flag that it does not know
-    FLAGS += " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-os.environ.setdefault("XLA_FLAGS", FLAGS)
+    older = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    os.environ.setdefault("XLA_FLAGS", f"{quick} {older}")
+os.environ.setdefault("XLA_FLAGS", quick)
+# Threads of PyTorch and of NumPy's algebra spin while they wait for one another, and the other worker has the core.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     # Workers and the scripts that tests start inherit it: each train step is compiled once for the whole suite.
@@ -28,9 +34,6 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 # The TPU compiler, where `make test` puts it.
 if (libtpu := Path(sys.prefix) / "tpu" / "libtpu" / "libtpu.so").is_file():
     os.environ.setdefault("TPU_LIBRARY_PATH", str(libtpu))
-
-import pytest
-from jaxtyping import install_import_hook
 
 # Before the package is first imported.
 install_import_hook("ledit_jax", "beartype.beartype")

@@ -60,15 +60,14 @@ def test_a_step_for_one_chip(config):
 
 @needs_libtpu
 def test_a_step_for_four_chips_sends_weights_not_activations(config):
-    """FSDP's promise: what a chip sends does not grow with the batch."""
-    sent = {}
-    for batch in (16, 64):
-        result = run("train.py", f"--config={config}", "--compile_only=v5e:2x2", f"--config.train.batch_size={batch}")
-        assert result.returncode == 0, result.stderr
-        sent[batch] = report_of(result)["sent_bytes"]
-        predicted = report_of(result)["predicted"]
-        assert 0 < predicted["network"] < predicted["exposed"], "of four chips the network takes its time"
-    assert 0 < sent[64] < 1.2 * sent[16]
+    """FSDP's promise: what a chip sends does not grow with the batch, of which one activation is far larger."""
+    result = run("train.py", f"--config={config}", "--compile_only=v5e:2x2", "--config.train.batch_size=16384")
+    assert result.returncode == 0, result.stderr
+    report = report_of(result)
+    predicted = report["predicted"]
+    assert 0 < predicted["network"] < predicted["exposed"], "of four chips the network takes its time"
+    activation = 16384 // 4 * 16 * 64 * 4  # of one block: bytes of 16 tokens of 64 numbers for each image of a chip
+    assert 0 < report["sent_bytes"] < activation / 3
 
 
 @needs_libtpu

@@ -111,9 +111,9 @@ def test_causal_from_a_time_is_in_noise_time():
             assert same == (t >= 0.5)
 
 
-@pytest.mark.parametrize("case", [{}, MEAN_FLOW], ids=["flow", "meanflow"])
-def test_a_run_resumes_bit_for_bit_and_samples(case, tmp_path):
-    config = flow_config(**case)
+def test_a_mean_flow_resumes_bit_for_bit_and_samples(tmp_path):
+    """Plain flows do in tests/training/test_mmdit_training.py."""
+    config = flow_config(**MEAN_FLOW)
     whole = train(config, tmp_path / "whole")
     train(with_train(config, num_steps=4), tmp_path / "parts")
     parts = train(config, tmp_path / "parts")

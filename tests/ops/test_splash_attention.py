@@ -181,9 +181,8 @@ class TestCompiledForTPU:
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
             return jax.jit(jax.grad(loss, argnums=(0, 1, 2))).lower(array, array, array).compile()
 
-    @pytest.mark.parametrize("dtype", TOLERANCE)
-    def test_auto_puts_the_kernel_into_the_program(self, dtype):
-        program = self.compile("v5e:1x1", MeshConfig(), "auto", dtype).as_text()
+    def test_auto_puts_the_kernel_into_the_program(self):
+        program = self.compile("v5e:1x1", MeshConfig(), "auto", "float32").as_text()
         for kernel in ("splash_mha_fwd", "splash_mha_dkv"):
             assert kernel in program
         assert "576,576" not in program and "640,640" not in program  # no logits, no mask

@@ -18,7 +18,7 @@ from ledit_jax.parallel.processes import start_processes
 from ledit_jax.training.loop import train
 from ledit_jax.weights import find_checkpoint, load_config, load_description, load_weights, read_json
 
-# What each of the two processes runs. `orders` names a signal that process 1 sends itself, and when.
+# What each of the two processes runs. `orders` names a signal that process 1 sends itself, and when, or the last step.
 RUN = """
 import dataclasses, json, logging, os, pathlib, signal, sys, time
 import jax
@@ -42,7 +42,7 @@ if __name__ == "__main__":
         if step > orders.get("step", 10_000):
             time.sleep(0.3)  # the notice needs a second to reach the other process
 
-    train_settings = dict(num_steps=12, checkpoint_every=5, dilation_probability=0.0)
+    train_settings = dict(num_steps=orders.get("steps", 12), checkpoint_every=5, dilation_probability=0.0)
     config = tiny_config(model=dict(scan_layers=True, block_order="ca"), train=train_settings)
     data = dataclasses.replace(config.data, source="shapes")
     config = dataclasses.replace(config, data=data, mesh=MeshConfig(data=1, fsdp=4))
@@ -57,42 +57,39 @@ def launch(folder: Path, workdir: Path, orders: dict, slurm: bool = False) -> La
     return Launch(RUN, folder, workdir.name, workdir, plan, count=2, devices=2, slurm=slurm)
 
 
-def test_a_run_preempted_and_killed_ends_as_the_one_nobody_touched(tmp_path):
+def test_a_run_that_is_killed_goes_on_as_one_that_was_not_until_both_are_preempted(tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    logs = launch(tmp_path, whole, {}, slurm=True).run_to_the_end()
-    assert "step 12/12" in logs[0] and "finished at step 12" in logs[0]
+    # SIGTERM to one process: both stop at the same step, saved, and exit with 0.
+    logs = launch(tmp_path, whole, {"signal": "SIGTERM", "step": 7}, slurm=True).run_to_the_end()
+    last = int(find_checkpoint(whole).name)
+    assert f"stopped at step {last}, saved" in logs[0] and 7 < last < 12
     assert "ledit_jax" not in logs[1], "one process speaks"
 
-    # SIGTERM to one process: both stop at the same step, saved, and exit with 0.
-    logs = launch(tmp_path, parts, {"signal": "SIGTERM", "step": 1}).run_to_the_end()
-    stopped = int(find_checkpoint(parts).name)
-    assert f"stopped at step {stopped}, saved" in logs[0] and 1 < stopped < 11
-
     # SIGKILL to one process: the other cannot go on, and the scheduler takes it away.
-    with launch(tmp_path, parts, {"signal": "SIGKILL", "step": 11}) as processes:
+    with launch(tmp_path, parts, {"signal": "SIGKILL", "step": 7}) as processes:
         assert processes.wait(1) == -9, processes.said()
-    assert stopped <= int(find_checkpoint(parts).name) < 11
+    assert int(find_checkpoint(parts).name) == 5
 
-    logs = launch(tmp_path, parts, {}).run_to_the_end()
-    assert "resumed" in logs[0]
+    logs = launch(tmp_path, parts, {"steps": last}).run_to_the_end()
+    assert "resumed" in logs[0] and f"finished at step {last}" in logs[0]
     for weights in ("params", "ema"):
         expected, result = (load_weights(folder, weights) for folder in (whole, parts))
-        assert expected[2] == result[2] == 12
+        assert expected[2] == result[2] == last
         for a, b in zip(jax.tree.leaves(expected[0]), jax.tree.leaves(result[0]), strict=True):
             np.testing.assert_array_equal(a, b)
     losses = [[(row["step"], row["loss"]) for row in read_metrics(folder)] for folder in (whole, parts)]
-    assert losses[0] == losses[1] and [step for step, _ in losses[0]] == list(range(1, 13))
-    assert load_description(find_checkpoint(parts))["step"] == 12
-    # Each process wrote its own part of the parameters. One alone goes on from there.
-    assert {p.name for p in (find_checkpoint(parts) / "params").glob("ocdbt.process_*")} == {
+    assert losses[0] == losses[1] and [step for step, _ in losses[0]] == list(range(1, last + 1))
+    assert load_description(find_checkpoint(whole))["step"] == last
+    # Each process wrote its own part of the parameters. One alone goes on from there, where both were preempted.
+    assert {p.name for p in (find_checkpoint(whole) / "params").glob("ocdbt.process_*")} == {
         "ocdbt.process_0",
         "ocdbt.process_1",
     }
-    config = load_config(find_checkpoint(parts))
-    state = train(dataclasses.replace(with_train(config, num_steps=14), mesh=MeshConfig()), parts)
-    assert int(state.step) == 14 and [row["step"] for row in read_metrics(parts)] == list(range(1, 15))
-    (data,) = read_json(find_checkpoint(parts), "data")["per_process"]
-    assert (data["legs"], data["next_batch"]) == ([[2, 4, 12]], 2)
+    config = load_config(find_checkpoint(whole))
+    state = train(dataclasses.replace(with_train(config, num_steps=14), mesh=MeshConfig()), whole)
+    assert int(state.step) == 14 and [row["step"] for row in read_metrics(whole)] == list(range(1, 15))
+    (data,) = read_json(find_checkpoint(whole), "data")["per_process"]
+    assert (data["legs"], data["next_batch"]) == ([[2, 4, last]], 14 - last)
 
 
 AGREE = """
