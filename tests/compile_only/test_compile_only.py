@@ -60,14 +60,15 @@ def test_a_step_for_one_chip(config):
 
 @needs_libtpu
 def test_a_step_for_four_chips_sends_weights_not_activations(config):
-    """FSDP's promise: what a chip sends does not grow with the batch, of which one activation is far larger."""
-    result = run("train.py", f"--config={config}", "--compile_only=v5e:2x2", "--config.train.batch_size=16384")
+    """FSDP's promise: what a chip sends does not grow with the batch."""
+    result = run("train.py", f"--config={config}", "--compile_only=v5e:2x2", "--config.train.batch_size=512")
     assert result.returncode == 0, result.stderr
     report = report_of(result)
     predicted = report["predicted"]
     assert 0 < predicted["network"] < predicted["exposed"], "of four chips the network takes its time"
-    activation = 16384 // 4 * 16 * 64 * 4  # of one block: bytes of 16 tokens of 64 numbers for each image of a chip
-    assert 0 < report["sent_bytes"] < activation / 3
+    weights = report["memory"]["arguments"]  # a quarter of parameters, EMA and two moments: as much as all parameters
+    activation = 512 // 4 * 16 * 64 * 4  # bytes of 16 tokens of 64 numbers for each image of a chip
+    assert 0 < report["sent_bytes"] < 3 * weights < 4 * 4 * activation, "four a block, and a block has more"
 
 
 @needs_libtpu
