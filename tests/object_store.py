@@ -42,6 +42,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path, query = self._asked()
         with self.server.lock:
+            if _is_elsewhere(path):
+                return self._send(404)
             if path.endswith("/o"):
                 return self._list(query)
             if match := _OBJECT.fullmatch(path):
@@ -58,6 +60,8 @@ class _Handler(BaseHTTPRequestHandler):
         with self.server.lock:
             if path.startswith("/batch"):
                 return self._batch(body)
+            if _is_elsewhere(path):
+                return self._send(404)
             if path.startswith("/upload"):
                 return (self._chunk if "upload_id" in query else self._upload)(query, body)
             match = _OBJECT.fullmatch(path)  # a copy
@@ -172,6 +176,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content if status != 204 else b"")
+
+
+def _is_elsewhere(path: str) -> bool:
+    """In a bucket that there is not."""
+    return "/b/" in path and "/b/bucket" not in path
 
 
 def start() -> dict[str, tuple[int, bytes]]:
