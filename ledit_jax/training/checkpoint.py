@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -166,7 +167,9 @@ class TrainCheckpointer:
             with writing(self.directory):
                 yield
         except Exception as error:
-            if not self._is_there():
+            # While it is being removed, what goes first is missing in a folder that is still there.
+            missing = re.search("No such file|does not exist|NOT_FOUND|No ArrayMetadata found", str(error))
+            if not self._is_there() or (missing and self._place is not None):
                 raise gone(self.directory) from error
             raise
 

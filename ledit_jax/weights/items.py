@@ -44,7 +44,10 @@ def write_items(
     items |= {name: ocp.args.JsonSave(values) for name, values in (texts or {}).items()}
     items["config"] = DurableSave(description)
     options = ocp.CheckpointManagerOptions(create=True)
-    with writing(folder), ocp.CheckpointManager(folder, options=options) as manager:
+    if not is_bucket(folder):
+        with writing(folder):
+            folder.mkdir(parents=True)
+    with ocp.CheckpointManager(folder, options=options) as manager:
         manager.save(step, args=ocp.args.Composite(**items))
 
 

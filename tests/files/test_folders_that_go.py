@@ -38,6 +38,26 @@ def test_training(tmp_path, checkpoint_every, monkeypatch):
     assert not (workdir / "checkpoints" / "8").exists() and (moved / "metrics.jsonl").exists()
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("Checkpoint directory does not exist: /x/20.orbax-checkpoint-tmp/optimizer.orbax-checkpoint-tmp."),
+        ValueError('NOT_FOUND: Error writing "bias/0" in OCDBT database at local file "/x/20.orbax-checkpoint-tmp"'),
+        ValueError(
+            "No ArrayMetadata found for process_index=0 in the checkpoint directory: /x/20.orbax-checkpoint-tmp"
+        ),
+        FileNotFoundError(2, "No such file or directory", "/x/20.orbax-checkpoint-tmp/ema/_METADATA"),
+    ],
+)
+def test_what_orbax_misses_while_the_folder_is_being_removed(tmp_path, monkeypatch, error):
+    checkpointer = TrainCheckpointer(tmp_path, tiny_config())
+    monkeypatch.setattr(checkpointer.manager, "check_for_errors", lambda: (_ for _ in ()).throw(error))
+    with pytest.raises(OutputError, match="checkpoints was removed, moved or replaced while it was written to"):
+        checkpointer.check()
+    monkeypatch.undo()
+    checkpointer.close()
+
+
 def test_sampling(tmp_path, monkeypatch):
     config, out = tiny_config(), tmp_path / "x.npz"
     pipeline = LEDiTPipeline(config, init_params(network_of(config), jax.random.key(0)))
