@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -40,8 +41,7 @@ def written_aside(path: Place, mark: str = "partial") -> Iterator[Path]:
             yield aside
             settle(aside, path.absolute())
     finally:
-        with contextlib.suppress(OSError):
-            _remove(aside)
+        _remove_for_good(aside)
 
 
 def settle(aside: Path, path: Path) -> None:
@@ -131,6 +131,16 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def _remove_for_good(path: Path) -> None:
+    """Also where threads beside the one that failed put files there for another moment, as Orbax's do."""
+    for _ in range(20):
+        if not os.path.lexists(path):
+            return
+        with contextlib.suppress(OSError):
+            _remove(path)
+        time.sleep(0.05)
 
 
 def move_folder(folder: Place, target: Place) -> None:
