@@ -51,6 +51,7 @@ VARIANTS = (
     ("imagenet256", "model.residual_dtype=same"),
     ("imagenet256", "model.remat=none"),
     ("imagenet256", "model.remat=full"),
+    ("coco256_lemmdit", "model.remat=none"),
     ("imagenet512", "model.residual_dtype=float32"),
     ("imagenet512", "model.residual_dtype=float32", "model.remat=full"),
 )

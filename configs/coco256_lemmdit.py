@@ -15,9 +15,9 @@ guidance on all channels. Multi-dilation training as for LEDiT, which is our rea
 Of 40,504 samples for val2014's captions it has FID 29.89, sFID 39.98 and CLIP score 27.82 at 512x512, and FID 6.35 at
 256x256; MMDiT with sin/cos has 160.72, 156.38 and 22.94, and 6.32. We have not run this.
 
-Devices as in imagenet256.py, fsdp over 16: LEMMDiT-24/2 at batch 192 takes 9.7 of the 15.75 GiB of a v5e chip on
-v5e:4x4 with nothing recomputed. 192 divides among 64 ways at most: on 256 chips give --config.mesh.data=4
---config.mesh.tensor=4.
+Devices as in imagenet256.py, fsdp over 16: LEMMDiT-24/2 at batch 192 takes 3.5 of the 15.75 GiB of a v5e chip on
+v5e:4x4, and a step is predicted to take 221 ms (303 ms and 9.7 GiB with --config.model.remat=none). 192 divides among
+64 ways at most: on 256 chips give --config.mesh.data=4 --config.mesh.tensor=4.
 """
 
 from ledit_jax.config import (
@@ -35,7 +35,7 @@ from ledit_jax.config import (
 
 def get_config(name: str = "LEMMDiT-24/2"):
     """name: FAMILY-SIZE/PATCH, see `ledit_jax.config.model_preset`."""
-    model = model_preset(name, dtype="bfloat16", residual_dtype="float32", conv_init="xavier")
+    model = model_preset(name, dtype="bfloat16", residual_dtype="float32", remat="dots", conv_init="xavier")
     config = Config(
         model=model,
         diffusion=DiffusionConfig(objective="flow"),
