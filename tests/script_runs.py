@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import resource
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
@@ -126,6 +127,7 @@ def _become(
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding=encoding, errors=stream.errors)
     os.environ.update(environment)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # libtpu, where a test has loaded it, ignores it, as nohup does
     if most_bytes is not None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 1e9)  # what is cut short would be so for all
         resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))

@@ -27,6 +27,8 @@ _LOOK = 0.05
 """Seconds between looks at what became of the workers."""
 _GONE = 2.0
 """Seconds without a batch after which workers that have ended count as lost."""
+_START = 120.0
+"""Seconds after which workers that nobody has seen count as lost: Grain forgets one that cannot be sent its data."""
 _CLOSING = 5.0
 """Seconds that batches in the making are waited for when nobody wants them any more."""
 
@@ -114,9 +116,9 @@ class _Workers:
             return
         alive = self._alive()
         self._started = self._started or bool(alive)
-        if alive or not self._started:
+        if alive:
             self._last = time.monotonic()
-        elif time.monotonic() - self._last > _GONE:
+        elif time.monotonic() - self._last > (_GONE if self._started else _START):
             self.lost = True
             raise DataError(f"data.num_workers={self._count}: the worker processes ended {_ADVICE}")
 

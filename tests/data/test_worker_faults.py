@@ -4,13 +4,14 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 
 import numpy as np
 import pytest
 from script_runs import Script, run
 
 from ledit_jax.config import AutoencoderConfig, DataConfig
-from ledit_jax.data import make_loader
+from ledit_jax.data import make_loader, read_ahead
 from ledit_jax.errors import DataError
 
 CONFIG = DataConfig(image_height=8, image_width=8, image_channels=1, num_workers=1)
@@ -121,11 +122,21 @@ if __name__ == "__main__":
 )
 def test_a_main_module_that_fails_in_the_workers_ends_the_run(tmp_path, fails, says):
     script = tmp_path / "run.py"
-    script.write_text(TRAIN.format(fails=fails, read="pass", workers=1))
+    script.write_text(TRAIN.format(fails=fails, read="pass", workers=2))
     result = run(str(script), timeout=60)
     last = result.stderr.splitlines()[-1]
     assert result.returncode == 2, result.stderr
     assert last.startswith("error: data.num_workers") and says in last and "num_workers=0 reads without" in last
+
+
+def test_workers_that_were_never_seen_are_not_waited_for_without_end(monkeypatch):
+    monkeypatch.setattr(read_ahead, "_START", 0.1)
+    workers = read_ahead._Workers(1)
+    workers.check()
+    workers.delivered()
+    time.sleep(0.15)
+    with pytest.raises(DataError, match="data.num_workers=1: the worker processes ended by themselves"):
+        workers.check()
 
 
 def test_a_signal_is_heeded_while_workers_do_not_answer(tmp_path):

@@ -12,6 +12,7 @@ from tiny import network_of, tiny_config
 from ledit_jax.config import Config
 from ledit_jax.errors import ConfigError
 from ledit_jax.models import abstract_params, make_apply
+from ledit_jax.models.vae import VAEConfig, abstract_vae
 from ledit_jax.ops.attention import attention, check_backend, choose_backend
 from ledit_jax.sampling import decoding
 from ledit_jax.sampling.loading import load_model
@@ -94,14 +95,14 @@ def test_loading_a_model_to_check_a_port():
 def test_the_vae_decodes_as_precisely(monkeypatch, precision):
     found = []
 
-    def decode(graphdef, state, latents):
+    def decode(graphdef, state, latents, *rest):
         found.append(jax.config.jax_default_matmul_precision)
         return latents
 
-    monkeypatch.setattr(decoding, "_decode_latents", decode)
+    monkeypatch.setattr(decoding, "decode_latents", decode)
     config = with_precision(MODELS["LEDiT"], precision)
     pipe = LEDiTPipeline(config, abstract_arrays(config))
-    pipe.vae = None, None
+    pipe.vae = abstract_vae(VAEConfig(block_out_channels=(8,), norm_num_groups=4))
     pipe.decode(jnp.zeros((1, 8, 8, 1)))
     assert found == [None if precision == "default" else "highest"]
 
