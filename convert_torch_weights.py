@@ -11,9 +11,10 @@
 
 Read: state dicts and training files of DiT, SiT, REPA (its MMDiT too) and LEDiT as .pt or .safetensors, diffusers' DiT
 and SD3 without pooled text (a transformer folder or a whole pipeline's), the Stable Diffusion autoencoder as diffusers
-or CompVis wrote it, and transformers' CLIP, both towers or the text encoder, with the tokenizer's files. The result is
-what train.py writes: for sample.py, train.py --init_from and load_model, none of which needs PyTorch. The Inception
-network of evaluate.py, in PyTorch's port or TensorFlow's graph, becomes one .npz. Code in a pickle is refused.
+or CompVis wrote it, DC-AE as diffusers did, and transformers' CLIP, both towers or the text encoder, with the
+tokenizer's files. The result is what train.py writes: for sample.py, train.py --init_from and load_model, none of which
+needs PyTorch. The Inception network of evaluate.py, in PyTorch's port or TensorFlow's graph, becomes one .npz. Code in
+a pickle is refused.
 Exit code 2 means that nothing was written, and the message says why. More in docs/porting.md.
 """
 

@@ -8,8 +8,8 @@
 
 Images are cropped as ADM crops them. Stored are mean and log-variance in float32, of each image and of its mirror
 image, so that training draws flip and sample afresh each time: 64 KiB an image at 256x256, 256 KiB at 512x512.
---vae is what convert_torch_weights.py made of the Stable Diffusion autoencoder. With --text_encoder, which it made of
-CLIP, the states of all captions of an image are stored as well: 115.5 KiB a caption in bfloat16.
+--vae is what convert_torch_weights.py made of an autoencoder, Stable Diffusion's or DC-AE. With --text_encoder, which
+it made of CLIP, the states of all captions of an image are stored as well: 115.5 KiB a caption in bfloat16.
 All devices of the process share each batch. To share the work among processes or machines, start the same command once
 for each with --part=0/8, --part=1/8 and so on (in a SLURM job --part=$SLURM_PROCID/$SLURM_NTASKS); they need nothing
 in common but the folder. The last to finish writes metadata.json, without which training refuses the folder.

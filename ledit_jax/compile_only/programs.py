@@ -17,7 +17,8 @@ from ledit_jax.config import Config
 from ledit_jax.diffusion import make_process
 from ledit_jax.flops import decoder_flops, forward_flops, train_step_flops
 from ledit_jax.models import abstract_params, make_network
-from ledit_jax.models.vae import VAEConfig, abstract_vae
+from ledit_jax.models.autoencoders import abstract_vae
+from ledit_jax.models.vae import VAEConfig
 from ledit_jax.models.vae_slices import choose_slices
 from ledit_jax.parallel.mesh import data_mesh, make_mesh
 from ledit_jax.parallel.sharding import batch_sharding

@@ -132,7 +132,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
-    """The space diffusion runs in: pixels, or latents of the Stable Diffusion autoencoder."""
+    """The space diffusion runs in: pixels, or latents of an autoencoder such as Stable Diffusion's."""
 
     kind: Literal["none", "sd"] = "none"
     checkpoint: str = ""

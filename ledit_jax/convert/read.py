@@ -3,12 +3,11 @@
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from flax import nnx
 
-from ledit_jax.config import AutoencoderConfig, Config
+from ledit_jax.config import Config
+from ledit_jax.convert.autoencoders import is_autoencoder, latents_space, read_autoencoder
 from ledit_jax.convert.clip import clip_kind
 from ledit_jax.convert.dit import (
     check_positions,
@@ -26,20 +25,15 @@ from ledit_jax.convert.objective import read_objective, without_projectors
 from ledit_jax.convert.output import check_output
 from ledit_jax.convert.read_clip import convert_clip
 from ledit_jax.convert.read_mmdit import read_mmdit
-from ledit_jax.convert.rows import convert_rows, read_description, read_finite
-from ledit_jax.convert.tables import check_table, flatten_params, param_shapes, unflatten_params
-from ledit_jax.convert.vae import vae_config_from_shapes, vae_params_from_torch
+from ledit_jax.convert.rows import convert_rows, read_description
+from ledit_jax.convert.tables import check_table, flatten_params, param_shapes
 from ledit_jax.diffusion import make_process
-from ledit_jax.errors import CheckpointError, ConfigError, DataError
+from ledit_jax.errors import CheckpointError, ConfigError
 from ledit_jax.files import written_aside
-from ledit_jax.files.readers import check_json
 from ledit_jax.models import Params, abstract_params, make_network
-from ledit_jax.models.vae import VAEConfig, abstract_vae
 from ledit_jax.weights import export_vae, export_weights
 
 _log = logging.getLogger(__name__)
-_IN_SD = "first_stage_model."  # what the autoencoder's names begin with in a whole Stable Diffusion checkpoint
-_SD_SCALE = 0.18215
 
 
 def convert_to_checkpoint(
@@ -71,7 +65,7 @@ def convert_to_checkpoint(
     if any(name.startswith("state_dict.") for name in stored.shapes):  # Lightning's wrapping
         stored = stored.under("state_dict.")
     kind = clip_kind(stored.shapes)
-    is_vae = any(name.removeprefix(_IN_SD).startswith("encoder.down") for name in stored.shapes)
+    is_vae = is_autoencoder(stored)
     if tokenizer and not kind:
         raise ConfigError(f"input={source} is no text encoder, and tokenizer is for one")
     if not is_vae and not kind:
@@ -90,37 +84,10 @@ def convert_to_checkpoint(
             convert_clip(stored, output, kind, tokenizer)
     else:
         with naming(source):
-            vae_params, vae_config = _read_vae(stored)
+            vae_params, vae_config = read_autoencoder(stored)
             scale = latents_space(stored).get("scale")
         with written_aside(output) as aside:
             export_vae(aside, vae_params, vae_config, scale)
-
-
-def _read_vae(stored: StoredTensors) -> tuple[Params, VAEConfig]:
-    names = [name for name in stored.shapes if name.startswith(_IN_SD)] or list(stored.shapes)
-    state = read_finite(stored, names)
-    groups = _setting(stored, "norm_num_groups", int, 32)
-    config = vae_config_from_shapes(state, groups)
-    flat = vae_params_from_torch(state)
-    _log.info("%s is an autoencoder: %s", stored.path, config)
-    said = latents_space(stored)
-    if (scale := said.get("scale", _SD_SCALE)) != _SD_SCALE:
-        _log.info("its latents are scaled by %s: models of them need autoencoder.scale=%s", scale, scale)
-    if shift := said.get("shift"):
-        _log.info("they are shifted by %s: autoencoder.latents_mean needs it for each of its channels", shift)
-    if config.latent_channels != AutoencoderConfig().latent_channels:
-        _log.info("it has %s channels: autoencoder.latent_channels=%s", config.latent_channels, config.latent_channels)
-    return unflatten_params(flat, nnx.to_pure_dict(abstract_vae(config)[1])), config
-
-
-def latents_space(stored: StoredTensors) -> dict[str, float]:
-    """What an autoencoder's files say of its latents, where they do: "scale", and a "shift" before it."""
-    space = {}
-    for name, said in {"scale": "scaling_factor", "shift": "shift_factor"}.items():
-        value = check_json(stored.description.get("vae") or stored.settings, f"{stored.path}: its settings").get(said)
-        if value is not None and value != 0:
-            space[name] = float(_setting(stored, said, float, value))
-    return space
 
 
 def _in_space(config: Config, space: Mapping[str, float]) -> Config:
@@ -131,17 +98,6 @@ def _in_space(config: Config, space: Mapping[str, float]) -> Config:
     if "shift" in space:
         fields["latents_mean"] = (space["shift"],) * config.autoencoder.latent_channels
     return config.replaced("autoencoder", **fields)
-
-
-def _setting(stored: StoredTensors, name: str, kind: type, default: Any) -> Any:
-    """A number that the files say of the autoencoder; it is greater than 0."""
-    said = stored.description.get("vae") or stored.settings
-    values = check_json(said, f"{stored.path}: its settings")
-    if name not in values:
-        return default
-    if not 0 < check_json(values, f"{stored.path}: its settings", fields={name: kind})[name] <= 1e9:
-        raise DataError(f"{stored.path}: {name}={values[name]} cannot be: download it again")
-    return values[name]
 
 
 def _read_model(

@@ -24,7 +24,8 @@ from ledit_jax.convert.tables import (
     param_shapes,
 )
 from ledit_jax.errors import ConversionError
-from ledit_jax.models.vae import VAEConfig, abstract_vae
+from ledit_jax.models.autoencoders import abstract_vae
+from ledit_jax.models.vae_config import VAEConfig
 
 # Our segments of a dotted path -> theirs, applied in order.
 _DIFFUSERS = {f"attentions.{i}.norm": f"attentions.{i}.group_norm" for i in range(8)} | {
@@ -114,6 +115,24 @@ def vae_params_from_torch(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarr
 def vae_params_to_torch(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Our flat parameters -> diffusers' names (the new ones), bit for bit."""
     return invert_table(vae_table(param_shapes(params), "diffusers"), params)
+
+
+def vae_settings(config: VAEConfig) -> dict[str, Any]:
+    """diffusers' config.json, but for the scaling factor."""
+    levels, attends = len(config.block_out_channels), "Attn" if config.level_attention else ""
+    return {
+        "_class_name": "AutoencoderKL",
+        "in_channels": config.image_channels,
+        "out_channels": config.image_channels,
+        "latent_channels": config.latent_channels,
+        "block_out_channels": list(config.block_out_channels),
+        "layers_per_block": config.layers_per_block,
+        "norm_num_groups": config.norm_num_groups,
+        "down_block_types": ["DownEncoderBlock2D"] * (levels - 1) + [f"{attends}DownEncoderBlock2D"],
+        "up_block_types": [f"{attends}UpDecoderBlock2D"] + ["UpDecoderBlock2D"] * (levels - 1),
+        "use_quant_conv": config.quant_convs,
+        "use_post_quant_conv": config.quant_convs,
+    }
 
 
 def vae_param_shapes(config: VAEConfig) -> Shapes:

@@ -10,13 +10,13 @@ import numpy as np
 from flax import nnx
 
 from ledit_jax.config import Config
+from ledit_jax.convert.autoencoders import to_diffusers
 from ledit_jax.convert.clip import TEXT, clip_table, text_table, to_settings
 from ledit_jax.convert.dit import dit_table, position_shapes, position_table
 from ledit_jax.convert.files import write_tensors
 from ledit_jax.convert.mmdit import POSITIONS, mmdit_table
 from ledit_jax.convert.output import check_output
 from ledit_jax.convert.tables import flatten_params, invert_table, param_shapes
-from ledit_jax.convert.vae import vae_params_to_torch
 from ledit_jax.errors import OutputError
 from ledit_jax.files import written_aside
 from ledit_jax.models import Params
@@ -45,7 +45,7 @@ def convert_to_torch(source: str | Path, output: str | Path, *, weights: str = "
         _log.info("%s is %s", folder, kind_of(folder))
     elif (folder / "vae").is_dir():
         description = load_description(folder)
-        state = vae_params_to_torch(flatten_params(nnx.state(load_vae(folder), nnx.Param)))
+        state, _ = to_diffusers(load_vae(folder))
         _log.info("%s is an autoencoder", folder)
     else:
         params, config, step = load_weights(folder, {"ema": "ema", "model": "params"}[weights])

@@ -18,7 +18,7 @@ _NOTES += ("merges.txt", "special_tokens_map.json")
 _PARTS = ("", "transformer", "vae", "text_encoder", "tokenizer")
 _NETWORKS = {
     *("DiTTransformer2DModel", "Transformer2DModel", "SiTTransformer2DModel", "SD3Transformer2DModel"),
-    *("AutoencoderKL", "CLIPModel", "CLIPTextModel", "CLIPTextModelWithProjection"),
+    *("AutoencoderKL", "AutoencoderDC", "CLIPModel", "CLIPTextModel", "CLIPTextModelWithProjection"),
 }
 
 

@@ -36,8 +36,9 @@ def _alone() -> None:
 
 
 def _convert_all(source: Path, output: Path, name: str, about: About) -> None:
+    from ledit_jax.convert.autoencoders import latents_space
     from ledit_jax.convert.files import open_tensors
-    from ledit_jax.convert.read import convert_to_checkpoint, latents_space
+    from ledit_jax.convert.read import convert_to_checkpoint
 
     about = _described(source, about)
     try:

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flax import nnx
 
 from ledit_jax.config import Config
 from ledit_jax.errors import ConfigError, ConversionError, OutputError
 from ledit_jax.files import as_place, written_aside
 from ledit_jax.hub.contents import LIBRARY
 from ledit_jax.models import Params
-from ledit_jax.models.vae import AutoencoderKL
+from ledit_jax.models.autoencoders import Autoencoder
 from ledit_jax.weights import describe
 from ledit_jax.weights.about import About
 
@@ -28,7 +27,7 @@ def save_pretrained(
     *,
     step: int = 0,
     about: About | None = None,
-    vae: AutoencoderKL | None = None,
+    vae: Autoencoder | None = None,
 ) -> None:
     """Writes config.json, model.safetensors by PyTorch's names, README.md, and the autoencoder as diffusers has it.
 
@@ -73,30 +72,15 @@ def _write(folder: Path, settings: Mapping[str, Any], name: str, state: Mapping[
     write_tensors(folder / name, state, description)
 
 
-def _write_vae(folder: Path, vae: AutoencoderKL, config: Config) -> None:
-    """As diffusers' AutoencoderKL.from_pretrained takes it."""
-    from ledit_jax.convert.tables import flatten_params
-    from ledit_jax.convert.vae import vae_params_to_torch
+def _write_vae(folder: Path, vae: Autoencoder, config: Config) -> None:
+    """As diffusers' `from_pretrained` takes it."""
+    from ledit_jax.convert.autoencoders import to_diffusers
 
-    levels, attends = len(vae.config.block_out_channels), "Attn" if vae.config.level_attention else ""
-    settings = {
-        "_class_name": "AutoencoderKL",
-        "in_channels": vae.config.image_channels,
-        "out_channels": vae.config.image_channels,
-        "latent_channels": vae.config.latent_channels,
-        "block_out_channels": list(vae.config.block_out_channels),
-        "layers_per_block": vae.config.layers_per_block,
-        "norm_num_groups": vae.config.norm_num_groups,
-        "down_block_types": ["DownEncoderBlock2D"] * (levels - 1) + [f"{attends}DownEncoderBlock2D"],
-        "up_block_types": [f"{attends}UpDecoderBlock2D"] + ["UpDecoderBlock2D"] * (levels - 1),
-        "use_quant_conv": vae.config.quant_convs,
-        "use_post_quant_conv": vae.config.quant_convs,
-        "scaling_factor": config.autoencoder.scale,
-    }
+    state, settings = to_diffusers(vae)
+    settings |= {"scaling_factor": config.autoencoder.scale}
     if len(shift := set(config.autoencoder.latents_mean)) == 1:  # diffusers knows one for all channels
         settings["shift_factor"] = shift.pop()
     folder.mkdir()
-    state = vae_params_to_torch(flatten_params(nnx.state(vae, nnx.Param)))
     _write(folder, settings, "diffusion_pytorch_model.safetensors", state, {})
 
 

@@ -5,9 +5,6 @@ Architecture of Rombach et al. (arXiv 2112.10752), whose public weights `ledit_j
 B batch, H W height and width in latent cells, f pixels per side of a cell, T tokens, C channels, Z latent channels.
 """
 
-import functools
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -205,7 +202,7 @@ class AutoencoderKL(nnx.Module):
 
         Raises ConfigError where a side is no multiple of `config.downsample`, or the channels are not the config's.
         """
-        _check_channels("images", images, self.config.image_channels)
+        check_channels("images", images, self.config.image_channels)
         check_image_size(*images.shape[1:3], self.config.downsample)
         moments = self.encoder(images)
         if self.config.quant_convs:
@@ -219,18 +216,13 @@ class AutoencoderKL(nnx.Module):
 
         Raises ConfigError where the channels are not the config's.
         """
-        _check_channels("latents", latents, self.config.latent_channels)
+        check_channels("latents", latents, self.config.latent_channels)
         if self.config.quant_convs:
             latents = self.post_quant_conv(latents)
         return self.decoder(latents).astype(jnp.float32)
 
 
-@functools.cache
-def abstract_vae(config: VAEConfig) -> tuple[Any, Any]:
-    """(graphdef, shapes of the parameters by the modules' names), as `nnx.split` gives them; allocates nothing."""
-    return nnx.split(nnx.eval_shape(lambda: AutoencoderKL(config, nnx.Rngs(0))), nnx.Param)
-
-
-def _check_channels(name: str, x: Array, channels: int) -> None:
+def check_channels(name: str, x: Array, channels: int) -> None:
+    """Raises ConfigError for another shape than [B, H, W, channels]."""
     if x.ndim != 4 or x.shape[-1] != channels:
         raise ConfigError(f"{name} of shape {x.shape} must be [batch, height, width, {channels}], channels last")

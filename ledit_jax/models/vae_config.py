@@ -38,3 +38,8 @@ class VAEConfig:
     def downsample(self) -> int:
         """Pixels per side of one latent cell."""
         return 2 ** (len(self.block_out_channels) - 1)
+
+    @property
+    def levels_in_slices(self) -> int:
+        """How many levels of the decoder can be run in slices, see models/vae_slices.py: all but the first."""
+        return len(self.block_out_channels) - 1

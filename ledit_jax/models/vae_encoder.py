@@ -10,7 +10,7 @@ from flax import nnx
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from ledit_jax.models.vae import AutoencoderKL, VAEConfig
+from ledit_jax.models.autoencoders import Autoencoder, AutoencoderSizes
 from ledit_jax.parallel.memory import check_fits, device_memory
 from ledit_jax.parallel.mesh import data_mesh
 from ledit_jax.parallel.sharding import batch_sharding
@@ -25,9 +25,9 @@ class VAEEncoder:
 
     name: str
     """A path for people to read."""
-    config: VAEConfig
+    config: AutoencoderSizes
     fingerprint: str
-    load: Callable[[], AutoencoderKL]
+    load: Callable[[], Autoencoder]
 
     @property
     def image_channels(self) -> int:

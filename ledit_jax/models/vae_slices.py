@@ -16,7 +16,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from ledit_jax.models.vae import AutoencoderKL, VAEConfig
+from ledit_jax.models.autoencoders import Autoencoder, AutoencoderSizes
+from ledit_jax.models.vae import AutoencoderKL
 
 _ROWS = 128
 """Of a slice, at the resolution that the level makes."""
@@ -29,16 +30,17 @@ _Statistics = tuple[tuple[Float[Array, " _"], Float[Array, " _"]], ...]
 """(mean, variance) of each norm that a level visits, a number for each channel."""
 
 
-def choose_slices(config: VAEConfig, height: int, width: int, memory: int, platform: str) -> int:
+def choose_slices(config: AutoencoderSizes, height: int, width: int, memory: int, platform: str) -> int:
     """How many of the decoder's last levels need slices, to decode an image of so many latent cells in `memory` bytes;
     0 decodes it whole."""
     arrays = 4 * _WHOLE.get(platform, _WHOLE_ELSEWHERE) * height * width
     widths = config.block_out_channels[::-1]
-    needs = [arrays * 4**index * widths[index - 1] for index in range(1, len(widths))]
+    first = len(widths) - config.levels_in_slices
+    needs = [arrays * 4**index * widths[index - 1] for index in range(first, len(widths))]
     return sum(need > memory for need in needs)
 
 
-def decode_by_image(vae: AutoencoderKL, latents: Float[Array, "B H W Z"], sliced: int) -> Float[Array, "B fH fW C"]:
+def decode_by_image(vae: Autoencoder, latents: Float[Array, "B H W Z"], sliced: int) -> Float[Array, "B fH fW C"]:
     """`decode`, one image at a time, the last `sliced` levels in slices. Errors as there."""
 
     def decode(latent):

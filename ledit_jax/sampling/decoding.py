@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, UInt8
 
 from ledit_jax.config import Config
 from ledit_jax.errors import ConfigError
-from ledit_jax.models.vae import AutoencoderKL
+from ledit_jax.models.autoencoders import Autoencoder
 from ledit_jax.models.vae_slices import choose_slices, decode_by_image
 from ledit_jax.parallel.memory import device_memory
 from ledit_jax.parallel.mesh import DATA
@@ -27,7 +27,7 @@ PlacedVAE = tuple[Any, Any]
 """An autoencoder as `nnx.split` gives it, a copy of it on each device."""
 
 
-def place_vae(vae: AutoencoderKL | None, config: Config, mesh: Mesh) -> PlacedVAE | None:
+def place_vae(vae: Autoencoder | None, config: Config, mesh: Mesh) -> PlacedVAE | None:
     """The autoencoder on the devices of a mesh; None for a model of pixels.
 
     Raises ConfigError for a model of latents without one, or with one of another shape of latents.
@@ -41,7 +41,7 @@ def place_vae(vae: AutoencoderKL | None, config: Config, mesh: Mesh) -> PlacedVA
         return None
     if config.autoencoder.kind == "none":
         raise ConfigError("this model makes pixels, and no latents that a vae could decode: leave vae out")
-    found = 2 ** (len(vae.config.block_out_channels) - 1), vae.config.latent_channels
+    found = vae.config.downsample, vae.config.latent_channels
     needed = config.downsample, config.in_channels
     if found != needed:
         raise ConfigError(

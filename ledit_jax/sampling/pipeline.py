@@ -17,7 +17,7 @@ from ledit_jax.data.caption_states import TextEncoder
 from ledit_jax.diffusion import Process, guidance_mask, make_process, sample_keys, sample_noise
 from ledit_jax.hub import resolve, save_pretrained
 from ledit_jax.models import Network, Params, make_network
-from ledit_jax.models.vae import AutoencoderKL
+from ledit_jax.models.autoencoders import Autoencoder
 from ledit_jax.parallel.mesh import data_mesh
 from ledit_jax.parallel.processes import shard_arrays
 from ledit_jax.parallel.sharding import batch_sharding
@@ -40,7 +40,7 @@ class LEDiTPipeline:
         self,
         config: Config,
         params: Params,
-        vae: AutoencoderKL | None = None,
+        vae: Autoencoder | None = None,
         devices: Sequence[jax.Device] | None = None,
         network: Network | None = None,
         process: Process | None = None,

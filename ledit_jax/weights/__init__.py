@@ -18,7 +18,7 @@ from ledit_jax.config.parse import from_mapping
 from ledit_jax.diffusion import make_process
 from ledit_jax.errors import CheckpointError, ConfigError
 from ledit_jax.models import Network, Params, abstract_params, make_network
-from ledit_jax.models.vae import AutoencoderKL, VAEConfig, abstract_vae
+from ledit_jax.models.autoencoders import CONFIGS, Autoencoder, AutoencoderSizes, abstract_vae, network_name
 from ledit_jax.weights.checksums import array_checksums, digest, fingerprint, written_checksums
 from ledit_jax.weights.found import find_checkpoint, kind_of
 from ledit_jax.weights.items import find_places, placed, write_items
@@ -77,12 +77,13 @@ def export_weights(folder: str | Path, params: Params, config: Config, step: int
     write_items(folder, step, {"ema": params}, describe(config, step, {"ema": params}))
 
 
-def export_vae(folder: str | Path, params: Params, config: VAEConfig, scale: float | None = None) -> None:
+def export_vae(folder: str | Path, params: Params, config: AutoencoderSizes, scale: float | None = None) -> None:
     """Writes an autoencoder's weights, a nested dict as its modules are named. Raises OutputError if it exists.
 
     scale: what models multiply its latents by, as its files say.
     """
-    description = {"vae": dataclasses.asdict(config), "vae_id": fingerprint(params), "step": 0}
+    description = {"vae": dataclasses.asdict(config), "network": network_name(config), "step": 0}
+    description |= {"vae_id": fingerprint(params)}
     description |= {} if scale is None else {"scale": scale}
     description["checksums"] = {"vae": array_checksums(params)}
     write_items(folder, 0, {"vae": params}, description)
@@ -127,7 +128,7 @@ def weights_id(path: str | Path, weights: str) -> str:
     return digest(written_checksums(description, weights) or [description, sizes])
 
 
-def load_vae(path: str | Path) -> AutoencoderKL:
+def load_vae(path: str | Path) -> Autoencoder:
     """The autoencoder of a VAE checkpoint. Raises CheckpointError as `load_weights` does."""
     folder, description = _find_vae(path)
     config = _vae_config(folder, description)
@@ -135,7 +136,7 @@ def load_vae(path: str | Path) -> AutoencoderKL:
     return nnx.merge(graphdef, read_arrays(folder / "vae", placed(nnx.to_pure_dict(state))))
 
 
-def vae_description(path: str | Path) -> tuple[VAEConfig, str]:
+def vae_description(path: str | Path) -> tuple[AutoencoderSizes, str]:
     """(config, fingerprint of the weights) of a VAE checkpoint, without reading the weights; errors as `load_vae`."""
     folder, description = _find_vae(path)
     if "vae_id" not in description:
@@ -161,8 +162,11 @@ def _find_vae(path: str | Path) -> tuple[Path, dict[str, Any]]:
     return folder, load_description(folder)
 
 
-def _vae_config(folder: Path, description: dict[str, Any]) -> VAEConfig:
+def _vae_config(folder: Path, description: dict[str, Any]) -> AutoencoderSizes:
+    network = description.get("network", "kl")  # earlier versions knew no other
+    if network not in tuple(CONFIGS):
+        raise damaged(folder, ValueError(f"network={network!r:.40} is unknown"))
     try:
-        return from_mapping(VAEConfig, description["vae"])
+        return from_mapping(CONFIGS[network], description["vae"])
     except ConfigError as error:
         raise CheckpointError(f"checkpoint {folder}: vae.{error}") from error

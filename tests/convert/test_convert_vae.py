@@ -28,7 +28,8 @@ from ledit_jax.convert.vae import (
     vae_table,
 )
 from ledit_jax.errors import CheckpointError, ConversionError
-from ledit_jax.models.vae import VAEConfig, abstract_vae
+from ledit_jax.models.autoencoders import abstract_vae
+from ledit_jax.models.vae import VAEConfig
 
 CONFIG = VAEConfig(block_out_channels=(8, 16, 24, 32), layers_per_block=1, norm_num_groups=4)
 

@@ -10,7 +10,8 @@ from flax import nnx
 from ledit_jax.convert.tables import unflatten_params
 from ledit_jax.convert.vae import vae_params_from_torch
 from ledit_jax.models import vae_slices
-from ledit_jax.models.vae import AutoencoderKL, VAEConfig, abstract_vae
+from ledit_jax.models.autoencoders import abstract_vae
+from ledit_jax.models.vae import AutoencoderKL, VAEConfig
 
 CONFIGS = {
     "two levels, as SD3's": VAEConfig(

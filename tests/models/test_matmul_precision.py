@@ -12,7 +12,8 @@ from tiny import network_of, tiny_config
 from ledit_jax.config import Config
 from ledit_jax.errors import ConfigError
 from ledit_jax.models import abstract_params, make_apply
-from ledit_jax.models.vae import VAEConfig, abstract_vae
+from ledit_jax.models.autoencoders import abstract_vae
+from ledit_jax.models.vae import VAEConfig
 from ledit_jax.ops.attention import attention, check_backend, choose_backend
 from ledit_jax.sampling import decoding
 from ledit_jax.sampling.loading import load_model

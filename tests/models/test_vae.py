@@ -11,7 +11,8 @@ from models.random_vae import CONFIGS, SMALL, ours, run, torch_vae
 
 from ledit_jax.errors import ConfigError
 from ledit_jax.models import vae, vae_slices
-from ledit_jax.models.vae import AutoencoderKL, VAEConfig, abstract_vae
+from ledit_jax.models.autoencoders import abstract_vae
+from ledit_jax.models.vae import AutoencoderKL, VAEConfig
 from ledit_jax.models.vae_slices import choose_slices
 
 
