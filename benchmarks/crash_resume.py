@@ -65,7 +65,7 @@ def launch(workdir: Path, steps: int, cache: Path) -> Life:
     command = [sys.executable, "train.py", "--config=configs/digits.py:demo", f"--workdir={workdir}", *arguments]
     # The untouched run compiles and fills the cache; the others read it.
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(cache)}
-    environment["JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     log = workdir.with_name(f"{workdir.name}-{time.monotonic_ns()}.log")
     with log.open("w") as stream:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=stream, stderr=stream)
