@@ -5,8 +5,9 @@ import os
 import pytest
 import torch
 
+from ledit_jax.convert.autoencoders import _setting
 from ledit_jax.convert.files import StoredTensors, open_tensors
-from ledit_jax.convert.read import _setting, convert_to_checkpoint
+from ledit_jax.convert.read import convert_to_checkpoint
 from ledit_jax.errors import CheckpointError, DataError, OutputError
 
 
