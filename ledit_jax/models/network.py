@@ -17,7 +17,7 @@ from ledit_jax.models.ledit import LEDiT
 from ledit_jax.models.mmdit import MMDiT
 from ledit_jax.models.positions import Grid, NoPosition, TimeSpan, make_position
 from ledit_jax.models.words import Words
-from ledit_jax.ops.attention import check_backend, stores_logits
+from ledit_jax.ops.attention import check_backend, choose_backend, stores_logits
 
 
 @runtime_checkable
@@ -64,11 +64,21 @@ class TransformerNetwork(Network):
     def rounded(self, params: Params) -> Params:
         return round_for_products(params, self.config.dtype)
 
+    def attended(self, num_tokens: int) -> int:
+        """Tokens that attend to each other, of an image of so many."""
+        return num_tokens
+
+    def attention_backend(self, num_tokens: int, platform: str) -> str:
+        """What attention runs in, for an image of so many tokens."""
+        if self.config.attention != "auto":
+            return self.config.attention
+        return choose_backend(platform, self.attended(num_tokens), *self._attention_inputs)
+
     def least_logits(self, images: int, num_tokens: int, platform: str) -> int:
-        dtype, *_ = inputs = self._attention_inputs
-        if not stores_logits(self.config.attention, platform, num_tokens, *inputs):
+        if not stores_logits(self.attention_backend(num_tokens, platform)):
             return 0
-        return dtype.itemsize * images * self.config.num_heads * num_tokens**2
+        itemsize = jnp.dtype(self.config.dtype).itemsize
+        return itemsize * images * self.config.num_heads * self.attended(num_tokens) ** 2
 
     def check_devices(self, mesh: Mesh) -> None:
         check_backend(self.config.attention, mesh.devices.flat[0].platform, *self._attention_inputs)
@@ -105,8 +115,8 @@ class MMDiTNetwork(TransformerNetwork):
     def condition(self) -> TextStates:
         return self.text
 
-    def least_logits(self, images: int, num_tokens: int, platform: str) -> int:
-        return super().least_logits(images, num_tokens + self.text.length, platform)
+    def attended(self, num_tokens: int) -> int:
+        return num_tokens + self.text.length
 
     def build(self, rngs: nnx.Rngs) -> MMDiT:
         shapes = self.text.shape, self.in_channels, self.out_channels

@@ -96,18 +96,8 @@ def choose_backend(
     return "xla"
 
 
-def stores_logits(
-    backend: str,
-    platform: str,
-    num_tokens: int,
-    dtype: np.dtype,
-    head_dim: int,
-    has_bias: bool = False,
-    precision: str | None = None,
-) -> bool:
-    """Whether the T x T logits lie in memory with this backend, or with what "auto" chooses here."""
-    if backend == "auto":
-        backend = choose_backend(platform, num_tokens, dtype, head_dim, has_bias, precision)
+def stores_logits(backend: str) -> bool:
+    """Whether the T x T logits lie in memory with this backend, which is not "auto"."""
     return backend in _DENSE
 
 

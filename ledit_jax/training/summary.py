@@ -3,7 +3,6 @@
 import math
 from dataclasses import dataclass
 
-import jax
 from jax.sharding import Mesh
 
 from ledit_jax.config import Config
@@ -11,8 +10,8 @@ from ledit_jax.data import Source
 from ledit_jax.data.class_names import class_names
 from ledit_jax.diffusion import make_process
 from ledit_jax.files import Place
-from ledit_jax.models import make_network
-from ledit_jax.ops.attention import choose_backend
+from ledit_jax.models import Network, make_network
+from ledit_jax.ops.attention import stores_logits
 from ledit_jax.parallel.memory import device_memory
 from ledit_jax.parallel.mesh import BATCH_AXES
 
@@ -56,24 +55,19 @@ def estimate_memory(config: Config, num_params: int, axes: dict[str, int], store
     activations = cell * tokens * model.depth * model.width / axes["tensor"]
     if stores_logits:  # and their softmax, for every layer, or for one at a time where they are computed again
         layers = model.depth if model.remat == "none" else 1
-        activations += layers * model.num_heads * _attended(config) ** 2 * (4 + itemsize) / axes["tensor"]
+        attended = _network(config).attended(tokens)
+        activations += layers * model.num_heads * attended**2 * (4 + itemsize) / axes["tensor"]
     gradients = 4 * weights * (1 if train.accumulation_steps == 1 else 2)
     return Memory(16 * weights, gradients, int(images * activations))
 
 
 def attention_backend(config: Config, platform: str) -> str:
     """What attention runs in there."""
-    network = make_network(config, make_process(config))
-    if network.config.attention != "auto":  # a network may have a reason of its own
-        return network.config.attention
-    model, has_bias = network.config, network.position.has_bias
-    head_dim, dtype = model.width // model.num_heads, jax.numpy.dtype(model.dtype)
-    return choose_backend(platform, _attended(config), dtype, head_dim, has_bias, model.precision)
+    return _network(config).attention_backend(config.num_tokens(), platform)
 
 
-def _attended(config: Config) -> int:
-    """Tokens that attend to each other: those of the image and, in an MMDiT, those of the caption before them."""
-    return config.num_tokens() + (config.text.length if config.model.network == "mmdit" else 0)
+def _network(config: Config) -> Network:
+    return make_network(config, make_process(config))
 
 
 def summarise(config: Config, workdir: Place, mesh: Mesh, source: Source, num_params: int, step: int) -> str:
@@ -82,7 +76,7 @@ def summarise(config: Config, workdir: Place, mesh: Mesh, source: Source, num_pa
     devices = mesh.devices.flatten().tolist()
     axes = dict(mesh.shape)
     backend = attention_backend(config, devices[0].platform)
-    needed = estimate_memory(config, num_params, axes, backend in ("xla", "reference"))
+    needed = estimate_memory(config, num_params, axes, stores_logits(backend))
     there = device_memory(devices[:1])
     grid = " x ".join(map(str, config.token_grid()))
     size = f"{data.image_height}x{data.image_width}"
