@@ -10,9 +10,8 @@ hf://org/name[@revision] is a model of the hub, fetched and converted once (docs
 DiT's own. The last one compiles a step and the decoder for a TPU slice with no TPU present, and says whether both fit.
 --out=x.png is a grid, or with --strip=8 eight stages of each sample, from noise to image; --out=folder is one PNG for
 each, --out=x.npz the layout of ADM's evaluation suite. The last two are drawn in shards: the same command goes on after
-a kill. x.recipe.json says how they were made; prompts are kept beside the images, in the npz or in prompts.txt.
-What is not given comes from the checkpoint's config. Image i depends on --seed and i alone, not on batch or devices.
-Fewer steps: --sampler=dpmpp --num_steps=25 comes close to 250 steps of ddpm.
+a kill. x.recipe.json says how they were made; prompts are kept beside the images, in the npz or in prompts.txt. Image i
+depends on --seed and i alone, not on batch or devices. --sampler=dpmpp --num_steps=25 comes close to 250 steps of ddpm.
 Exit code 0: all is written. 1: stopped, as by SIGTERM, SIGHUP or Ctrl-C. 2: something given cannot work.
 """
 
@@ -28,6 +27,7 @@ from ledit_jax.errors import ConfigError
 from ledit_jax.files import as_place
 from ledit_jax.hub import resolve
 from ledit_jax.parallel.processes import is_main_process
+from ledit_jax.sampling.loading import find_vae_sizes
 from ledit_jax.sampling.pipeline import LEDiTPipeline
 from ledit_jax.sampling.prompts import find_prompts
 from ledit_jax.sampling.recipe import make_recipe
@@ -51,9 +51,7 @@ LABELS = flags.DEFINE_enum("labels", "balanced", ["balanced", "random"], "Classe
 NUM_SAMPLES = flags.DEFINE_integer("num_samples", None, "Images to draw. Default: one for each class, or prompt.")
 SEED = flags.DEFINE_integer("seed", 0, "Image i is a function of the seed and i.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images at a time on each device.", lower_bound=1)
-DECODER_GIB = flags.DEFINE_float(
-    "decoder_gib", None, "GiB to decode in. Default: 2/3 of the device's.", lower_bound=0.1
-)
+DECODER_GIB = flags.DEFINE_float("decoder_gib", None, "GiB to decode in. Default: 2/3 of a device's.", lower_bound=0.1)
 STRIP = flags.DEFINE_integer("strip", None, "With --out=x.png: this many stages of each sample, from noise to image.")
 COLUMNS = flags.DEFINE_integer("columns", 8, "Columns of the grid.", lower_bound=1)
 cli.define_setting_flags(SampleConfig)
@@ -90,9 +88,11 @@ def compile_only(topology: str) -> None:
     """Prints what a denoising step and the decoder need on a TPU slice, and leaves."""
     if not CHECKPOINT.value and flags.FLAGS.config is None:
         raise ConfigError("--compile_only needs a model: give --checkpoint or --config")
-    found = CHECKPOINT.value and load_config(find_checkpoint(resolve(CHECKPOINT.value))).for_any_device()
-    config = (found or cli.load_config()).replaced("sample", **cli.given_settings(SampleConfig))
-    report = report_sampling(config, topology, HEIGHT.value, WIDTH.value, BATCH_SIZE.value, DECODER_GIB.value)
+    checkpoint = resolve(CHECKPOINT.value or "")
+    config = load_config(find_checkpoint(checkpoint)).for_any_device() if checkpoint else cli.load_config()
+    config = config.replaced("sample", **cli.given_settings(SampleConfig))
+    vae = find_vae_sizes(config, checkpoint, VAE.value)
+    report = report_sampling(config, topology, HEIGHT.value, WIDTH.value, BATCH_SIZE.value, DECODER_GIB.value, vae)
     cli.finish_compile_only(str(report), report.to_json(), report.fits)
 
 

@@ -58,6 +58,16 @@ class TrainingStopped(LEDiTError):
     """A run that must not go on. The message names the step and the last good checkpoint."""
 
 
+def one_line(error: BaseException) -> str:
+    """What it says, without line breaks."""
+    return " ".join(str(error).split())
+
+
+def named(error: BaseException) -> str:
+    """An error of somebody else's in a line: its kind, and the first 200 letters of what it says, if anything."""
+    return f"{type(error).__name__}: {one_line(error)[:200]}".removesuffix(": ")
+
+
 def _first(names: Sequence[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 

@@ -9,13 +9,14 @@ T tokens of the image on an h x w grid, S tokens of a text before them, D width.
 
 import math
 import re
-from typing import Any
 
 from flax import nnx
 from flax.traverse_util import flatten_dict
 
 from ledit_jax.models import Params
+from ledit_jax.models.autoencoders import AutoencoderSizes, abstract_vae
 from ledit_jax.models.condition import EMPTY_CAPTION
+from ledit_jax.models.dcae_config import DCAEConfig
 
 PEAK_BF16_FLOPS = {
     "TPU v4": 275e12,
@@ -72,21 +73,27 @@ def forward_flops(params: Params, grid: tuple[int, int]) -> int:
     return total
 
 
-def decoder_flops(params: Any, cells: tuple[int, int]) -> int:
-    """FLOPs of the autoencoder's decoder for one image of so many latent cells, from its (abstract) parameters.
+def decoder_flops(vae: AutoencoderSizes, cells: tuple[int, int]) -> int:
+    """FLOPs of an autoencoder's decoder for one image of so many latent cells.
 
     A kernel of n numbers costs 2 n for each place that it is applied at, and attention over the cells 4 C for each pair
-    of them.
+    of them. DC-AE's attention is linear: at each of its scales it costs 4 K C for each place, with K of a head.
     """
-    decoder, count = nnx.to_pure_dict(params)["decoder"], math.prod(cells)
-    last = len(decoder["levels"]) - 1
+    decoder, count = nnx.to_pure_dict(abstract_vae(vae)[1])["decoder"], math.prod(cells)
+    last, is_dc = len(decoder["levels"]) - 1, isinstance(vae, DCAEConfig)
     total = 0
     for path, leaf in flatten_dict(decoder).items():
-        if path[-2:] == ("query", "kernel"):
-            total += 4 * count**2 * leaf.shape[0]
-        if path[-1] == "kernel":
-            level = path[1] + ("upsample" in path) if path[0] == "levels" else last if path[0] == "conv_out" else 0
-            total += 2 * math.prod(leaf.shape) * count * 4**level
+        if path[-1] != "kernel":
+            continue
+        level = last if path[0] == "conv_out" else 0  # how often sides have been doubled before it
+        if path[0] == "levels":
+            level = last - path[1] if is_dc else path[1] + ("upsample" in path)
+            level -= is_dc and vae.folds and path[3] == "conv"
+        places = count * 4**level
+        total += 2 * math.prod(leaf.shape) * places
+        if path[-2] == "query":
+            width = leaf.shape[0]
+            total += 4 * places * width * (vae.head_dim * (1 + len(vae.scales)) if is_dc else places)
     return total
 
 

@@ -5,14 +5,25 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import pytest
+from flax import nnx
 from tiny import network_of, tiny_config, tiny_mmdit
 
 from ledit_jax import flops
 from ledit_jax.config import AutoencoderConfig, Config, DataConfig, model_preset
 from ledit_jax.flops import model_flops_utilization
+from ledit_jax.models.autoencoders import abstract_vae
+from ledit_jax.models.dcae_config import DCAEConfig
 from ledit_jax.models.functional import abstract_params, make_apply
+from ledit_jax.models.vae_config import VAEConfig
 
 BATCH = 4
+DCAE = dict(
+    block_out_channels=(64, 128, 256),
+    encoder_layers=(1, 1, 1),
+    decoder_layers=(1, 2, 1),
+    attention_levels=2,
+    head_dim=32,
+)
 
 
 def wide(**model) -> Config:
@@ -55,6 +66,23 @@ def xla_flops(config: Config, gradient: bool) -> float:
 def test_forward_is_what_xla_counts(model):
     config = wide(**model)
     assert 1 <= xla_flops(config, gradient=False) / (BATCH * forward_flops(config)) < 1.03
+
+
+@pytest.mark.parametrize(
+    "vae",
+    [
+        VAEConfig(block_out_channels=(64, 128), layers_per_block=1, norm_num_groups=4, level_attention=True),
+        DCAEConfig(**DCAE, scales=(3, 5)),
+        DCAEConfig(**DCAE, folds=True),
+    ],
+    ids=["kl", "dc", "dc-folds"],
+)
+def test_decoders_are_what_xla_counts(vae):
+    graphdef, state = abstract_vae(vae)
+    latents = jax.ShapeDtypeStruct((1, 40, 48, vae.latent_channels), jnp.float32)
+    decode = jax.jit(lambda state, latents: nnx.merge(graphdef, state).decode(latents))
+    counted = decode.lower(state, latents).cost_analysis()["flops"] / flops.decoder_flops(vae, (40, 48))
+    assert 0.99 < counted < 1.01
 
 
 def test_text_counts():

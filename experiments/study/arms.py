@@ -9,7 +9,7 @@ import jax
 from experiments.study.config import Study, arm_config
 from experiments.study.methods import ARMS, BASES
 from ledit_jax.config import Config
-from ledit_jax.errors import CheckpointError, OutputError
+from ledit_jax.errors import CheckpointError, OutputError, named
 from ledit_jax.files import differences
 from ledit_jax.training.loop import train
 from ledit_jax.weights import find_checkpoint, load_description
@@ -43,11 +43,6 @@ def _runs(study: Study) -> Iterator[str]:
     """The arms in the order of training; the bases come first, if there are any."""
     yield from study.config.bases
     yield from study.config.arms
-
-
-def one_line(error: Exception) -> str:
-    """An error as a cell of a table shows it."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
 
 
 def _check_is_ours(study: Study, arm: str, seed: int) -> None:
@@ -95,7 +90,7 @@ def train_arms(study: Study, seed: int) -> dict[str, str]:
         except Interrupted:
             raise
         except Exception as error:  # whatever it is, the other arms can do without this one
-            failed[arm] = f"training {arm}: {one_line(error)}"
+            failed[arm] = f"training {arm}: {named(error)}"
             logger.error(f"seed {seed}: {failed[arm]}")
     return failed
 

@@ -9,14 +9,13 @@ import jax
 import numpy as np
 
 from experiments.sizes import Size, size_name
-from experiments.study.arms import one_line
 from experiments.study.config import Study, sampling_options
 from experiments.study.draw import StudyPipeline, draw
 from experiments.study.images import Samples
 from experiments.study.methods import find_method
 from experiments.study.reference import Reference
 from experiments.study.results import Cell
-from ledit_jax.errors import DataError
+from ledit_jax.errors import DataError, named
 from ledit_jax.files import PieceFolder
 from ledit_jax.files.readers import Header, check_array, read_npz
 
@@ -48,8 +47,8 @@ def measure_seed(study: Study, seed: int, reference: Reference, failed: Mapping[
                     samples = draw_once(study, name, seed, size, pipeline)
                     cells.append(Cell(name, seed, size, reference.measure(samples)))
                 except Exception as error:  # reported in its place in the table
-                    cells.append(Cell(name, seed, size, None, one_line(error)))
-                    logger.error(f"{name}, seed {seed}, {size_name(size)}: {one_line(error)}")
+                    cells.append(Cell(name, seed, size, None, named(error)))
+                    logger.error(f"{name}, seed {seed}, {size_name(size)}: {named(error)}")
         jax.clear_caches()  # the next arm's programs are others
     return cells
 

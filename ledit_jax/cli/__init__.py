@@ -25,11 +25,10 @@ from ledit_jax.cli.ending import (
     exit_with,
     ignore_signals,
     leave,
-    one_line,
     print_error,
 )
 from ledit_jax.cli.quiet import set_up_streams
-from ledit_jax.errors import ConfigError, LEDiTError, StartTimeout, TrainingStopped
+from ledit_jax.errors import ConfigError, LEDiTError, StartTimeout, TrainingStopped, one_line
 from ledit_jax.parallel.processes import start_processes
 from ledit_jax.signals import STOPPED
 

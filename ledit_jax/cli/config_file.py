@@ -16,9 +16,8 @@ from typing import Any, TypeVar
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from ledit_jax.cli.ending import one_line
 from ledit_jax.config import Config
-from ledit_jax.errors import ConfigError, LEDiTError
+from ledit_jax.errors import ConfigError, LEDiTError, one_line
 
 T = TypeVar("T")
 

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from ledit_jax.errors import one_line
 from ledit_jax.files.refusals import find_refusal
 from ledit_jax.signals import SIGNALS, ending_signals, leave_at_once
 
@@ -82,10 +83,6 @@ def _space(error: OSError, place: str) -> str:
         return ""
     folder = next(path for path in [Path(place).absolute(), *Path(place).absolute().parents] if path.is_dir())
     return f" ({shutil.disk_usage(folder).free / 2**20:,.0f} MiB free in {folder}): make room, and run it again"
-
-
-def one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def exit_code(error: BaseException) -> int:

@@ -17,12 +17,11 @@ from ledit_jax.config import Config
 from ledit_jax.diffusion import make_process
 from ledit_jax.flops import decoder_flops, forward_flops, train_step_flops
 from ledit_jax.models import abstract_params, make_network
-from ledit_jax.models.autoencoders import abstract_vae
-from ledit_jax.models.vae import VAEConfig
+from ledit_jax.models.autoencoders import PUBLISHED, AutoencoderSizes, abstract_vae, name_of
 from ledit_jax.models.vae_slices import choose_slices
 from ledit_jax.parallel.mesh import data_mesh, make_mesh
 from ledit_jax.parallel.sharding import batch_sharding
-from ledit_jax.sampling.decoding import DECODER_SHARE, decode_latents
+from ledit_jax.sampling.decoding import DECODER_SHARE, check_vae, decode_latents
 from ledit_jax.sampling.denoising import make_denoising_step
 from ledit_jax.training.program import TrainProgram
 
@@ -59,6 +58,8 @@ class SamplingReport:
     """None for a model of pixels."""
     weights: int
     """Bytes of the network's and the decoder's, on each chip."""
+    autoencoder: str = ""
+    """Whose decoder it is, and why that."""
 
     @property
     def needed_bytes(self) -> int:
@@ -82,38 +83,57 @@ class SamplingReport:
         """The step's report on one line, with the decoder's in it."""
         decoder = json.loads(self.decoder.to_json()) if self.decoder else None
         both = {"decoder": decoder, "sampling_needed_bytes": self.needed_bytes, "fits": self.fits}
+        both |= {"autoencoder": self.autoencoder} if self.decoder else {}
         return json.dumps(json.loads(self.step.to_json()) | both)
 
     def __str__(self) -> str:
         tables = [str(report) for report in self._reports]
         if self.decoder:
+            tables.append(f"autoencoder         {self.autoencoder}")
             needed = f"{self.needed_bytes / 2**30:.2f} GiB with the weights of both"
             tables.append(f"sampling fits       {'yes' if self.fits else 'NO'}: {needed}")
         return "\n\n".join(tables)
 
 
 def report_sampling(
-    config: Config, name: str, height: int | None, width: int | None, batch_size: int, gib: float | None = None
+    config: Config,
+    name: str,
+    height: int | None,
+    width: int | None,
+    batch_size: int,
+    gib: float | None = None,
+    vae: AutoencoderSizes | None = None,
 ) -> SamplingReport:
-    """`report_denoising_step`, and for a model of latents `report_decoder`."""
+    """`report_denoising_step`, and for a model of latents `report_decoder`. Errors as theirs."""
+    if vae:
+        check_vae(vae, config)
     step = report_denoising_step(config, name, height, width, batch_size)
     if config.autoencoder.kind == "none":
         return SamplingReport(step, None, 0)
+    whose = "as its checkpoint says" if vae else "since no checkpoint of one is named"
+    vae = vae or published_vae(config)
     network = make_network(config, make_process(config))
-    held = jax.eval_shape(network.rounded, abstract_params(network)), abstract_vae(_vae_config(config))[1]
+    held = jax.eval_shape(network.rounded, abstract_params(network)), abstract_vae(vae)[1]
     weights = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(held))
-    return SamplingReport(step, report_decoder(config, name, height, width, batch_size, gib), weights)
+    decoder = report_decoder(config, name, height, width, batch_size, gib, vae)
+    return SamplingReport(step, decoder, weights, f"{name_of(vae)}, {whose}")
 
 
 def report_decoder(
-    config: Config, name: str, height: int | None, width: int | None, batch_size: int, gib: float | None = None
+    config: Config,
+    name: str,
+    height: int | None,
+    width: int | None,
+    batch_size: int,
+    gib: float | None = None,
+    vae: AutoencoderSizes | None = None,
 ) -> Report:
-    """Compiles decoding as sample.py would run it on the slice, with the sizes of Stable Diffusion's autoencoder.
+    """Compiles decoding as sample.py would run it on the slice.
 
-    gib: memory that an image may take, as for `ledit_jax.sampling.decoding.decode`. Otherwise as
-    `report_denoising_step`.
+    gib: memory that an image may take, as for `ledit_jax.sampling.decoding.decode`. vae: by default `published_vae`.
+    Otherwise as `report_denoising_step`; a vae that does not fit the config raises ConfigError, as `check_vae` says.
     """
-    topology, vae = parse_topology(name), _vae_config(config)
+    topology, vae = parse_topology(name), vae or published_vae(config)
     mesh = data_mesh(describe_devices(topology))
     rows, columns, channels = config.latent_shape(height, width)
     memory = int((gib or DECODER_SHARE * topology.generation.hbm_gib / topology.generation.devices_per_chip) * 2**30)
@@ -124,16 +144,16 @@ def report_decoder(
     latents = _place(jax.ShapeDtypeStruct(shape, np.float32), batch_sharding(mesh))
     _announce("decoder", topology)
     how = f"{sliced} of {len(vae.block_out_channels)} levels in slices" if sliced else "whole"
-    flops = shape[0] * decoder_flops(params, (rows, columns))
+    flops = shape[0] * decoder_flops(vae, (rows, columns))
     program = f"decoder of {shape[0]} images, one by one, {how},"
     arguments = graphdef, state, latents, sliced, mesh if mesh.size > 1 else None
     return compile_for(topology, program, mesh, shape[0], flops, decode_latents, arguments)
 
 
-def _vae_config(config: Config) -> VAEConfig:
-    """Stable Diffusion's, or with 16 channels Stable Diffusion 3's."""
-    channels = config.autoencoder.latent_channels
-    return VAEConfig(latent_channels=channels, quant_convs=channels == VAEConfig().latent_channels)
+def published_vae(config: Config) -> AutoencoderSizes:
+    """That of the config's shape of latents; of a shape that none is known for, Stable Diffusion's stands in."""
+    shape = config.downsample, config.in_channels
+    return PUBLISHED.get(shape, PUBLISHED[8, 4])[1]
 
 
 def report_denoising_step(config: Config, name: str, height: int | None, width: int | None, batch_size: int) -> Report:

@@ -19,7 +19,7 @@ import numpy as np
 
 from ledit_jax.convert.safe import list_safe, read_safe, write_safe
 from ledit_jax.convert.tables import Shapes
-from ledit_jax.errors import CheckpointError, ConfigError, ConversionError, DataError
+from ledit_jax.errors import CheckpointError, ConfigError, ConversionError, DataError, one_line
 from ledit_jax.files.readers import parse_json, read_json
 from ledit_jax.weights import find_checkpoint
 
@@ -207,7 +207,7 @@ def _import_torch() -> Any:
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:
     """torch's advice, to load the file with the code that it may hold, is not passed on."""
-    text = " ".join(str(error).split())
+    text = one_line(error)
     said = re.search(r"WeightsUnpickler error: (.*)", text)
     ending = r"(Weights only load failed|This is an internal|Please file|Check the documentation).*"
     reason = re.sub(ending, "", said[1] if said else text).strip()
@@ -235,4 +235,4 @@ def write_tensors(path: Path, state: Mapping[str, np.ndarray], description: Mapp
         try:
             torch.save(tensors, path)
         except RuntimeError as error:  # torch does not say why it could not write
-            raise OSError(errno.ENOSPC, " ".join(str(error).split())[:100]) from error
+            raise OSError(errno.ENOSPC, one_line(error)[:100]) from error

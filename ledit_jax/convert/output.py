@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ledit_jax.errors import OutputError
 from ledit_jax.files import as_place, is_bucket
-from ledit_jax.files.bucket import MARKS, reaching
+from ledit_jax.files.bucket import MARK, MARKS, reaching
 
 _CONVERTED = ({"ema"}, {"vae"}, {"text", "tokenizer"}, {"text", "vision", "tokenizer"})
 """The items beside `config` of what conversion writes."""
@@ -38,4 +38,4 @@ def _is_converted(folder: Path) -> bool:
     if len(steps) != 1 or not steps[0].name.isdecimal() or not (steps[0] / "config").is_dir():
         return False
     held = {path.name for path in steps[0].iterdir()}
-    return MARKS[0] in held and held - {*MARKS, "config"} in _CONVERTED
+    return MARK in held and held - {*MARKS, "config"} in _CONVERTED

@@ -12,7 +12,7 @@ import ml_dtypes  # which makes NumPy know bfloat16
 import numpy as np
 
 from ledit_jax.convert.tables import Shapes
-from ledit_jax.errors import CheckpointError, ConfigError, LEDiTError
+from ledit_jax.errors import CheckpointError, ConfigError, LEDiTError, named
 from ledit_jax.files.readers import ARRAY_ERRORS
 
 
@@ -59,7 +59,7 @@ def _open(path: Path) -> Iterator[Any]:
     except LEDiTError:
         raise
     except (SafetensorError, *ARRAY_ERRORS) as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}".rstrip(": .")
+        reason = named(error).rstrip(": .")
         raise CheckpointError(
             f"{path} is damaged, cut short or no PyTorch file ({reason}): download it again"
         ) from error

@@ -17,7 +17,7 @@ from ledit_jax.config import AutoencoderConfig
 from ledit_jax.data.latent_metadata import METADATA_FILE, LatentMetadata, read_empty_caption, read_metadata
 from ledit_jax.data.latent_records import decode_record, encode_record
 from ledit_jax.data.source import UnreadableRecord
-from ledit_jax.errors import ConfigError, DataError, OutputError
+from ledit_jax.errors import ConfigError, DataError, OutputError, one_line
 from ledit_jax.files import Place, as_place, is_bucket, settle, write_json, write_whole
 from ledit_jax.files.mirror import Mirror
 from ledit_jax.files.refusals import writing
@@ -146,7 +146,7 @@ class Latents:
         try:
             record = decode_record(self._records[index])
         except (RuntimeError, ValueError, OSError) as error:  # ArrayRecord's, for bytes that changed or went away
-            raise UnreadableRecord(f"{self._path} latent {index}: {' '.join(str(error).split())[:200]}") from error
+            raise UnreadableRecord(f"{self._path} latent {index}: {one_line(error)[:200]}") from error
         if record["mean"].shape != self.metadata.shape:
             raise UnreadableRecord(f"{self._path} latent {index} has shape {record['mean'].shape}")
         if self.text_id and record["caption_states"].shape[1:] != self.empty_caption.shape:
@@ -165,7 +165,7 @@ def _open(paths: list[Path]) -> Any:
         if len(paths) > 1:
             for path in paths:
                 _open([path])
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)[:200]
         raise DataError(f"{paths[0]} is damaged or cut short ({reason}): remove it, and encode it again") from error
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import cloudpickle
 
-from ledit_jax.errors import DataError, LEDiTError
+from ledit_jax.errors import DataError, LEDiTError, named
 
 
 class Portable:
@@ -39,7 +39,7 @@ class Portable:
             packed = cloudpickle.dumps(self._function)
         except Exception as error:
             raise DataError(
-                f"the source cannot be sent to worker processes ({_described(error)}): make it picklable, or set "
+                f"the source cannot be sent to worker processes ({named(error)}): make it picklable, or set "
                 "data.num_workers=0"
             ) from error
         folder = tempfile.mkdtemp(prefix="ledit_jax-")
@@ -62,7 +62,7 @@ class _Copy:
                 self._function = pickle.loads(self._path.read_bytes())
             except BaseException as error:  # a module may call sys.exit as it is imported
                 raise DataError(
-                    f"a worker process cannot unpack the source ({_described(error)}): it has to be importable there, "
+                    f"a worker process cannot unpack the source ({named(error)}): it has to be importable there, "
                     "or set data.num_workers=0"
                 ) from None
         try:
@@ -70,7 +70,7 @@ class _Copy:
         except BaseException as error:
             if isinstance(error, LEDiTError) or _survives(error):
                 raise
-            raise DataError(f"a worker process failed to read ({_described(error)})") from None
+            raise DataError(f"a worker process failed to read ({named(error)})") from None
 
 
 def _survives(error: BaseException) -> bool:
@@ -78,7 +78,3 @@ def _survives(error: BaseException) -> bool:
         return isinstance(error, Exception) and type(pickle.loads(pickle.dumps(error))) is type(error)
     except Exception:
         return False
-
-
-def _described(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

@@ -18,14 +18,16 @@ from typing import Any
 
 from etils import epath
 
-from ledit_jax.errors import DataError, LEDiTError, OutputError
+from ledit_jax.errors import DataError, LEDiTError, OutputError, named
 
 Place = Path | epath.Path
 """A Path of this machine, or etils' of a bucket."""
 BUCKETS = ("gs", "s3", "az")
 """What addresses of buckets begin with."""
-MARKS = ("_CHECKPOINT_METADATA", "commit_success.txt")
-"""What says that a checkpoint beside it is whole."""
+MARK = "_CHECKPOINT_METADATA"
+"""What Orbax writes last into a folder on a disk: the checkpoint beside it is whole."""
+MARKS = (MARK, "commit_success.txt")
+"""The same of a bucket, in this order."""
 _ADDRESS = re.compile(r"(gs|s3|az):/+")
 _LIBRARY = {"gs": "gcsfs", "s3": "s3fs", "az": "adlfs"}
 
@@ -57,11 +59,10 @@ def reaching(address: str | Place, kind: type[LEDiTError] = DataError) -> Iterat
             raise
         address = as_place(address)
         what = "written" if kind is OutputError else "read"
-        reason = " ".join(str(error).split())[:200]
         advice = "check the name, and your rights"
         if isinstance(error, ImportError):
             advice = f"pip install {_LIBRARY[str(address)[:2]]}"
-        failure = kind(f"{address} cannot be {what} ({type(error).__name__}: {reason}): {advice}")
+        failure = kind(f"{address} cannot be {what} ({named(error)}): {advice}")
         if isinstance(failure, OSError):
             failure.errno = errno.EIO
         raise failure from error

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ledit_jax.errors import DataError, LEDiTError
+from ledit_jax.errors import DataError, LEDiTError, named
 from ledit_jax.files.bucket import Place, reaching
 
 T = TypeVar("T")
@@ -188,8 +188,7 @@ def reading(path: Place, advice: str = "write it again") -> Iterator[None]:
     except LEDiTError:
         raise
     except ARRAY_ERRORS as error:
-        reason = " ".join(str(error).split())[:200]
-        raise DataError(f"{path} is damaged or cut short ({type(error).__name__}: {reason}): {advice}") from error
+        raise DataError(f"{path} is damaged or cut short ({named(error)}): {advice}") from error
 
 
 def _read_values(stream: io.BufferedIOBase, header: Header, name: str, most_bytes: int) -> np.ndarray:

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from ledit_jax.errors import LEDiTError, OutputError
+from ledit_jax.errors import LEDiTError, OutputError, one_line
 from ledit_jax.files.bucket import Place, is_bucket
 
 REFUSALS = (
@@ -29,7 +29,7 @@ def writing(path: Place) -> Iterator[None]:
     except Exception as error:
         refusal = find_refusal(error)
         if refusal is None and is_bucket(path):  # the libraries that write there have errors of many kinds
-            refusal = OSError(errno.EIO, " ".join(str(error).split())[:200])
+            refusal = OSError(errno.EIO, one_line(error)[:200])
         if refusal is None:
             raise
         raise _refused(path, refusal) from error

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ledit_jax.errors import CheckpointError, LEDiTError
+from ledit_jax.errors import CheckpointError, LEDiTError, named
 from ledit_jax.files.local_copy import cache_folder
 from ledit_jax.files.refusals import REFUSALS, writing
 from ledit_jax.hub.names import HubName
@@ -107,5 +107,4 @@ def _explained(name: HubName) -> Iterator[None]:
             raise CheckpointError(
                 f"{name}: the hub refuses the token (HTTP {status}): give one that may read it"
             ) from error
-        reason = " ".join(str(error).split())[:200]
-        raise Unreachable(f"{type(error).__name__}: {reason}" if reason else type(error).__name__) from error
+        raise Unreachable(named(error)) from error

@@ -13,7 +13,7 @@ import tokenizers
 from jaxtyping import Int
 from tokenizers import AddedToken, Regex, models, normalizers, pre_tokenizers
 
-from ledit_jax.errors import DataError
+from ledit_jax.errors import DataError, one_line
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 _WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -74,7 +74,7 @@ def _make(vocabulary: Vocabulary) -> tokenizers.Tokenizer:
             dict(vocabulary.vocab), pairs, continuing_subword_prefix="", end_of_word_suffix="</w>", unk_token=END
         )
     except Exception as error:  # the package's errors are plain Exceptions
-        reason = " ".join(str(error).split())[:120]
+        reason = one_line(error)[:120]
         raise DataError(
             f"the tokenizer's merges do not fit its vocabulary ({reason}): take both from one place"
         ) from error

@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, UInt8
 
 from ledit_jax.config import Config
 from ledit_jax.errors import ConfigError
-from ledit_jax.models.autoencoders import Autoencoder
+from ledit_jax.models.autoencoders import Autoencoder, AutoencoderSizes
 from ledit_jax.models.vae_slices import choose_slices, decode_by_image
 from ledit_jax.parallel.memory import device_memory
 from ledit_jax.parallel.mesh import DATA
@@ -23,14 +23,31 @@ from ledit_jax.parallel.processes import gather, shard_arrays
 DECODER_SHARE = 2 / 3
 """Of a device's memory that decoding may take: the network's weights lie there too."""
 
-PlacedVAE = tuple[Any, Any]
-"""An autoencoder as `nnx.split` gives it, a copy of it on each device."""
+
+class PlacedVAE(NamedTuple):
+    """An autoencoder as `nnx.split` gives it, a copy of it on each device, and its sizes."""
+
+    graphdef: Any
+    state: Any
+    config: AutoencoderSizes
+
+
+def check_vae(vae: AutoencoderSizes, config: Config) -> None:
+    """Raises ConfigError for a model of pixels, or of another shape of latents."""
+    if config.autoencoder.kind == "none":
+        raise ConfigError("this model makes pixels, and no latents that a vae could decode: leave vae out")
+    found, needed = (vae.downsample, vae.latent_channels), (config.downsample, config.in_channels)
+    if found != needed:
+        raise ConfigError(
+            f"the VAE downsamples by {found[0]} to {found[1]} channels, and this model's latents are downsampled by "
+            f"{needed[0]} with {needed[1]} channels: give the VAE that it was trained with"
+        )
 
 
 def place_vae(vae: Autoencoder | None, config: Config, mesh: Mesh) -> PlacedVAE | None:
     """The autoencoder on the devices of a mesh; None for a model of pixels.
 
-    Raises ConfigError for a model of latents without one, or with one of another shape of latents.
+    Raises ConfigError for a model of latents without one, and as `check_vae`.
     """
     if vae is None and config.autoencoder.kind != "none":
         raise ConfigError(
@@ -39,17 +56,9 @@ def place_vae(vae: Autoencoder | None, config: Config, mesh: Mesh) -> PlacedVAE 
         )
     if vae is None:
         return None
-    if config.autoencoder.kind == "none":
-        raise ConfigError("this model makes pixels, and no latents that a vae could decode: leave vae out")
-    found = vae.config.downsample, vae.config.latent_channels
-    needed = config.downsample, config.in_channels
-    if found != needed:
-        raise ConfigError(
-            f"the VAE downsamples by {found[0]} to {found[1]} channels, and this model's latents are downsampled by "
-            f"{needed[0]} with {needed[1]} channels: give the VAE that it was trained with"
-        )
+    check_vae(vae.config, config)
     graphdef, state = nnx.split(vae)
-    return graphdef, shard_arrays(state, NamedSharding(mesh, P()))
+    return PlacedVAE(graphdef, shard_arrays(state, NamedSharding(mesh, P())), vae.config)
 
 
 def decode(
@@ -63,12 +72,12 @@ def decode(
     if vae is not None:
         precision, device = config.model.precision, jax.local_devices()[0]
         memory = int(gib * 2**30 if gib else DECODER_SHARE * device_memory([device]))
-        sliced = choose_slices(nnx.merge(*vae).config, *latents.shape[1:3], memory, device.platform)
+        sliced = choose_slices(vae.config, *latents.shape[1:3], memory, device.platform)
         # The VAE's own modules know no precision, and decoding has no gradient that a context would not reach.
         with jax.default_matmul_precision(precision) if precision else contextlib.nullcontext():
             space = config.autoencoder
             latents = latents / jnp.asarray(space.factors, jnp.float32) + jnp.asarray(space.offsets, jnp.float32)
-            latents = decode_latents(*vae, latents, sliced, _mesh_of(latents))
+            latents = decode_latents(vae.graphdef, vae.state, latents, sliced, _mesh_of(latents))
     return gather(jnp.clip(127.5 * latents + 128.0, 0, 255).astype(jnp.uint8))
 
 

@@ -1,4 +1,4 @@
-"""A checkpoint as a function of arrays."""
+"""A checkpoint as a function of arrays, and the autoencoder that belongs to it."""
 
 import functools
 from collections.abc import Callable
@@ -10,7 +10,9 @@ from ledit_jax.config import Config
 from ledit_jax.diffusion import make_process
 from ledit_jax.hub import resolve
 from ledit_jax.models import make_apply, make_network
-from ledit_jax.weights import load_weights
+from ledit_jax.models.autoencoders import AutoencoderSizes
+from ledit_jax.weights import load_weights, vae_sizes
+from ledit_jax.weights.about import About, load_about
 
 
 def load_model(
@@ -30,3 +32,21 @@ def load_model(
         config = config.replaced("model", matmul_precision=matmul_precision)
     network = make_network(config, make_process(config))
     return functools.partial(jax.jit(make_apply(network)), params), config
+
+
+def find_vae(config: Config, about: About, vae: str | Path | None = None) -> str:
+    """The autoencoder's checkpoint, fetched where it is a hub's; "" for none.
+
+    vae: by default, for a model of latents, what its config names, or else what is named beside the model.
+    """
+    if config.autoencoder.kind != "none":
+        vae = vae or config.autoencoder.checkpoint or about.autoencoder
+    return resolve(vae or "")
+
+
+def find_vae_sizes(
+    config: Config, checkpoint: str | Path | None = None, vae: str | Path | None = None
+) -> AutoencoderSizes | None:
+    """Those of `find_vae`, with no array read; None for none. checkpoint: the model's. Raises CheckpointError."""
+    found = find_vae(config, load_about(checkpoint) if checkpoint else About(), vae)
+    return vae_sizes(found) if found else None

@@ -24,6 +24,7 @@ from ledit_jax.parallel.sharding import batch_sharding
 from ledit_jax.progress import progress_bar
 from ledit_jax.sampling.decoding import decode, place_vae
 from ledit_jax.sampling.denoising import make_denoising_step
+from ledit_jax.sampling.loading import find_vae
 from ledit_jax.sampling.prompts import Asked, Prompts, with_empty_caption
 from ledit_jax.sampling.requests import check_memory, check_numbers, check_options
 from ledit_jax.weights import load_vae, load_weights, make_text_encoder
@@ -95,12 +96,12 @@ class LEDiTPipeline:
         if dtype is not None:
             config = config.replaced("model", dtype=dtype)
         about = load_about(checkpoint)
-        vae = (vae or config.autoencoder.checkpoint or about.autoencoder) if config.autoencoder.kind != "none" else vae
+        vae = find_vae(config, about, vae)
         text = resolve(text_encoder or config.text.checkpoint or about.text_encoder)
         encoder = make_text_encoder(dataclasses.replace(config.text, checkpoint=text)) if text else None
         if encoder:
             params = with_empty_caption(params, encoder, text)
-        pipeline = cls(config, params, load_vae(resolve(vae)) if vae else None, devices, text_encoder=encoder)
+        pipeline = cls(config, params, load_vae(vae) if vae else None, devices, text_encoder=encoder)
         pipeline.about, pipeline.step = about, step
         return pipeline
 
@@ -134,7 +135,7 @@ class LEDiTPipeline:
         """
         said = dict(autoencoder=vae or self.about.autoencoder, license=license or self.about.license)
         about = dataclasses.replace(self.about, **said)
-        autoencoder = nnx.merge(*self.vae) if self.vae else None
+        autoencoder = nnx.merge(self.vae.graphdef, self.vae.state) if self.vae else None
         weights = self._exact or self.params
         save_pretrained(folder, weights, self.config, step=self.step, about=about, vae=autoencoder)
 

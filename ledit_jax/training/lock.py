@@ -19,6 +19,7 @@ from ledit_jax.files.bucket import reaching
 from ledit_jax.files.refusals import gone, writing
 from ledit_jax.parallel.processes import check_shared, gather_json, main_process_first
 from ledit_jax.training.bucket_lock import BucketLock
+from ledit_jax.weights.found import is_whole
 
 logger = logging.getLogger(__name__)
 
@@ -133,7 +134,8 @@ def _is_alive(holder: dict[str, Any]) -> bool | None:
 def _refuse_checkpoints(workdir: Place) -> None:
     with reaching(workdir, OutputError):
         steps = [path for path in workdir.iterdir() if path.name.isdecimal()] if workdir.is_dir() else []
-    if any((step / "_CHECKPOINT_METADATA").is_file() for step in steps):
+        holds_checkpoints = any(map(is_whole, steps))
+    if holds_checkpoints:
         raise OutputError(
             f"workdir={workdir} is a folder of checkpoints itself, which a run inside it would hide: choose another "
             "folder (init_from starts a run from a checkpoint)"

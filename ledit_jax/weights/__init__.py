@@ -68,6 +68,7 @@ __all__ = [
     "text_fingerprint",
     "vae_description",
     "vae_scale",
+    "vae_sizes",
     "weights_id",
 ]
 
@@ -142,6 +143,11 @@ def vae_description(path: str | Path) -> tuple[AutoencoderSizes, str]:
     if "vae_id" not in description:
         raise CheckpointError(f"checkpoint {folder} has no fingerprint of its weights: convert the autoencoder anew")
     return _vae_config(folder, description), description["vae_id"]
+
+
+def vae_sizes(path: str | Path) -> AutoencoderSizes:
+    """The config of a VAE checkpoint, without reading the weights; errors as `load_vae`."""
+    return _vae_config(*_find_vae(path))
 
 
 def vae_scale(path: str | Path) -> float:

@@ -7,7 +7,7 @@ import os
 
 from ledit_jax.errors import CheckpointError
 from ledit_jax.files import Place, as_place, is_bucket
-from ledit_jax.files.bucket import reaching
+from ledit_jax.files.bucket import MARK, reaching
 from ledit_jax.files.refusals import unmounted
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def is_whole(folder: Place) -> bool:
 
     (There `commit_success.txt` follows it at once. Copies of what older versions of Orbax wrote have none.)
     """
-    mark = folder / "_CHECKPOINT_METADATA"
+    mark = folder / MARK
     if not mark.is_file():
         return False
     try:

@@ -13,7 +13,7 @@ from etils import epath
 from jaxtyping import PyTree
 
 from ledit_jax.config import Config
-from ledit_jax.errors import CheckpointError, ConfigError, DamagedCheckpoint
+from ledit_jax.errors import CheckpointError, ConfigError, DamagedCheckpoint, named, one_line
 from ledit_jax.files import Place
 from ledit_jax.files.readers import check_json
 from ledit_jax.models import Params
@@ -82,12 +82,12 @@ def damaged(folder: Place, error: BaseException) -> DamagedCheckpoint:
 
 def _reason(error: BaseException) -> str:
     """In a few words; what the store of arrays says is about its own drivers and byte ranges."""
-    text = " ".join(str(error).split())
+    text = one_line(error)
     if array := re.search(r'(?:Error reading|Metadata at) "([^"]+)/[^"/]+"', text):
         return f"its array {array[1]} is missing or cut short"
     if shapes := re.search(r"Requested shape: (\(.*?\)) is not compatible with the stored shape: (\(.*?\))", text):
         return f"an array is {shapes[2]}, and {shapes[1]} is needed"
-    return f"{type(error).__name__}: {text[:200]}"
+    return named(error)
 
 
 def stored_shapes(folder: Place) -> Params:

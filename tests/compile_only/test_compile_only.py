@@ -6,7 +6,8 @@ import re
 import subprocess
 
 import pytest
-from script_runs import run
+from data.encoding_files import write_vae
+from script_runs import assert_one_line, run
 from tiny import tiny_config
 
 from ledit_jax.compile_only import programs
@@ -110,20 +111,21 @@ def test_bad_requests_are_one_line(config, arguments, expected):
     assert expected in result.stderr
 
 
-def test_sample_needs_a_model():
-    result = run("sample.py", "--compile_only=v5e:4x4")
-    assert result.returncode == 2 and "give --checkpoint or --config" in result.stderr
+def test_sample_needs_a_model_and_its_own_autoencoder(tmp_path):
+    assert_one_line(run("sample.py", "--compile_only=v5e:4x4"), "give --checkpoint or --config")
+    vae = f"--vae={write_vae(tmp_path / 'vae', 0)}"
+    result = run("sample.py", "--config=configs/imagenet256.py:LEDiT-XL/2", vae, "--compile_only=v5e:4x4")
+    assert_one_line(result, "the VAE downsamples by 2 to 4 channels, and this model's latents are downsampled by 8")
 
 
 @needs_libtpu
 def test_sampling_of_latents_is_a_step_and_the_decoder(monkeypatch):
     """With a small decoder: whole, each chip its own images, and in slices where one may take next to nothing."""
     small = VAEConfig(block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4)
-    monkeypatch.setattr(programs, "_vae_config", lambda config: small)
     config = dataclasses.replace(tiny_config(), autoencoder=AutoencoderConfig(kind="sd", downsample=2))
-    sliced = programs.report_decoder(config, "v5e:1x1", 32, 16, 2, gib=1e-6)
+    sliced = programs.report_decoder(config, "v5e:1x1", 32, 16, 2, 1e-6, small)
     monkeypatch.setattr(programs, "report_denoising_step", lambda *_: sliced)  # any program does in the step's place
-    found = programs.report_sampling(config, "v5e:2x2", 32, 16, 2)
+    found = programs.report_sampling(config, "v5e:2x2", 32, 16, 2, vae=small)
     whole = found.decoder
     assert whole.program == "decoder of 8 images, one by one, whole," and whole.sent_bytes == 0
     assert sliced.program == "decoder of 2 images, one by one, 1 of 2 levels in slices,"
@@ -131,5 +133,11 @@ def test_sampling_of_latents_is_a_step_and_the_decoder(monkeypatch):
     assert sliced.compiled_flops > 2 * whole.compiled_flops, "a pass for each norm, and one more"
     assert json.loads(found.to_json())["decoder"]["program"] == whole.program
     assert found.fits and "sampling fits       yes" in str(found)
+    assert "autoencoder         an autoencoder (f2c4), as its checkpoint says" in str(found)
+    monkeypatch.setattr(programs, "report_decoder", lambda *_: sliced)
+    config = config.replaced("data", image_height=64, image_width=64)
+    config = config.replaced("autoencoder", downsample=32, latent_channels=32)
+    unnamed = programs.report_sampling(config, "v5e:1x1", 64, 64, 2)
+    assert json.loads(unnamed.to_json())["autoencoder"] == "DC-AE (f32c32), since no checkpoint of one is named"
     large = dataclasses.replace(found, weights=16 * 2**30)  # a network beside which nothing fits
     assert large.needed_bytes > 16 * 2**30 and not large.fits and "sampling fits       NO: 16.0" in str(large)

@@ -6,13 +6,14 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from data.encoding_files import make_dcae
+from data.encoding_files import DCAE, make_dcae
 from diffusers import AutoencoderKL
 from tiny import flow_config, noisy_params, tiny_config, tiny_mmdit
 
 from ledit_jax import LEDiTPipeline
 from ledit_jax.errors import ConfigError, OutputError
 from ledit_jax.hub import resolve, save_pretrained
+from ledit_jax.sampling.loading import find_vae_sizes
 from ledit_jax.weights import load_weights, vae_scale
 from ledit_jax.weights.about import About, load_about
 
@@ -53,6 +54,7 @@ def test_dcae_goes_with_its_model(tmp_path):
     said = json.loads((tmp_path / "mine" / "vae" / "config.json").read_text())
     assert (said["_class_name"], said["scaling_factor"]) == ("AutoencoderDC", 0.41407)
     pipe = LEDiTPipeline.from_pretrained(str(tmp_path / "mine"), cache_dir=tmp_path / "cache")
+    assert find_vae_sizes(pipe.config, resolve(tmp_path / "mine", cache_dir=tmp_path / "cache")) == DCAE
     pipe.decoder_gib = 1e-9  # it has no levels that slices could hold
     latents = jax.random.normal(jax.random.key(0), (2, 3, 2, 4))
     want = np.clip(127.5 * np.asarray(jax.jit(lambda z: vae.decode(z))(latents / 0.41407)) + 128, 0, 255)

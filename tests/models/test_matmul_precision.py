@@ -103,7 +103,8 @@ def test_the_vae_decodes_as_precisely(monkeypatch, precision):
     monkeypatch.setattr(decoding, "decode_latents", decode)
     config = with_precision(MODELS["LEDiT"], precision)
     pipe = LEDiTPipeline(config, abstract_arrays(config))
-    pipe.vae = abstract_vae(VAEConfig(block_out_channels=(8,), norm_num_groups=4))
+    sizes = VAEConfig(block_out_channels=(8,), norm_num_groups=4)
+    pipe.vae = decoding.PlacedVAE(*abstract_vae(sizes), sizes)
     pipe.decode(jnp.zeros((1, 8, 8, 1)))
     assert found == [None if precision == "default" else "highest"]
 
