@@ -89,9 +89,9 @@ class SamplingReport:
     def __str__(self) -> str:
         tables = [str(report) for report in self._reports]
         if self.decoder:
-            tables.append(f"autoencoder         {self.autoencoder}")
             needed = f"{self.needed_bytes / 2**30:.2f} GiB with the weights of both"
-            tables.append(f"sampling fits       {'yes' if self.fits else 'NO'}: {needed}")
+            fits = f"sampling fits       {'yes' if self.fits else 'NO'}: {needed}"
+            tables.append(f"autoencoder         {self.autoencoder}\n{fits}")
         return "\n\n".join(tables)
 
 
