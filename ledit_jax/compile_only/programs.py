@@ -104,7 +104,8 @@ def report_sampling(
     gib: float | None = None,
     vae: AutoencoderSizes | None = None,
 ) -> SamplingReport:
-    """`report_denoising_step`, and for a model of latents `report_decoder`. Errors as theirs."""
+    """`report_denoising_step`, and for a model of latents `report_decoder`. Errors as theirs, and for a vae as those of
+    `check_vae`."""
     if vae:
         check_vae(vae, config)
     step = report_denoising_step(config, name, height, width, batch_size)
@@ -130,8 +131,8 @@ def report_decoder(
 ) -> Report:
     """Compiles decoding as sample.py would run it on the slice.
 
-    gib: memory that an image may take, as for `ledit_jax.sampling.decoding.decode`. vae: by default `published_vae`.
-    Otherwise as `report_denoising_step`; a vae that does not fit the config raises ConfigError, as `check_vae` says.
+    gib: memory that an image may take, as for `ledit_jax.sampling.decoding.decode`. vae: the autoencoder's
+    sizes, by default `published_vae`. Otherwise as `report_denoising_step`.
     """
     topology, vae = parse_topology(name), vae or published_vae(config)
     mesh = data_mesh(describe_devices(topology))
