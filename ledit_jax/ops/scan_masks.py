@@ -94,3 +94,15 @@ def visible_blocks(variant: str, height: int, width: int, block: int, num_suffix
     first = height * width // block  # of the blocks that hold a token of the suffix
     visible[first:], visible[:, first:] = True, True
     return visible
+
+
+def visible_tiles(variant: str, height: int, width: int, tile: tuple[int, int]) -> Bool[np.ndarray, "n n"]:
+    """As `visible_blocks` where a block is a tile of the grid: n tiles in reading order, which divide the grid.
+
+    Every scan shows most to the corners of a tile, or next to them.
+    """
+    corners = np.indices((2, 2)).reshape(2, 1, 4) * (np.reshape(tile, (2, 1, 1)) - 1)
+    first = np.indices((height // tile[0], width // tile[1])).reshape(2, -1, 1) * np.reshape(tile, (2, 1, 1))
+    row, col = first + corners
+    seen = SCANS[variant](row[:, None, :, None], col[:, None, :, None], row[None, :, None], col[None, :, None])
+    return seen.any(axis=(2, 3))

@@ -1,7 +1,8 @@
 """Attention in one TPU kernel (Pallas splash attention): memory grows with T, not with T x T.
 
 The kernel computes the scan from each query's and key's cell, so no mask is ever stored, and it skips the blocks
-that the scan hides entirely. B batch, T tokens (a prefix, then an h x w grid), N heads, K head dim.
+that the scan hides entirely; `token_order` has the order of tokens that makes these many. B batch, T tokens (a prefix,
+then an h x w grid), N heads, K head dim.
 """
 
 import functools
@@ -19,17 +20,23 @@ from jax.experimental.pallas.ops.tpu.splash_attention.splash_attention_mask_info
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
-from ledit_jax.ops.scan_masks import SCANS, visible_blocks
+from ledit_jax.ops.scan_masks import SCANS
+from ledit_jax.ops.token_order import (
+    LANES,
+    MAX_BLOCKS_FUSED,
+    Grid,
+    cell_code,
+    cell_of_code,
+    choose_order,
+    from_kernel,
+    key_cell,
+    query_cells,
+    to_kernel,
+)
 from ledit_jax.parallel.mesh import BATCH_AXES, TENSOR
 
 # What hides a logit: finite, and far below any real one.
 _HIDDEN = -0.7 * float(np.finfo(np.float32).max)
-_LANES = 128
-_MAX_BLOCK = 1024
-# The fused backward kernel writes dq once per block of keys: fewer passes, but memory that grows with T x T.
-_MAX_BLOCKS_FUSED = 2
-# A query's cell travels as one integer, row * 2**16 + column.
-_ROW_BITS = 16
 
 
 def obstacle(platform: str, dtype: jnp.dtype, head_dim: int) -> str | None:
@@ -64,76 +71,38 @@ def splash_attention(
 
     Under a mesh in context (`jax.set_mesh`) each device takes its share of batch and heads: XLA cannot split a kernel.
     """
-    T = q.shape[1]
-    block, padded = block_size(T)
     q = (q.astype(jnp.float32) * scale).astype(q.dtype)
-    cells = _query_cells(grid, padded, num_prefix)
-    if causal is None or scan == "none":
-        visible = visible_blocks(scan, *grid, block, num_prefix)
-    else:
+    applies_to_all = causal is None or scan == "none"
+    # Where some samples see every block, no order skips any.
+    order = choose_order(scan if applies_to_all else "none", grid, num_prefix)
+    cells = query_cells(order, num_prefix)
+    if not applies_to_all:
         # A query below and to the right of the whole grid sees all of it in every scan.
-        cells = jnp.where(causal[:, None], cells, _cell_code(*grid))
-        visible = np.ones((padded // block,) * 2, bool)
-    rule = _mask_rule(scan, *grid, T, padded)
-    kernel = functools.partial(_run_kernel, visible=visible, rule=rule, interpret=interpret)
+        cells = jnp.where(causal[:, None], cells, cell_code(*grid))
+    rule = _mask_rule(scan, grid, order.tile, q.shape[1], order.padded)
+    kernel = functools.partial(_run_kernel, visible=order.visible, rule=rule, interpret=interpret)
 
     def run(q, k, v, cells):
-        q, k, v = (_turned(a, num_prefix) for a in (q, k, v))
-        q, k, v = (jnp.pad(a.swapaxes(1, 2), ((0, 0), (0, 0), (0, padded - T), (0, 0))) for a in (q, k, v))
+        q, k, v = (to_kernel(a, order, num_prefix) for a in (q, k, v))
         # Nothing else in a compiled program says how much of a kernel is skipped; compile_only/predicted_time.py asks.
-        with jax.named_scope(f"blocks_{visible.sum()}_of_{visible.size}"):
+        with jax.named_scope(f"blocks_{order.visible.sum()}_of_{order.visible.size}"):
             out = jax.vmap(kernel, in_axes=(0, 0, 0, 0 if cells.ndim == 2 else None))(q, k, v, cells)
-        return _turned(out[:, :, :T].swapaxes(1, 2), T - num_prefix)
+        return from_kernel(out, order, num_prefix)
 
     return _over_mesh(run, q.shape)(q, k, v, jnp.asarray(cells))
 
 
-def block_size(num_tokens: int) -> tuple[int, int]:
-    """(block, padded): the kernel's block of queries and of keys, and T padded up to a multiple of it.
-
-    Large blocks cost less, padding costs T x T, hence 640 for 576 = 24 x 24 tokens and 1024 for 16,384.
-    """
-
-    def cost(block: int) -> float:
-        return _round_up(num_tokens, block) ** 2 * (1 + 64 / block)
-
-    block = min(range(_LANES, _MAX_BLOCK + 1, _LANES), key=cost)
-    return block, _round_up(num_tokens, block)
-
-
-def _round_up(number: int, multiple: int) -> int:
-    return -(-number // multiple) * multiple
-
-
-def _turned(x: Float[Array, "B T N K"], count: int) -> Float[Array, "B T N K"]:
-    """The first `count` tokens behind the others."""
-    return jnp.concatenate([x[:, count:], x[:, :count]], axis=1) if 0 < count < x.shape[1] else x
-
-
-def _cell_code(row, col):
-    return (row << _ROW_BITS) + col
-
-
-def _query_cells(grid: tuple[int, int], padded: int, num_suffix: int) -> Int[np.ndarray, " padded"]:
-    """Each query's cell as one integer. Queries that are padding get rows below the grid: they see keys, not NaN."""
-    index = np.arange(padded, dtype=np.int32)
-    cells, num_image = _cell_code(index // grid[1], index % grid[1]), math.prod(grid)
-    cells[num_image : num_image + num_suffix] = _cell_code(*grid)  # sees all in every scan
-    return cells
-
-
 @functools.lru_cache(maxsize=64)
-def _mask_rule(scan: str, height: int, width: int, num_tokens: int, padded: int) -> Callable | None:
+def _mask_rule(scan: str, grid: Grid, tile: Grid, num_tokens: int, padded: int) -> Callable | None:
     """rule(query cells, key indices) -> may attend, for the kernel; None where every key is seen.
 
     Keys behind those of the grid, up to `num_tokens`, are seen by all. Cached, because jax compiles the kernel anew for
     each new function object.
     """
-    num_image = height * width
+    num_image = math.prod(grid)
 
     def rule(cells, keys):
-        row, col = cells >> _ROW_BITS, cells & (2**_ROW_BITS - 1)
-        seen = SCANS[scan](row, col, *_key_cell(keys, width))
+        seen = SCANS[scan](*cell_of_code(cells), *key_cell(keys, grid, tile))
         if num_tokens > num_image:
             seen = seen | (keys >= num_image)
         return seen & (keys < num_tokens) if padded > num_tokens else seen
@@ -143,21 +112,12 @@ def _mask_rule(scan: str, height: int, width: int, num_tokens: int, padded: int)
     return (lambda cells, keys: keys < num_tokens) if padded > num_tokens else None
 
 
-def _key_cell(keys, width: int):
-    """Row and column of key indices, without the integer division that a TPU's vector unit lacks."""
-    if width & (width - 1) == 0:
-        return keys >> (width.bit_length() - 1), keys & (width - 1)
-    # Half a cell away from the integers, the rounding of float32 is harmless up to millions of keys.
-    row = ((keys.astype(jnp.float32) + 0.5) * (1 / width)).astype(jnp.int32)
-    return row, keys - row * width
-
-
 def _run_kernel(q, k, v, cells, *, visible: np.ndarray, rule: Callable | None, interpret: bool):
     """One sample: q, k, v [N, T, K] with T a multiple of the block; q scaled already."""
     num_blocks = len(visible)
     block = q.shape[1] // num_blocks
-    is_fused = num_blocks <= _MAX_BLOCKS_FUSED
-    compute = max(b for b in range(_LANES, min(block, 512) + 1, _LANES) if block % b == 0)
+    is_fused = num_blocks <= MAX_BLOCKS_FUSED
+    compute = max(b for b in range(LANES, min(block, 512) + 1, LANES) if block % b == 0)
     sizes = BlockSizes(
         block_q=block,
         block_kv=block,

@@ -17,9 +17,10 @@ from jax.sharding import PartitionSpec as P
 from ledit_jax.compile_only.topology import describe_devices, has_tpu_compiler, parse_topology
 from ledit_jax.config import MeshConfig
 from ledit_jax.ops import splash_attention as splash
+from ledit_jax.ops import token_order
 from ledit_jax.ops.attention import attention
 from ledit_jax.ops.dense_attention import reference_attention
-from ledit_jax.ops.scan_masks import SCANS, scan_mask, visible_blocks
+from ledit_jax.ops.scan_masks import SCANS, scan_mask, visible_blocks, visible_tiles
 from ledit_jax.parallel.mesh import make_mesh
 
 B, N, K = 2, 2, 8
@@ -57,30 +58,43 @@ def check_against_reference(grid, scan, dtype="float32", causal=None, num_prefix
         np.testing.assert_allclose(ours.astype(jnp.float32), theirs, **TOLERANCE[dtype])
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("scan", SCANS)
-def test_values_and_gradients(scan, dtype):
-    check_against_reference((5, 7), scan, dtype)
+def test_values_and_gradients(scan):
+    check_against_reference((5, 7), scan, "bfloat16" if scan in ("b", "d", "none") else "float32")
 
 
 @pytest.fixture
 def small_blocks(monkeypatch):
     """The smallest blocks that the kernel has, so that a short sequence needs several."""
-    monkeypatch.setattr(splash, "_MAX_BLOCK", 128)
+    monkeypatch.setattr(token_order, "MAX_BLOCK", 128)
+    monkeypatch.setattr(splash, "choose_order", token_order.choose_order.__wrapped__)  # without its cache
 
 
-@pytest.mark.parametrize("grid", [(12, 13), (19, 16)], ids=["fused backward", "separate dq"])
-@pytest.mark.parametrize("scan", ["a", "b", "c", "d", "none"])
-def test_several_blocks_and_blocks_that_are_skipped(small_blocks, scan, grid):
-    num_blocks = -(-grid[0] * grid[1] // 128)
-    assert splash.block_size(grid[0] * grid[1]) == (128, 128 * num_blocks)
-    assert num_blocks == {12: 2, 19: 3}[grid[0]]
-    if scan in "ab":
-        assert not visible_blocks(scan, *grid, 128).all()
+ROWS = "fused-none-12-13 fused-a-12-13 a-19-16 c-19-16 d-19-16"
+
+
+@pytest.mark.parametrize("case", ROWS.split())
+def test_several_blocks_and_blocks_that_are_skipped(small_blocks, case):
+    *fused, scan, height, width = case.split("-")
+    grid = int(height), int(width)
+    order = splash.choose_order(scan, grid)
+    assert order.tile == grid and len(order.visible) == (2 if fused else 3)
+    assert order.visible.all() == (scan in ("d", "none"))
     check_against_reference(grid, scan)
 
 
-@pytest.mark.parametrize("scan", ["a", "b", "d"])
+TILES = {("b", (16, 32), 0): (8, 16), ("d", (16, 32), 5): (8, 16), ("d_inclusive", (32, 24), 0): (16, 8)}
+
+
+@pytest.mark.parametrize("scan, grid, num_prefix", TILES)
+def test_tiles_of_the_grid(small_blocks, scan, grid, num_prefix):
+    order = splash.choose_order(scan, grid, num_prefix)
+    assert order.tile == TILES[scan, grid, num_prefix]
+    assert order.visible.mean() < visible_blocks(scan, *grid, 128, num_prefix).mean()
+    check_against_reference(grid, scan, num_prefix=num_prefix)
+
+
+@pytest.mark.parametrize("scan", ["a", "d"])
 def test_the_scan_applies_to_the_samples_asked_for(small_blocks, scan):
     check_against_reference((12, 13), scan, causal=jnp.array([True, False]))
 
@@ -91,14 +105,13 @@ def test_the_scan_applies_to_the_samples_asked_for(small_blocks, scan):
 )
 def test_a_prefix_that_all_see_and_that_sees_all(small_blocks, scan, grid, num_prefix, causal):
     if num_prefix == 77:  # the scan still hides blocks of the image
-        assert not visible_blocks(scan, *grid, 128, num_prefix).all()
+        assert not splash.choose_order(scan, grid, num_prefix).visible.all()
     check_against_reference(grid, scan, causal=causal and jnp.array(causal), num_prefix=num_prefix)
 
 
-@pytest.mark.parametrize("grid", [(24, 24), (28, 28), (32, 48)], ids=str)
-def test_lengths_of_real_images_that_few_blocks_divide(grid):
-    """384x384, 448x448 and 512x768 pixels, in the blocks that the kernel takes for them."""
-    check_against_reference(grid, "d")
+def test_a_length_that_no_block_divides():
+    """448x448 pixels."""
+    check_against_reference((28, 28), "d")
 
 
 def test_huge_logits_stay_finite():
@@ -126,20 +139,48 @@ def test_blocks_are_those_that_splash_attention_finds_in_the_dense_mask(scan, gr
         np.testing.assert_array_equal(fetch, theirs.data_next[0])
 
 
-@pytest.mark.parametrize("width", [1, 3, 24, 28, 64, 96, 181])
-def test_cells_of_keys_without_division(width):
-    keys = np.arange(width * width)
-    row, col = splash._key_cell(jnp.asarray(keys, jnp.int32), width)
-    np.testing.assert_array_equal(row, keys // width)
-    np.testing.assert_array_equal(col, keys % width)
+@pytest.mark.parametrize("scan", SCANS)
+def test_tiles_are_blocks_of_the_dense_mask_in_their_order(scan):
+    for grid, tile in [((8, 12), (4, 3)), ((6, 8), (3, 8)), ((4, 6), (1, 2)), ((5, 3), (5, 3)), ((4, 4), (1, 1))]:
+        cells = np.arange(grid[0] * grid[1])
+        row, col = token_order.key_cell(cells, grid, tile)
+        order = row * grid[1] + col
+        np.testing.assert_array_equal(np.sort(order), cells)
+        size = tile[0] * tile[1]
+        dense = scan_mask(scan, *grid)[order][:, order].reshape(len(cells) // size, size, -1, size)
+        np.testing.assert_array_equal(visible_tiles(scan, *grid, tile), dense.any(axis=(1, 3)))
+
+
+@pytest.mark.parametrize("grid, tile", [((96, 96), (32, 24)), ((181, 181), (181, 181))])
+def test_tokens_are_where_their_cells_say(grid, tile):
+    order = token_order.Order(grid, tile, block=1, padded=5 + grid[0] * grid[1], visible=np.ones((1, 1), bool))
+    tokens = jnp.arange(3 + grid[0] * grid[1], dtype=jnp.float32)[None, :, None, None]
+    there = token_order.to_kernel(tokens, order, 3)
+    row, col = token_order.key_cell(jnp.arange(grid[0] * grid[1]), grid, tile)
+    want = [*(3 + row * grid[1] + col), 0, 1, 2, 0, 0]
+    np.testing.assert_array_equal(there.ravel(), np.asarray(want))
+    np.testing.assert_array_equal(token_order.from_kernel(there, order, 3), tokens)
+
+
+def test_tiles_are_taken_where_they_cost_less():
+    for grid, num_suffix, tile, hidden in [
+        ((16, 16), 0, (16, 16), 0),
+        ((32, 32), 77, (32, 32), 0),
+        ((64, 64), 0, (32, 32), 1 / 16),
+        ((128, 128), 0, (32, 32), 36 / 256),
+        ((128, 128), 77, (16, 32), 168 / 33**2),
+    ]:
+        order = token_order.choose_order("d", grid, num_suffix)
+        assert order.tile == tile and 1 - order.visible.mean() == pytest.approx(hidden)
+        assert token_order.choose_order("none", grid, num_suffix).tile == grid
 
 
 def test_block_sizes_waste_little():
-    assert splash.block_size(256) == (256, 256)
-    assert splash.block_size(24 * 24) == (640, 640)
-    assert splash.block_size(28 * 28) == (896, 896)
-    assert splash.block_size(1536) == (768, 1536)
-    assert splash.block_size(16384) == (1024, 16384)
+    assert token_order.block_size(256) == (256, 256)
+    assert token_order.block_size(24 * 24) == (640, 640)
+    assert token_order.block_size(28 * 28) == (896, 896)
+    assert token_order.block_size(1536) == (768, 1536)
+    assert token_order.block_size(16384) == (1024, 16384)
 
 
 FOUR_DEVICES = """
