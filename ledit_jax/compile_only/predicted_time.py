@@ -3,7 +3,8 @@
 - What XLA generates has an `estimated_cycles` in the compiled program; loops count as often as they run.
 - Hand-written kernels have none. Splash attention is taken to run at the peak of the matrix units or of the memory,
   whichever is longer: its products with head dims padded to a register's 128 lanes and blocks that the scan hides left
-  out, and operands and results padded likewise. Other kernels count by their bytes alone.
+  out, and operands and results padded likewise. Other kernels count in the same way by the FLOPs that they state
+  themselves (`ops/short_attention.py` does), and by their bytes.
 - Collectives are what a chip sends over the links that it has along the slice's sides that the group spans, two where
   a side wraps around, else one. A permute is one link for each hop.
 
@@ -108,7 +109,8 @@ def _kernel(found: Occurrence, topology: Topology, peak_flops: float) -> float:
     seconds = moved * chip.devices_per_chip / (chip.hbm_gb_per_second * 1e9)
     splash = _SPLASH.match(instruction.name)
     if not splash:
-        return seconds
+        stated = re.search(r'"cost_estimate":\{"flops":"(\d+)"', instruction.attributes)
+        return max(seconds, int(stated[1]) / peak_flops) if stated else seconds
     q, k = [sides for _, sides in operands if len(sides) == 4][:2]
     is_fused = splash[1] == "dkv" and re.search(r"use_fused_bwd_kernel\W+true", instruction.attributes)
     products = _PRODUCTS["fused dkv" if is_fused else splash[1]]

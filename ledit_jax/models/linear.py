@@ -11,6 +11,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from ledit_jax.config import ModelConfig
+from ledit_jax.ops.rows import add_to_rows
 
 PRODUCT = "product"
 """The name, for `jax.checkpoint_policies`, of what linear layers return."""
@@ -45,7 +46,9 @@ class Linear(nnx.Linear):
         )
 
     def __call__(self, x: Float[Array, "*leading D"]) -> Float[Array, "*leading F"]:
-        out = super().__call__(x.reshape(-1, x.shape[-1]))
+        rows = x.reshape(-1, x.shape[-1])
+        rows, kernel, bias = (a.astype(self.dtype) for a in (rows, self.kernel[...], self.bias[...]))
+        out = add_to_rows(self.dot_general(rows, kernel, (((1,), (0,)), ((), ())), precision=self.precision), bias)
         # With its bias: what is kept for the backward pass is then what the next layer reads, and is written once.
         return checkpoint_name(out, PRODUCT).reshape(*x.shape[:-1], out.shape[-1])
 

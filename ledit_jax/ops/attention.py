@@ -5,13 +5,13 @@ B batch, T tokens (of an image, row-major over an h x w grid, and before them a 
 
 import math
 
-import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from ledit_jax.errors import ConfigError, nearest
 from ledit_jax.ops import cudnn_attention, splash_attention
 from ledit_jax.ops.dense_attention import reference_attention, xla_attention
+from ledit_jax.ops.platform import current_platform
 
 _DENSE = {"reference": reference_attention, "xla": xla_attention}
 _FUSED = {"cudnn": cudnn_attention.cudnn_attention, "splash": splash_attention.splash_attention}
@@ -49,7 +49,7 @@ def attention(
 
     precision: of float32 products, "high" or "highest"; None is JAX's default. The fused kernels take none.
     """
-    platform, K, has_bias = _platform(), q.shape[-1], bias is not None
+    platform, K, has_bias = current_platform(), q.shape[-1], bias is not None
     if backend == "auto":
         backend = choose_backend(platform, q.shape[1], q.dtype, K, has_bias, precision)
     check_backend(backend, platform, q.dtype, K, has_bias, precision)
@@ -109,11 +109,3 @@ def attention_scale(num_tokens: int, trained_tokens: int) -> float:
     if num_tokens <= trained_tokens or trained_tokens < 2:
         return 1.0
     return float(np.sqrt(np.log(num_tokens) / np.log(trained_tokens)))
-
-
-def _platform() -> str:
-    """cpu, gpu or tpu. A mesh may be of devices that are not there, to compile for them."""
-    device = jax.sharding.get_abstract_mesh().abstract_device
-    if device is None or not hasattr(device, "platform"):  # jax before 0.8 knows only the kind of an abstract device
-        return jax.default_backend()
-    return device.platform

@@ -20,9 +20,10 @@ from jax.experimental.pallas.ops.tpu.splash_attention.splash_attention_mask_info
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
+from ledit_jax.ops.dense_attention import image_mask
 from ledit_jax.ops.scan_masks import SCANS
+from ledit_jax.ops.short_attention import HIDDEN, LANES, is_short, short_attention
 from ledit_jax.ops.token_order import (
-    LANES,
     MAX_BLOCKS_FUSED,
     Grid,
     cell_code,
@@ -34,9 +35,6 @@ from ledit_jax.ops.token_order import (
     to_kernel,
 )
 from ledit_jax.parallel.mesh import BATCH_AXES, TENSOR
-
-# What hides a logit: finite, and far below any real one.
-_HIDDEN = -0.7 * float(np.finfo(np.float32).max)
 
 
 def obstacle(platform: str, dtype: jnp.dtype, head_dim: int) -> str | None:
@@ -66,30 +64,41 @@ def splash_attention(
 ) -> Float[Array, "B T N K"]:
     """As `ledit_jax.ops.attention.attention`, with `scale` on the logits in all; `interpret` runs it without a TPU.
 
-    The kernel gets the prefix behind the image: so the image's blocks, and those of them that it skips, stay what they
+    A sequence that is short enough has a kernel of its own, `short_attention`, which needs no copies around it. Splash
+    attention gets the prefix behind the image: so the image's blocks, and those of them that it skips, stay what they
     are without one, and a long prefix pads no more than as many image tokens would.
 
     Under a mesh in context (`jax.set_mesh`) each device takes its share of batch and heads: XLA cannot split a kernel.
     """
-    q = (q.astype(jnp.float32) * scale).astype(q.dtype)
+
+    def run(q, k, v, causal, scale):
+        _, T, N, K = q.shape
+        if is_short(T, N, K, q.dtype):
+            mask = image_mask(scan, grid, num_prefix)
+            return short_attention(q, k, v, mask=mask, causal=causal, scale=scale, interpret=interpret)
+        q = (q.astype(jnp.float32) * scale).astype(q.dtype)
+        return _in_blocks(q, k, v, grid, scan, None if applies_to_all else causal, num_prefix, interpret)
+
     applies_to_all = causal is None or scan == "none"
+    causal = jnp.ones(len(q), bool) if applies_to_all else causal
+    return _over_mesh(run, q.shape)(q, k, v, causal, jnp.asarray(scale, jnp.float32))
+
+
+def _in_blocks(q, k, v, grid: Grid, scan: str, causal: Bool[Array, " B"] | None, num_prefix: int, interpret: bool):
+    """Attention in blocks of queries and of keys; q scaled already."""
     # Where some samples see every block, no order skips any.
-    order = choose_order(scan if applies_to_all else "none", grid, num_prefix)
+    order = choose_order(scan if causal is None else "none", grid, num_prefix)
     cells = query_cells(order, num_prefix)
-    if not applies_to_all:
+    if causal is not None:
         # A query below and to the right of the whole grid sees all of it in every scan.
         cells = jnp.where(causal[:, None], cells, cell_code(*grid))
     rule = _mask_rule(scan, grid, order.tile, q.shape[1], order.padded)
     kernel = functools.partial(_run_kernel, visible=order.visible, rule=rule, interpret=interpret)
-
-    def run(q, k, v, cells):
-        q, k, v = (to_kernel(a, order, num_prefix) for a in (q, k, v))
-        # Nothing else in a compiled program says how much of a kernel is skipped; compile_only/predicted_time.py asks.
-        with jax.named_scope(f"blocks_{order.visible.sum()}_of_{order.visible.size}"):
-            out = jax.vmap(kernel, in_axes=(0, 0, 0, 0 if cells.ndim == 2 else None))(q, k, v, cells)
-        return from_kernel(out, order, num_prefix)
-
-    return _over_mesh(run, q.shape)(q, k, v, jnp.asarray(cells))
+    q, k, v = (to_kernel(a, order, num_prefix) for a in (q, k, v))
+    # Nothing else in a compiled program says how much of a kernel is skipped; compile_only/predicted_time.py asks.
+    with jax.named_scope(f"blocks_{order.visible.sum()}_of_{order.visible.size}"):
+        out = jax.vmap(kernel, in_axes=(0, 0, 0, None if causal is None else 0))(q, k, v, jnp.asarray(cells))
+    return from_kernel(out, order, num_prefix)
 
 
 @functools.lru_cache(maxsize=64)
@@ -143,7 +152,7 @@ def _run_kernel(q, k, v, cells, *, visible: np.ndarray, rule: Callable | None, i
         block_sizes=sizes,
         is_mqa=False,
         save_residuals=False,
-        mask_value=_HIDDEN,
+        mask_value=HIDDEN,
         attn_logits_soft_cap=None,
         residual_checkpoint_name=None,
         mask_function=rule,
@@ -169,10 +178,5 @@ def _over_mesh(run: Callable, shape: tuple[int, ...]) -> Callable:
         batch = ()
     heads = TENSOR if shape[2] % mesh.shape.get(TENSOR, shape[2] + 1) == 0 else None
 
-    def sharded(q, k, v, cells):
-        spec = P(batch, None, heads, None)
-        cells_spec = P(batch, None) if cells.ndim == 2 else P()
-        split = jax.shard_map(run, in_specs=(spec,) * 3 + (cells_spec,), out_specs=spec, check_vma=False)
-        return split(q, k, v, cells)
-
-    return sharded
+    spec = P(batch, None, heads, None)
+    return jax.shard_map(run, in_specs=(spec, spec, spec, P(batch), P()), out_specs=spec, check_vma=False)

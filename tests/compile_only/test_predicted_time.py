@@ -134,6 +134,10 @@ def test_a_program_written_by_hand():
         "models/block.py:30 > models/linear.py:39 dot_general backward",
     ]
     assert time.hidden == pytest.approx(time.compute) and time.exposed == pytest.approx(time.compute + time.network)
+    own_word = 'a={"cost_estimate":{"flops":"3940000000"},kernel'
+    stated = text.replace("splash_mha", "short_mha").replace("a={kernel", own_word)
+    stated = predict_time(Program(stated), parse_topology("v5e:2x2"), 197e12, square)
+    assert stated.kernels == pytest.approx(5e3 * 3.94e9 / 197e12, abs=1e-4), "another kernel's own word"
     longer = predict_time(Program(text.replace("512,72", "4096,72")), parse_topology("v5e:2x2"), 197e12, square)
     assert longer.kernels == pytest.approx(5e3 * 64 * flops / 197e12, abs=1e-4), "of a longer one the products are"
 

@@ -145,13 +145,13 @@ class TestChoice:
     def test_a_backend_that_cannot_run_names_one_that_can(
         self, monkeypatch, platform, dtype, head_dim, backend, message
     ):
-        monkeypatch.setattr("ledit_jax.ops.attention._platform", lambda: platform)
+        monkeypatch.setattr("ledit_jax.ops.attention.current_platform", lambda: platform)
         array = jnp.zeros((1, 4, 1, head_dim), dtype)
         with pytest.raises(ConfigError, match=message):
             attention(array, array, array, grid=(2, 2), backend=backend)
 
     def test_a_fused_kernel_takes_no_bias(self, monkeypatch):
-        monkeypatch.setattr("ledit_jax.ops.attention._platform", lambda: "tpu")
+        monkeypatch.setattr("ledit_jax.ops.attention.current_platform", lambda: "tpu")
         array = jnp.zeros((1, 4, 1, 8))
         with pytest.raises(ConfigError, match="splash takes no bias on the logits, and this model has one: use xla"):
             attention(array, array, array, grid=(2, 2), backend="splash", bias=jnp.zeros((1, 4, 4)))

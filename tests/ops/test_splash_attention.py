@@ -21,6 +21,7 @@ from ledit_jax.ops import token_order
 from ledit_jax.ops.attention import attention
 from ledit_jax.ops.dense_attention import reference_attention
 from ledit_jax.ops.scan_masks import SCANS, scan_mask, visible_blocks, visible_tiles
+from ledit_jax.ops.short_attention import is_short
 from ledit_jax.parallel.mesh import make_mesh
 
 B, N, K = 2, 2, 8
@@ -65,7 +66,8 @@ def test_values_and_gradients(scan):
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    """The smallest blocks that the kernel has, so that a short sequence needs several."""
+    """The smallest blocks that splash attention has, so that a short sequence needs several, and no other kernel."""
+    monkeypatch.setattr(splash, "is_short", lambda *args: False)
     monkeypatch.setattr(token_order, "MAX_BLOCK", 128)
     monkeypatch.setattr(splash, "choose_order", token_order.choose_order.__wrapped__)  # without its cache
 
@@ -94,14 +96,16 @@ def test_tiles_of_the_grid(small_blocks, scan, grid, num_prefix):
     check_against_reference(grid, scan, num_prefix=num_prefix)
 
 
-@pytest.mark.parametrize("scan", ["a", "d"])
-def test_the_scan_applies_to_the_samples_asked_for(small_blocks, scan):
-    check_against_reference((12, 13), scan, causal=jnp.array([True, False]))
+@pytest.mark.parametrize("grid", [(12, 13), (5, 7)], ids=["blocks", "short"])
+def test_the_scan_applies_to_the_samples_asked_for(request, grid):
+    if grid == (12, 13):
+        request.getfixturevalue("small_blocks")
+    check_against_reference(grid, "d", causal=jnp.array([True, False]), num_prefix=3)
 
 
 @pytest.mark.parametrize(
     "scan, grid, num_prefix, causal",
-    [("a", (18, 16), 77, None), ("b", (5, 7), 6, None), ("d", (12, 13), 130, [True, False]), ("none", (5, 7), 6, None)],
+    [("a", (18, 16), 77, None), ("b", (5, 7), 6, None), ("d", (12, 13), 130, [True, False])],
 )
 def test_a_prefix_that_all_see_and_that_sees_all(small_blocks, scan, grid, num_prefix, causal):
     if num_prefix == 77:  # the scan still hides blocks of the image
@@ -167,12 +171,17 @@ def test_tiles_are_taken_where_they_cost_less():
         ((16, 16), 0, (16, 16), 0),
         ((32, 32), 77, (32, 32), 0),
         ((64, 64), 0, (32, 32), 1 / 16),
-        ((128, 128), 0, (32, 32), 36 / 256),
-        ((128, 128), 77, (16, 32), 168 / 33**2),
+        ((64, 64), 77, (16, 16), 36 / 17**2),
     ]:
         order = token_order.choose_order("d", grid, num_suffix)
         assert order.tile == tile and 1 - order.visible.mean() == pytest.approx(hidden)
         assert token_order.choose_order("none", grid, num_suffix).tile == grid
+
+
+def test_sequences_that_one_kernel_holds_whole():
+    bf16, f32 = jnp.dtype("bfloat16"), jnp.dtype("float32")
+    assert is_short(256, 16, 72, bf16) and is_short(333, 24, 32, bf16)
+    assert not is_short(256, 16, 72, f32) and not is_short(512, 16, 72, bf16)
 
 
 def test_block_sizes_waste_little():
@@ -211,12 +220,12 @@ def test_each_device_takes_its_share_of_batch_and_heads():
 
 @pytest.mark.skipif(not has_tpu_compiler(), reason="there is no libtpu for this platform")
 class TestCompiledForTPU:
-    def compile(self, topology, mesh_config, backend, dtype="bfloat16", spec=None):
+    def compile(self, topology, mesh_config, backend, dtype="bfloat16", spec=None, side=24):
         mesh = make_mesh(mesh_config, describe_devices(parse_topology(topology)))
-        array = jax.ShapeDtypeStruct((4, 576, 4, 72), dtype, sharding=NamedSharding(mesh, spec or P()))
+        array = jax.ShapeDtypeStruct((4, side * side, 4, 72), dtype, sharding=NamedSharding(mesh, spec or P()))
 
         def loss(q, k, v):
-            return attention(q, k, v, grid=(24, 24), scan="d", backend=backend).astype(jnp.float32).sum()
+            return attention(q, k, v, grid=(side, side), scan="d", backend=backend).astype(jnp.float32).sum()
 
         # As the training and the sampling programs have it.
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
@@ -232,8 +241,8 @@ class TestCompiledForTPU:
         program = self.compile("v5e:1x1", MeshConfig(), "xla").as_text()
         assert "splash_mha" not in program and "576,576" in program
 
-    def test_a_mesh_splits_the_kernel_and_gathers_nothing(self):
+    def test_a_mesh_splits_the_kernel_of_short_sequences_and_gathers_nothing(self):
         spec = P(("data", "fsdp"), None, "tensor")
-        program = self.compile("v5e:2x2", MeshConfig(data=2, tensor=2), "splash", spec=spec).as_text()
-        assert "splash_mha_fwd" in program
+        program = self.compile("v5e:2x2", MeshConfig(data=2, tensor=2), "splash", spec=spec, side=16).as_text()
+        assert "short_mha_backward" in program and "splash_mha" not in program
         assert not any(name in program for name in ("all-gather", "all-to-all", "collective-permute"))
