@@ -35,11 +35,11 @@ from ledit_jax.parallel.mesh import make_mesh  # noqa: E402
 from ledit_jax.parallel.sharding import batch_sharding, shardings  # noqa: E402
 
 RESULTS = ROOT / "benchmarks/results/predicted_layers.json"
-LAYERS, IMAGES, GRID = 4, 16, (16, 16)
+LAYERS, IMAGES = 4, 16
 
 
-def predict_layer(slice_name: str, fsdp: int, remat: str) -> dict:
-    """Predicted milliseconds of a layer, and the temporaries of all four in GiB."""
+def predict_layer(slice_name: str, fsdp: int, remat: str, side: int) -> dict:
+    """side: of the grid, in tokens. Predicted milliseconds of a layer, and the temporaries of all four in GiB."""
     config = Config.from_dict(imagenet256.get_config().to_dict())
     config = config.replaced("model", depth=LAYERS, block_order="sa", remat=remat)
     topology = parse_topology(slice_name)
@@ -50,11 +50,11 @@ def predict_layer(slice_name: str, fsdp: int, remat: str) -> dict:
     def loss(params, x, condition, weights):
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
             model = nnx.merge(graphdef, params)
-            out, _ = model.run_blocks(x, condition, model.context(GRID, jnp.zeros(batch)))
+            out, _ = model.run_blocks(x, condition, model.context((side, side), jnp.zeros(batch)))
             return (out.astype(jnp.float32) * weights).sum()
 
     split, placement = batch_sharding(mesh), shardings(mesh, params)
-    whole = (batch, GRID[0] * GRID[1], config.model.width)
+    whole = (batch, side * side, config.model.width)
     shapes = (whole, config.model.residual), ((batch, config.model.width), config.model.dtype), (whole, "float32")
     arrays = [jax.ShapeDtypeStruct(*shape, sharding=split) for shape in shapes]
     params = jax.tree.map(lambda a, place: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place), params, placement)
@@ -65,7 +65,7 @@ def predict_layer(slice_name: str, fsdp: int, remat: str) -> dict:
     time = predict_time(Program(compiled.as_text()), topology, peak, coordinates)
     values = {name: getattr(time, name) / LAYERS for name in ("generated", "kernels", "network")}
     memory = compiled.memory_analysis().temp_size_in_bytes / 2**30
-    settings = {"slice": slice_name, "fsdp": fsdp, "remat": remat}
+    settings = {"slice": slice_name, "fsdp": fsdp, "remat": remat, "side": side}
     return settings | values | {"temporaries_gib": memory, "costliest": [dataclasses.asdict(c) for c in time.costliest]}
 
 
@@ -76,18 +76,29 @@ def main() -> None:
     parser.add_argument("--slice", default="v5e:1x1", help="as --compile_only takes it")
     parser.add_argument("--fsdp", type=int, default=1, help="mesh.fsdp; the other devices are mesh.data")
     parser.add_argument("--remat", default="dots", choices=("none", "dots", "full"))
+    parser.add_argument("--side", type=int, default=16, help="of the grid, in tokens (default: 16, which is 256x256)")
     args = parser.parse_args()
     jax.config.update("jax_platforms", "cpu")
     report = Report(RESULTS, ("jax", "libtpu"))
     if args.label:
-        report.get(args.label, lambda: predict_layer(args.slice, args.fsdp, args.remat))
+        report.get(args.label, lambda: predict_layer(args.slice, args.fsdp, args.remat, args.side))
     rows = [
-        [label, row["slice"], str(row["fsdp"]), row["remat"]]
+        [label, row["slice"], str(row["fsdp"]), row["remat"], str(row.get("side", 16))]
         + [f"{row[name]:.2f}" for name in ("generated", "kernels", "network", "temporaries_gib")]
         for label, row in report.results.items()
         if label not in ("date", "versions")
     ]
-    header = ["what", "slice", "fsdp", "remat", "generated, ms", "kernels, ms", "network, ms", "temporaries, GiB"]
+    header = [
+        "what",
+        "slice",
+        "fsdp",
+        "remat",
+        "side",
+        "generated, ms",
+        "kernels, ms",
+        "network, ms",
+        "temporaries, GiB",
+    ]
     print(f"{markdown(header, rows)}\n\n{report.heading()}" if rows else "no row yet: give --label")
 
 

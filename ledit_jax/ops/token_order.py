@@ -90,24 +90,19 @@ def block_size(num_tokens: int) -> tuple[int, int]:
 
 def to_kernel(x: Float[Array, "B T N K"], order: Order, num_prefix: int) -> Float[Array, "B N padded K"]:
     """Heads first; image tokens in their order, the prefix behind them, zeros behind that."""
-    image = x[:, num_prefix:]
-    if order.tile == order.grid:
-        image = image.swapaxes(1, 2)
-    else:  # in one transpose
-        (h, w), (a, b), (B, _, N, K) = order.grid, order.tile, x.shape
-        image = image.reshape(B, h // a, a, w // b, b, N, K).transpose(0, 5, 1, 3, 2, 4, 6).reshape(B, N, h * w, K)
+    (h, w), (a, b), (B, T, N, K) = order.grid, order.tile, x.shape
+    # One transpose over the grid's axes, with one tile too: swapped axes alone XLA copies more than once.
+    image = x[:, num_prefix:].reshape(B, h // a, a, w // b, b, N, K)
+    image = image.transpose(0, 5, 1, 3, 2, 4, 6).reshape(B, N, h * w, K)
     both = jnp.concatenate([image, x[:, :num_prefix].swapaxes(1, 2)], axis=2)
-    return jnp.pad(both, ((0, 0), (0, 0), (0, order.padded - x.shape[1]), (0, 0)))
+    return jnp.pad(both, ((0, 0), (0, 0), (0, order.padded - T), (0, 0)))
 
 
 def from_kernel(x: Float[Array, "B N padded K"], order: Order, num_prefix: int) -> Float[Array, "B T N K"]:
     """What `to_kernel` was given."""
     (h, w), (a, b), (B, N, _, K) = order.grid, order.tile, x.shape
     image, prefix, _ = jnp.split(x, [h * w, h * w + num_prefix], axis=2)
-    if order.tile == order.grid:
-        image = image.swapaxes(1, 2)
-    else:
-        image = image.reshape(B, N, h // a, w // b, a, b, K).transpose(0, 2, 4, 3, 5, 1, 6).reshape(B, h * w, N, K)
+    image = image.reshape(B, N, h // a, w // b, a, b, K).transpose(0, 2, 4, 3, 5, 1, 6).reshape(B, h * w, N, K)
     return jnp.concatenate([prefix.swapaxes(1, 2), image], axis=1)
 
 
