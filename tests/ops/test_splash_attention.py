@@ -161,8 +161,8 @@ def test_tokens_are_where_their_cells_say(grid, tile):
     tokens = jnp.arange(3 + grid[0] * grid[1], dtype=jnp.float32)[None, :, None, None]
     there = token_order.to_kernel(tokens, order, 3)
     row, col = token_order.key_cell(jnp.arange(grid[0] * grid[1]), grid, tile)
-    want = [*(3 + row * grid[1] + col), 0, 1, 2, 0, 0]
-    np.testing.assert_array_equal(there.ravel(), np.asarray(want))
+    np.testing.assert_array_equal(there.ravel()[:-5], 3 + row * grid[1] + col)
+    np.testing.assert_array_equal(there.ravel()[-5:], [0, 1, 2, 0, 0])
     np.testing.assert_array_equal(token_order.from_kernel(there, order, 3), tokens)
 
 
