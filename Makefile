@@ -8,8 +8,7 @@ LIBTPU := import importlib.metadata as m; print(*[r.split(";")[0] for r in m.req
 GPU_PYTHON ?= python3
 
 OLDEST := .venv-oldest
-# Sampling, porting, fine-tuning, resuming, and the notebook, whose kernel did not end once there, nobody knows why: its
-# test passed three times since, and would now fail with where the kernel's threads are.
+# Sampling, porting, fine-tuning, resuming, and the notebook.
 OLDEST_TESTS := tests/models/test_torch_parity.py tests/convert/test_convert_script.py tests/sampling/test_pipeline.py \
   tests/training/test_fine_tuning.py tests/training/test_restore.py tests/notebooks/test_colab_install.py \
   tests/notebooks/test_notebook_prompts.py tests/notebooks/test_colab_notebook.py

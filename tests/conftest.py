@@ -3,6 +3,7 @@
 import atexit
 import gc
 import importlib.util
+import multiprocessing
 import os
 import shutil
 import sys
@@ -24,6 +25,11 @@ os.environ.setdefault("XLA_FLAGS", quick)
 # Threads of PyTorch and of NumPy's algebra spin while they wait for one another, and the other worker has the core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Whatever is written whole waits for its disk, some ten thousand times in all: memory does not make it wait.
+memory = Path("/dev/shm")
+if "TMPDIR" not in os.environ and memory.is_dir() and shutil.disk_usage(memory).free > 4 << 30:
+    os.environ["TMPDIR"] = tempfile.tempdir = str(memory)
+
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     # Workers and the scripts that tests start inherit it: each train step is compiled once for the whole suite.
     cache = tempfile.mkdtemp(prefix="ledit-jax-tests-")
@@ -40,6 +46,18 @@ install_import_hook("ledit_jax", "beartype.beartype")
 
 # Compiled programs make millions of objects that stay; looking through them at every turn takes a tenth of the time.
 gc.set_threshold(100_000, 20, 50)
+
+
+def _start_method(method: str | None = None, get_context=multiprocessing.get_context):
+    """Grain's worker processes, which would each import for two seconds, are forked from one that has imported."""
+    if method != "spawn":
+        return get_context(method)
+    import script_runs  # here: it imports jax, which has to see the settings above
+
+    return script_runs.PROCESSES
+
+
+multiprocessing.get_context = _start_method
 
 
 @pytest.fixture(scope="session")

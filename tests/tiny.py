@@ -12,7 +12,7 @@ from flax import nnx
 
 from ledit_jax.config import Config, DataConfig, ModelConfig, SampleConfig, TrainConfig, model_preset, validate
 from ledit_jax.diffusion import make_process
-from ledit_jax.models import LEDiTNetwork, Network, Params, init_params, make_network
+from ledit_jax.models import LEDiTNetwork, Network, Params, abstract_params, make_network
 from ledit_jax.models.ledit import LEDiT
 from ledit_jax.models.positions import make_position
 from ledit_jax.training.state import TrainState, init_state
@@ -113,9 +113,17 @@ def build_ledit(
 
 
 def noisy_params(config: Config) -> Params:
-    """Initialised parameters with noise on top, so that zero-initialised layers do not hide anything."""
-    params, key = init_params(network_of(config), jax.random.key(0)), jax.random.key(1)
-    return jax.tree.map(lambda a: a + 0.1 * jax.random.normal(key, a.shape), params)
+    """Parameters about as large as initialised ones, with noise where those are zero, so that no layer hides another.
+
+    Drawn by NumPy: each shape that jax draws is a program to compile.
+    """
+    rng = np.random.default_rng(0)
+
+    def draw(path, leaf):
+        size = 1 / np.sqrt(leaf.shape[-2]) if path[-1].key == "kernel" else 0.1
+        return jnp.asarray(rng.normal(0, size, leaf.shape), leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(draw, abstract_params(network_of(config)))
 
 
 def begin_training(config: Config, params: Params) -> tuple[TrainState, Callable]:
