@@ -43,7 +43,7 @@ if __name__ == "__main__":
             time.sleep(0.3)  # the notice needs a second to reach the other process
 
     train_settings = dict(num_steps=orders.get("steps", 12), checkpoint_every=5, dilation_probability=0.0)
-    config = tiny_config(model=dict(scan_layers=True, block_order="ca"), train=train_settings)
+    config = tiny_config(model=dict(depth=1, block_order="ca"), train=train_settings)
     data = dataclasses.replace(config.data, source="shapes")
     config = dataclasses.replace(config, data=data, mesh=MeshConfig(data=1, fsdp=4))
     train(config, workdir, hooks=[Hook(1, obey)])

@@ -39,7 +39,7 @@ def main():
     start_processes(address, 2, index, timeout=200)
     stopping.GRACE = 1.0
     train_settings = dict(num_steps=10_000, checkpoint_every=20, dilation_probability=0.0)
-    config = tiny_config(model=dict(scan_layers=True, block_order="ca"), train=train_settings)
+    config = tiny_config(model=dict(depth=1, block_order="ca"), train=train_settings)
     train(config, workdir, source=Hanging())
 
 if __name__ == "__main__":
