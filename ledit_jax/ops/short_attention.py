@@ -32,28 +32,35 @@ def is_short(num_tokens: int, num_heads: int, head_dim: int, dtype: jnp.dtype) -
     return arrays + (2 + _BACKWARD_LOGITS) * T * T * 4 <= _BUDGET
 
 
+def side_by_side(
+    q: Float[Array, "B T N K"], k: Float[Array, "B T N K"], v: Float[Array, "B T N K"]
+) -> Float[Array, "B T F"]:
+    """All heads' queries, then keys, then values; F = 3 N K.
+
+    Where the three are parts of one array, as out of the projection, that array is what XLA hands over.
+    """
+    return jnp.concatenate([a.reshape(*a.shape[:2], -1) for a in (q, k, v)], axis=-1)
+
+
 def short_attention(
-    q: Float[Array, "B T N K"],
-    k: Float[Array, "B T N K"],
-    v: Float[Array, "B T N K"],
+    qkv: Float[Array, "B T F"],
     *,
+    head_dim: int,
     mask: Bool[np.ndarray, "T T"] | None,
     causal: Bool[Array, " B"],
     scale: Float[Array, ""],
     interpret: bool = False,
-) -> Float[Array, "B T N K"]:
+) -> Float[Array, "B T D"]:
     """softmax(scale * q k^T, over the keys that the mask shows) v, with no gradient for the scale.
 
-    causal: samples for which the mask applies; others see all.
+    qkv: as `side_by_side` has them; the result too has its heads side by side, D = F / 3. causal: samples for which the
+    mask applies; others see all.
     """
-    B, T, N, K = q.shape
+    T = qkv.shape[1]
     padding = -T % LANES
     shown = None if mask is None and not padding else _padded_masks(mask, T, padding)
-    # Where the three are parts of one array, as out of the projection, that array is what XLA hands over.
-    qkv = jnp.concatenate([a.reshape(B, T, N * K) for a in (q, k, v)], axis=-1)
     qkv = jnp.pad(qkv, ((0, 0), (0, padding), (0, 0)))
-    out = _attend(qkv, shown, causal.astype(jnp.int32), scale[None], K, interpret)
-    return out[:, :T].reshape(B, T, N, K)
+    return _attend(qkv, shown, causal.astype(jnp.int32), scale[None], head_dim, interpret)[:, :T]
 
 
 def _padded_masks(mask: Bool[np.ndarray, "T T"] | None, T: int, padding: int) -> Int[Array, "2 S S"]:

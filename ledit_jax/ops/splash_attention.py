@@ -22,7 +22,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ledit_jax.ops.dense_attention import image_mask
 from ledit_jax.ops.scan_masks import SCANS
-from ledit_jax.ops.short_attention import HIDDEN, LANES, is_short, short_attention
+from ledit_jax.ops.short_attention import HIDDEN, LANES, is_short, short_attention, side_by_side
 from ledit_jax.ops.token_order import (
     MAX_BLOCKS_FUSED,
     Grid,
@@ -71,17 +71,28 @@ def splash_attention(
     Under a mesh in context (`jax.set_mesh`) each device takes its share of batch and heads: XLA cannot split a kernel.
     """
 
-    def run(q, k, v, causal, scale):
-        _, T, N, K = q.shape
-        if is_short(T, N, K, q.dtype):
-            mask = image_mask(scan, grid, num_prefix)
-            return short_attention(q, k, v, mask=mask, causal=causal, scale=scale, interpret=interpret)
+    K, mask = q.shape[-1], functools.partial(image_mask, scan, grid, num_prefix)
+    applies_to_all = causal is None or scan == "none"
+
+    def short(qkv, causal, scale):
+        return short_attention(qkv, head_dim=K, mask=mask(), causal=causal, scale=scale, interpret=interpret)
+
+    def by_heads(q, k, v, causal, scale):
+        if is_short(*q.shape[1:], q.dtype):
+            return short(side_by_side(q, k, v), causal, scale).reshape(q.shape)
         q = (q.astype(jnp.float32) * scale).astype(q.dtype)
         return _in_blocks(q, k, v, grid, scan, None if applies_to_all else causal, num_prefix, interpret)
 
-    applies_to_all = causal is None or scan == "none"
+    is_split, batch, heads = _shares(q.shape)
+    run, arrays, spec = by_heads, (q, k, v), P(batch, None, heads, None)
+    if heads is None and is_short(*q.shape[1:], q.dtype):
+        # Joined outside of what each device runs: there XLA sees that they and their gradients are parts of one array.
+        run, arrays, spec = short, (side_by_side(q, k, v),), P(batch, None, None)
+    if is_split:
+        specs = (*[spec] * len(arrays), P(batch), P())
+        run = jax.shard_map(run, in_specs=specs, out_specs=spec, check_vma=False)
     causal = jnp.ones(len(q), bool) if applies_to_all else causal
-    return _over_mesh(run, q.shape)(q, k, v, causal, jnp.asarray(scale, jnp.float32))
+    return run(*arrays, causal, jnp.asarray(scale, jnp.float32)).reshape(q.shape)
 
 
 def _in_blocks(q, k, v, grid: Grid, scan: str, causal: Bool[Array, " B"] | None, num_prefix: int, interpret: bool):
@@ -168,15 +179,13 @@ def _next_visible(visible: Bool[np.ndarray, "n n"]) -> Int[np.ndarray, "n n"]:
     return columns[upcoming % len(columns)].reshape(visible.shape).astype(np.int32)
 
 
-def _over_mesh(run: Callable, shape: tuple[int, ...]) -> Callable:
-    """`run` on each device's share of batch and heads, for the mesh in context; `run` itself where there is none."""
+def _shares(shape: tuple[int, ...]) -> tuple[bool, tuple[str, ...], str | None]:
+    """(whether several devices share [B, T, N, K] by the mesh in context, and its axes over batch and over heads)."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1 or mesh.are_all_axes_manual:
-        return run
+        return False, (), None
     batch = tuple(axis for axis in BATCH_AXES if axis in mesh.axis_names)
     if shape[0] % math.prod(mesh.shape[axis] for axis in batch):
         batch = ()
-    heads = TENSOR if shape[2] % mesh.shape.get(TENSOR, shape[2] + 1) == 0 else None
-
-    spec = P(batch, None, heads, None)
-    return jax.shard_map(run, in_specs=(spec, spec, spec, P(batch), P()), out_specs=spec, check_vma=False)
+    count = mesh.shape.get(TENSOR, 1)
+    return True, batch, TENSOR if count > 1 and shape[2] % count == 0 else None
