@@ -2,6 +2,7 @@
 
   python benchmarks/predicted.py                       compiles what is missing, prints the table
   python benchmarks/predicted.py --task=sample         sampling alone, which compiles in a fraction of the time
+  python benchmarks/predicted.py --task=train-unrolled training with no loop over the layers, on v5e
   python benchmarks/predicted.py --only=v5e            one generation
 
 Each cell is compiled as `--compile_only` does it, in a process of its own, and kept in
@@ -32,6 +33,7 @@ SLICES |= {"v6e": ("v6e:4x4", "v6e:1x1"), "tpu7x": ("tpu7x:2x2x2", "tpu7x:1x1x1"
 """By generation: 16 devices for training, and a chip for sampling."""
 SAMPLES = {256: 8, 512: 8, 1024: 2, 2048: 1}
 """Images at a time on a device, by side in pixels."""
+TASKS = ("train", "train-unrolled", "sample")
 SELF = "benchmarks/predicted.py"
 COLUMNS = ("compute", "kernels", "network", "hidden", "exposed")
 
@@ -43,6 +45,8 @@ def cells() -> list[tuple[str, str, int, tuple[str, ...]]]:
         for generation, (pod, _) in SLICES.items():
             config = (f"--config=configs/imagenet{side}.py:LEDiT-XL/2", "--config.model.remat=dots")
             found.append(("train", generation, side, ("train.py", *config, f"--compile_only={pod}")))
+        unrolled = (*config, "--config.model.scan_layers=false", f"--compile_only={SLICES['v5e'][0]}")
+        found.append(("train-unrolled", "v5e", side, ("train.py", *unrolled)))
     for side, batch in SAMPLES.items():
         for generation, (_, chip) in SLICES.items():
             found.append(("sample", generation, side, (SELF, "--step", chip, str(side), str(batch))))
@@ -76,7 +80,7 @@ def compile_step(chip: str, side: int, batch: int) -> str:
 def table_row(task: str, generation: str, side: int, row: dict) -> list[str]:
     """A row of the table."""
     if "refused" in row:
-        slice_name = SLICES[generation][0 if task == "train" else 1]
+        slice_name = SLICES[generation][1 if task == "sample" else 0]
         return [f"{task} at {side}", slice_name, "-", f"refused: {row['refused']}", *["-"] * (len(COLUMNS) + 2)]
     what = [f"{task} at {side}", row["slice"], str(row["images"] // row["chips"])]
     memory = f"{row['needed_bytes'] / 2**30:.2f} of {row['capacity_bytes'] / 2**30:.2f} GiB"
@@ -91,7 +95,7 @@ def table_row(task: str, generation: str, side: int, row: dict) -> list[str]:
 def main() -> None:
     """Compiles what is missing, prints the table of what there is."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--task", choices=("train", "sample"), action="append", help="may be repeated (default: both)")
+    parser.add_argument("--task", choices=TASKS, action="append", help="may be repeated (default: all)")
     parser.add_argument("--only", choices=SLICES, action="append", help="a generation; may be repeated (default: all)")
     parser.add_argument("--json", type=Path, default=RESULTS, metavar="PATH")
     parser.add_argument("--step", nargs=3, help=argparse.SUPPRESS)

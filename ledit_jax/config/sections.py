@@ -52,7 +52,7 @@ class ModelConfig:
     matmul_precision: Literal["default", "high", "highest"] = "default"
     """Of float32 products: JAX's default is TF32 on GPUs and bfloat16 on TPUs, highest is float32 (docs/porting.md)."""
     scan_layers: bool = True
-    """Compile one repeating unit and scan over it; unrolled (false) compiles longer and runs faster on CPU."""
+    """Compile one repeating unit and scan over it; false compiles longer, and runs faster (docs/compile_only.md)."""
     remat: Literal["none", "dots", "full"] = "none"
     """What the backward pass recomputes: nothing, all but matrix products, or every block."""
     attention: Literal["auto", "reference", "xla", "cudnn", "splash"] = "auto"
