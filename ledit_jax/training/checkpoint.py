@@ -200,7 +200,7 @@ def _optimizer_item(state: TrainState) -> dict[str, Any]:
 # In these sections all must be as it was, since it gives weights their meaning, but for the fields named: how they are
 # computed, and how times are drawn.
 _MAY_CHANGE = {
-    "model": {"dtype", "matmul_precision", "remat", "attention", "conv_init"},
+    "model": {"dtype", "matmul_precision", "scan_layers", "remat", "attention", "conv_init"},
     "diffusion": set(),
     "flow": {"times", "times_mean", "times_std", "time_shift", "base_tokens", "mean_flow_share"},
     "autoencoder": {"checkpoint"},

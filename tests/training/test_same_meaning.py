@@ -42,7 +42,7 @@ def test_a_diffusion_does_not_go_on_as_a_flow(tmp_path):
     [
         ("flow", dict(times="logit_normal", times_mean=-0.4, times_std=1.2, time_shift="3", base_tokens=64)),
         ("train", dict(learning_rate=1e-5, batch_size=16, ema_decay=0.5)),
-        ("model", dict(attention="reference", remat="full", dtype="bfloat16")),
+        ("model", dict(attention="reference", remat="full", dtype="bfloat16", scan_layers=True)),
         ("sample", dict(sampler="heun", time_shift="auto")),
     ],
 )
