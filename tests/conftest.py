@@ -25,11 +25,6 @@ os.environ.setdefault("XLA_FLAGS", quick)
 # Threads of PyTorch and of NumPy's algebra spin while they wait for one another, and the other worker has the core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# Whatever is written whole waits for its disk, some ten thousand times in all: memory does not make it wait.
-memory = Path("/dev/shm")
-if "TMPDIR" not in os.environ and memory.is_dir() and shutil.disk_usage(memory).free > 4 << 30:
-    os.environ["TMPDIR"] = tempfile.tempdir = str(memory)
-
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     # Workers and the scripts that tests start inherit it: each train step is compiled once for the whole suite.
     cache = tempfile.mkdtemp(prefix="ledit-jax-tests-")
