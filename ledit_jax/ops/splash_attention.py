@@ -70,12 +70,11 @@ def splash_attention(
 
     Under a mesh in context (`jax.set_mesh`) each device takes its share of batch and heads: XLA cannot split a kernel.
     """
-
-    K, mask = q.shape[-1], functools.partial(image_mask, scan, grid, num_prefix)
     applies_to_all = causal is None or scan == "none"
 
     def short(qkv, causal, scale):
-        return short_attention(qkv, head_dim=K, mask=mask(), causal=causal, scale=scale, interpret=interpret)
+        mask, head_dim = image_mask(scan, grid, num_prefix), q.shape[-1]
+        return short_attention(qkv, head_dim=head_dim, mask=mask, causal=causal, scale=scale, interpret=interpret)
 
     def by_heads(q, k, v, causal, scale):
         if is_short(*q.shape[1:], q.dtype):
