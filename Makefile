@@ -13,9 +13,15 @@ OLDEST_TESTS := tests/models/test_torch_parity.py tests/convert/test_convert_scr
   tests/training/test_fine_tuning.py tests/training/test_restore.py tests/notebooks/test_colab_install.py \
   tests/notebooks/test_notebook_prompts.py tests/notebooks/test_colab_notebook.py
 
+# Of glibc, for programs on CPUs: they ask for their scratch memory anew at each step. It is kept, in large pages, in the place
+# of being given back and cleared (benchmarks/README.md).
+KEEP_MEMORY := glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1:glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=4294967296
+
 STUDY := $(BIN)/python -m experiments.study --config=configs/study_digits.py --workdir=runs/study_digits
 
 .PHONY: help demo test test-oldest lint digits digits-compare study bench bench-gpu clean
+
+demo digits digits-compare study bench: export GLIBC_TUNABLES := $(KEEP_MEMORY)
 
 help:  ## Lists the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18

@@ -52,6 +52,12 @@ def run_stack(
     run_layer = rematerialised(run_block, config, is_scanned=config.scan_layers)
     # Rounded once for all that read them, before they travel; gradients are rounded like that anyway.
     layers = round_for_products(layers, config.dtype)
+    run_all = _run_scanned if config.scan_layers else _run_unrolled
+    x, kept = run_all(run_layer, list(segments), layers, x, told)
+    return x, jax.tree.map(lambda *outputs: jnp.stack(outputs), *kept) if keep else None
+
+
+def _run_scanned(run_layer, segments, layers, x, told) -> tuple[PyTree[Array], list]:
     kept, start = [], 0
     for unit, repeats in segments:
         stop = start + len(unit) * repeats
@@ -61,20 +67,23 @@ def run_stack(
         def run_unit(x, layers, unit=unit):
             outputs = []
             for i, kind in enumerate(unit):
-                mine = (i, layers) if config.scan_layers else (None, _slice(layers, i))
-                x, output = run_layer(kind, *mine, x, told)
+                x, output = run_layer(kind, i, layers, x, told)
                 x = jax.tree.map(split_batch, x)
                 outputs.append(output)
             return x, outputs
 
-        if config.scan_layers:
-            x, outputs = jax.lax.scan(run_unit, x, units)
-            kept += [_slice(outputs, i)[j] for i in range(repeats) for j in range(len(unit))] if keep else []
-        else:
-            for i in range(repeats):
-                x, outputs = run_unit(x, _slice(units, i))
-                kept += outputs
-    return x, jax.tree.map(lambda *layers: jnp.stack(layers), *kept) if keep else None
+        x, outputs = jax.lax.scan(run_unit, x, units)
+        kept += [_slice(outputs, i)[j] for i in range(repeats) for j in range(len(unit))]
+    return x, kept
+
+
+def _run_unrolled(run_layer, segments, layers, x, told) -> tuple[PyTree[Array], list]:
+    kinds, kept = [kind for unit, repeats in segments for kind in unit * repeats], []
+    for kind, layer in zip(kinds, _unstack(layers, len(kinds)), strict=True):
+        x, output = run_layer(kind, None, layer, x, told)
+        x = jax.tree.map(split_batch, x)
+        kept.append(output)
+    return x, kept
 
 
 def rematerialised(run_block: RunBlock, config: ModelConfig, is_scanned: bool) -> RunLayer:
@@ -97,3 +106,11 @@ def rematerialised(run_block: RunBlock, config: ModelConfig, is_scanned: bool) -
 
 def _slice(tree: PyTree[Array], index: int) -> PyTree[Array]:
     return jax.tree.map(lambda a: a[index], tree)
+
+
+def _unstack(tree: PyTree[Array], count: int) -> list[PyTree[Array]]:
+    """One tree for each layer. Indexing would do, but its gradient pads every layer's to the whole stack and adds them;
+    that of `lax.split` puts them side by side."""
+    leaves, treedef = jax.tree.flatten(tree)
+    parts = [jax.lax.split(leaf, (1,) * count) for leaf in leaves]
+    return [jax.tree.unflatten(treedef, [part.squeeze(0) for part in layer]) for layer in zip(*parts, strict=True)]

@@ -75,7 +75,7 @@ def test_stack_is_a_python_loop_over_the_layers(order, scan_layers):
 def test_remat_changes_the_work_and_not_the_gradients(scan_layers):
     results, counts, memory = {}, {}, {}
     for remat in ("none", "dots", "full"):
-        config = dataclasses.replace(CONFIG, remat=remat, scan_layers=scan_layers, block_order="ca", depth=2)
+        config = dataclasses.replace(CONFIG, remat=remat, scan_layers=scan_layers, block_order="ca", depth=4)
         graphdef, params = nnx.split(random_model(config))
 
         def loss(params, graphdef=graphdef):
@@ -92,9 +92,7 @@ def test_remat_changes_the_work_and_not_the_gradients(scan_layers):
     # The backward pass of "dots" computes attention's products once more, that of "full" all products.
     assert counts["none"]["dot_general"] < counts["dots"]["dot_general"] < counts["full"]["dot_general"]
     # The compiler has not merged the recomputation away again.
-    assert memory["none"] > memory["dots"] >= memory["full"]
-    if scan_layers:  # two unrolled layers on CPU peak elsewhere
-        assert memory["dots"] > memory["full"]
+    assert memory["none"] > memory["dots"] > memory["full"]
 
 
 TREE_ONLY = """
