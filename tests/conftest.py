@@ -55,6 +55,12 @@ def _start_method(method: str | None = None, get_context=multiprocessing.get_con
 multiprocessing.get_context = _start_method
 
 
+def pytest_exception_interact(node: pytest.Item) -> None:
+    """What a failed test left running would have the processor, and be waited for at the end."""
+    for process in multiprocessing.active_children():
+        process.kill()
+
+
 @pytest.fixture(scope="session")
 def object_store():
     """A store of objects, see tests/object_store.py, with one bucket: tests use folders of their own in it.

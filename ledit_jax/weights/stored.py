@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from jaxtyping import PyTree
@@ -17,7 +18,7 @@ from ledit_jax.errors import CheckpointError, ConfigError, DamagedCheckpoint, na
 from ledit_jax.files import Place
 from ledit_jax.files.readers import check_json
 from ledit_jax.models import Params
-from ledit_jax.weights.checksums import array_checksums, changed_arrays, written_checksums
+from ledit_jax.weights.checksums import array_checksums, changed_arrays, sooner_on_host, written_checksums
 
 _PACKAGES = ("ledit_jax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
@@ -136,7 +137,10 @@ def _are_finite(arrays: PyTree) -> PyTree:
 
 def check_finite(folder: Place, params: Params) -> None:
     """Raises DamagedCheckpoint, naming the first, if any of the arrays read from `folder` holds NaN or infinity."""
-    finite = jax.device_get(_are_finite(params))
+    if sooner_on_host(jax.tree.leaves(params)):
+        finite = jax.tree.map(lambda array: np.isfinite(np.asarray(array)).all(), params)
+    else:
+        finite = jax.device_get(_are_finite(params))
     bad = [
         jax.tree_util.keystr(path) for path, is_finite in jax.tree_util.tree_leaves_with_path(finite) if not is_finite
     ]
