@@ -63,20 +63,26 @@ def stopped():
 
 
 @pytest.fixture(scope="module")
-def state(stopped):
-    """That of the run to its end; a save that was cut off lay in its way."""
-    (as_place(RUN) / "checkpoints" / "7" / "ema" / "x").write_text("half of it")
-    return train(tiny_config(), RUN)
-
-
-def test_a_resumed_run_is_bit_for_bit_one_on_a_disk(state, tmp_path):
-    assert_same(state, train(tiny_config(), tmp_path))
+def finished(stopped):
+    """(the state of the run to its end, what lay there then); a save that was cut off lay in its way."""
     place = as_place(RUN)
-    rows = [json.loads(line) for line in (place / "metrics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows] == list(range(1, 9))
-    assert [start["step"] for start in json.loads((place / "run.json").read_text())] == [0, 5]
-    assert {path.name for path in (place / "checkpoints").iterdir()} == {"4", "5", "8"}
-    assert len(list(place.glob("events.*"))) == 2 and not (place / LOCK_FILE).exists()
+    (place / "checkpoints" / "7" / "ema" / "x").write_text("half of it")
+    state = train(tiny_config(), RUN)
+    rows = [json.loads(line)["step"] for line in (place / "metrics.jsonl").read_text().splitlines()]
+    starts = [start["step"] for start in json.loads((place / "run.json").read_text())]
+    checkpoints = {path.name for path in (place / "checkpoints").iterdir()}
+    return state, (rows, starts, checkpoints, len(list(place.glob("events.*"))), (place / LOCK_FILE).exists())
+
+
+@pytest.fixture(scope="module")
+def state(finished):
+    return finished[0]
+
+
+def test_a_resumed_run_is_bit_for_bit_one_on_a_disk(finished, tmp_path):
+    state, there = finished
+    assert_same(state, train(tiny_config(), tmp_path))
+    assert there == (list(range(1, 9)), [0, 5], {"4", "5", "8"}, 2, False)
 
 
 def test_another_run_is_kept_out_as_long_as_it_lives(state, monkeypatch, caplog):
