@@ -62,5 +62,6 @@ def test_converting(checkpoints, tmp_path, suffix):
         assert run("convert_torch_weights.py", *direction, f"--output={tmp_path / 'y.pt'}").returncode == 0
         direction = [f"--input={tmp_path / 'y.pt'}"]
     out = tmp_path / f"x{suffix}"
-    assert_full(run("convert_torch_weights.py", *direction, f"--output={out}", most_bytes=20_000), out)
+    # Less than the largest array: into how many files Orbax puts them all differs from run to run.
+    assert_full(run("convert_torch_weights.py", *direction, f"--output={out}", most_bytes=8_000), out)
     assert not any(path.name != "y.pt" for path in tmp_path.iterdir())
