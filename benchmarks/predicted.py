@@ -42,8 +42,8 @@ def cells() -> list[tuple[str, str, int, tuple[str, ...]]]:
     """(task, generation, side in pixels, command) of every cell."""
     found = []
     for side in (256, 512):
+        config = (f"--config=configs/imagenet{side}.py:LEDiT-XL/2", "--config.model.remat=dots")
         for generation, (pod, _) in SLICES.items():
-            config = (f"--config=configs/imagenet{side}.py:LEDiT-XL/2", "--config.model.remat=dots")
             found.append(("train", generation, side, ("train.py", *config, f"--compile_only={pod}")))
         unrolled = (*config, "--config.model.scan_layers=false", f"--compile_only={SLICES['v5e'][0]}")
         found.append(("train-unrolled", "v5e", side, ("train.py", *unrolled)))

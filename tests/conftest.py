@@ -55,7 +55,7 @@ def _start_method(method: str | None = None, get_context=multiprocessing.get_con
 multiprocessing.get_context = _start_method
 
 
-def pytest_exception_interact(node: pytest.Item) -> None:
+def pytest_exception_interact() -> None:
     """What a failed test left running would have the processor, and be waited for at the end."""
     for process in multiprocessing.active_children():
         process.kill()

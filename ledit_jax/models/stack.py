@@ -53,7 +53,7 @@ def run_stack(
     # Rounded once for all that read them, before they travel; gradients are rounded like that anyway.
     layers = round_for_products(layers, config.dtype)
     run_all = _run_scanned if config.scan_layers else _run_unrolled
-    x, kept = run_all(run_layer, list(segments), layers, x, told)
+    x, kept = run_all(run_layer, segments, layers, x, told)
     return x, jax.tree.map(lambda *outputs: jnp.stack(outputs), *kept) if keep else None
 
 

@@ -7,7 +7,7 @@ any bits of one element that change, change the sum: mixing is one to one.
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -40,9 +40,8 @@ def array_checksums(tree: Any) -> Checksums:
     }
 
 
-def sooner_on_host(arrays: Iterable[Any]) -> bool:
+def sooner_on_host(arrays: Sequence[Any]) -> bool:
     """Whether NumPy has looked at all of these before XLA has compiled a program that does."""
-    arrays = list(arrays)
     return sum(array.size for array in arrays) <= _FEW and all(getattr(a, "is_fully_addressable", True) for a in arrays)
 
 

@@ -103,7 +103,7 @@ def test_workers_end_with_a_killed_parent_and_not_by_its_group_s_signals(tmp_pat
     process.wait_for(lambda: rows(workdir) >= 5)
     tasks = Path(f"/proc/{process.pid}/task").iterdir()
     workers = [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
-    assert workers  # one where there is one core
+    assert len(workers) >= 2
     for pid in workers:
         os.kill(pid, signal.SIGTERM)
     seen = rows(workdir)
