@@ -35,7 +35,7 @@ def experiment(arm: str) -> Config:
     """The same before flags override it. Raises ConfigError for an unknown arm."""
     if arm not in FAMILIES:
         raise ConfigError(f"configs/scenes.py:{arm} is unknown: use one of {', '.join(FAMILIES)}")
-    sizes = dict(depth=4, width=64, num_heads=2, patch_size=3, scan_layers=False)  # unrolled is faster on CPU
+    sizes = dict(depth=4, width=128, num_heads=4, patch_size=3, scan_layers=False)  # unrolled is faster on CPU
     own = dict(scan="d_inclusive", conv_init="xavier", post_norm=arm == "lemmdit")
     return Config(
         model=model_preset(f"{FAMILIES[arm]}-S/2", **sizes, **own),
@@ -44,17 +44,17 @@ def experiment(arm: str) -> Config:
         data=DataConfig(source="scenes", image_height=24, image_width=24, flip=False),
         text=TextConfig(encoder="words", length=12, width=64),
         train=TrainConfig(
-            num_steps=10_000,
-            batch_size=16,
-            learning_rate=1.5e-3,
-            warmup_steps=100,
-            decay_steps=2_000,
+            num_steps=20_000,
+            batch_size=32,
+            learning_rate=1e-3,
+            warmup_steps=200,
+            decay_steps=6_000,
             grad_clip=1.0,
-            ema_decay=0.998,
+            ema_decay=0.999,
             dilation_probability=0.0,
             log_every=100,
             checkpoint_every=500,
-            keep_last=2,
+            keep_last=1,
             keep_every=0,
             sample_every=0,
         ),

@@ -14,7 +14,7 @@ from ledit_jax.data.polygons import polygon_coverage
 from ledit_jax.data.scene_captions import COLOURS, COUNTS, PAIRS, Request
 from ledit_jax.data.shapes import POLYGONS
 
-SIDE = (0.22, 0.3)
+SIDE = (0.26, 0.36)
 """Square root of a figure's area, in shares of the canvas' shorter side."""
 _MARGIN, _GAP = 0.02, 0.06
 """Least distance of a figure's box to the border and to the next box, in shares of the canvas."""
