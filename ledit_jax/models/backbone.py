@@ -34,12 +34,13 @@ class Backbone(nnx.Module):
         rngs: nnx.Rngs,
         causal_times: tuple[float, float] | None = None,
         trained_tokens: int | None = None,
+        in_place: bool = False,
     ):
         """causal_times: the closed interval of times in which scans apply, None is all of them. trained_tokens: scales
-        attention beyond so many image tokens (`attention_scale`); None never does."""
+        attention beyond so many image tokens (`attention_scale`); None never does. in_place: as for `run_stack`."""
         D, self.residual = config.width, jnp.dtype(config.residual)
         self.config, self.position = config, position
-        self.causal_times, self.trained_tokens = causal_times, trained_tokens
+        self.causal_times, self.trained_tokens, self.in_place = causal_times, trained_tokens, in_place
         # The order is that in which random numbers are drawn: it decides what a seed starts from.
         self.patch_embed = Linear(config, config.patch_size**2 * in_channels, D, kernel_init=_xavier, rngs=rngs)
         self.timestep_embed = embed.TimestepEmbedding(config, rngs)

@@ -84,4 +84,4 @@ class LEDiT(Backbone):
             return x, (mixed, x) if keep else None
 
         segments = attention_kinds(config.block_order, config.depth)
-        return run_stack(run_block, segments, layers, x, (condition, shared), config, keep)
+        return run_stack(run_block, segments, layers, x, (condition, shared), config, keep, self.in_place)

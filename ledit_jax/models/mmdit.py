@@ -90,10 +90,11 @@ class MMDiT(Backbone):
         rngs: nnx.Rngs,
         causal_times: tuple[float, float] | None = None,
         trained_tokens: int | None = None,
+        in_place: bool = False,
     ):
         """text_shape: (S, E). The rest as for `Backbone`."""
         self.text_shape = text_shape
-        super().__init__(config, in_channels, out_channels, position, rngs, causal_times, trained_tokens)
+        super().__init__(config, in_channels, out_channels, position, rngs, causal_times, trained_tokens, in_place)
 
     def init_condition(self, rngs: nnx.Rngs) -> None:
         self.text_embed = Linear(self.config, self.text_shape[1], self.config.width, kernel_init=_xavier, rngs=rngs)
@@ -142,7 +143,7 @@ class MMDiT(Backbone):
             return run_block(kind, layer, streams, condition, last_graphdef)
 
         segments, last_kind = all_but_last(attention_kinds(config.block_order, config.depth))
-        streams, _ = run_stack(run_block, segments, layers, streams, condition, config)
+        streams, _ = run_stack(run_block, segments, layers, streams, condition, config, in_place=self.in_place)
         run_last = rematerialised(run_last, config, is_scanned=False)
         streams, _ = run_last(last_kind, None, last_layer, streams, condition)
         return streams

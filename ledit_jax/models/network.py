@@ -46,11 +46,18 @@ class TransformerNetwork(Network):
     """The times of clean data and of pure noise, as fed."""
     attention_scaling: bool = False
     """Scale the logits beyond the trained number of tokens (`ops.attention.attention_scale`): at sampling alone."""
+    in_place: bool = False
+    """Read each layer's weights where they lie (`models.stack.run_stack`): at sampling, which takes no gradients."""
 
     @property
     def trained_tokens(self) -> int | None:
         """Of an image, beyond which attention is scaled."""
         return math.prod(self.trained_grid) if self.attention_scaling else None
+
+    @property
+    def _settled(self) -> tuple[tuple[float, float] | None, int | None, bool]:
+        """The last arguments of the modules."""
+        return self.causal_times, self.trained_tokens, self.in_place
 
     @property
     def is_random(self) -> bool:
@@ -59,7 +66,7 @@ class TransformerNetwork(Network):
     def for_sampling(self, options: SampleConfig) -> "TransformerNetwork":
         position = self.position.for_sampling(options.rope_method, self.time_span)
         scaling = {"on": True, "off": False, "auto": not position.sharpens}[options.attention_scaling]
-        return dataclasses.replace(self, position=position, attention_scaling=scaling)
+        return dataclasses.replace(self, position=position, attention_scaling=scaling, in_place=True)
 
     def rounded(self, params: Params) -> Params:
         return round_for_products(params, self.config.dtype)
@@ -101,7 +108,7 @@ class LEDiTNetwork(TransformerNetwork):
 
     def build(self, rngs: nnx.Rngs) -> LEDiT:
         channels = self.in_channels, self.out_channels
-        return LEDiT(self.config, *channels, self.position, rngs, self.causal_times, self.trained_tokens)
+        return LEDiT(self.config, *channels, self.position, rngs, *self._settled)
 
 
 @dataclass(frozen=True)
@@ -120,7 +127,7 @@ class MMDiTNetwork(TransformerNetwork):
 
     def build(self, rngs: nnx.Rngs) -> MMDiT:
         shapes = self.text.shape, self.in_channels, self.out_channels
-        return MMDiT(self.config, *shapes, self.position, rngs, self.causal_times, self.trained_tokens)
+        return MMDiT(self.config, *shapes, self.position, rngs, *self._settled)
 
 
 def make_network(config: Config, process: HasOutputs) -> TransformerNetwork:

@@ -43,36 +43,44 @@ def run_stack(
     told: PyTree,
     config: ModelConfig,
     keep: bool = False,
+    in_place: bool = False,
 ) -> tuple[PyTree[Array], PyTree | None]:
     """(output of the last block, what every block kept along a leading axis if `keep`).
 
     layers: parameters with a leading axis of as many layers as the segments have. Each segment's repeating unit runs
-    in turn, so that every attention kind keeps a static mask.
+    in turn, so that every attention kind keeps a static mask. in_place: a scan reads each layer where it lies, which
+    saves a copy of all weights, and whose gradient would add up the whole stack once a layer.
     """
     run_layer = rematerialised(run_block, config, is_scanned=config.scan_layers)
     # Rounded once for all that read them, before they travel; gradients are rounded like that anyway.
     layers = round_for_products(layers, config.dtype)
-    run_all = _run_scanned if config.scan_layers else _run_unrolled
-    x, kept = run_all(run_layer, segments, layers, x, told)
+    if config.scan_layers:
+        x, kept = _run_scanned(run_layer, segments, layers, x, told, in_place)
+    else:
+        x, kept = _run_unrolled(run_layer, segments, layers, x, told)
     return x, jax.tree.map(lambda *outputs: jnp.stack(outputs), *kept) if keep else None
 
 
-def _run_scanned(run_layer, segments, layers, x, told) -> tuple[PyTree[Array], list]:
+def _run_scanned(run_layer, segments, layers, x, told, in_place: bool) -> tuple[PyTree[Array], list]:
     kept, start = [], 0
     for unit, repeats in segments:
         stop = start + len(unit) * repeats
-        units = jax.tree.map(lambda p: p[start:stop].reshape(repeats, -1, *p.shape[1:]), layers)  # noqa: B023
+        if in_place:
+            turns = jnp.arange(start, stop, len(unit))
+        else:
+            turns = jax.tree.map(lambda p: p[start:stop].reshape(repeats, -1, *p.shape[1:]), layers)  # noqa: B023
         start = stop
 
-        def run_unit(x, layers, unit=unit):
+        def run_unit(x, turn, unit=unit):
             outputs = []
             for i, kind in enumerate(unit):
-                x, output = run_layer(kind, i, layers, x, told)
+                chosen = (None, _read(layers, turn + i)) if in_place else (i, turn)
+                x, output = run_layer(kind, *chosen, x, told)
                 x = jax.tree.map(split_batch, x)
                 outputs.append(output)
             return x, outputs
 
-        x, outputs = jax.lax.scan(run_unit, x, units)
+        x, outputs = jax.lax.scan(run_unit, x, turns)
         kept += [_slice(outputs, i)[j] for i in range(repeats) for j in range(len(unit))]
     return x, kept
 
@@ -106,6 +114,10 @@ def rematerialised(run_block: RunBlock, config: ModelConfig, is_scanned: bool) -
 
 def _slice(tree: PyTree[Array], index: int) -> PyTree[Array]:
     return jax.tree.map(lambda a: a[index], tree)
+
+
+def _read(tree: PyTree[Array], index: Array) -> PyTree[Array]:
+    return jax.tree.map(lambda a: jax.lax.dynamic_index_in_dim(a, index, keepdims=False), tree)
 
 
 def _unstack(tree: PyTree[Array], count: int) -> list[PyTree[Array]]:

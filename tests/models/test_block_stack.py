@@ -1,6 +1,7 @@
 """Scanning over stacked blocks, rematerialisation, and the tree-only mode of NNX: all change nothing but cost."""
 
 import dataclasses
+import functools
 import os
 import subprocess
 import sys
@@ -69,6 +70,22 @@ def test_stack_is_a_python_loop_over_the_layers(order, scan_layers):
     scans = count_primitives(jax.make_jaxpr(stacked)(params, x).jaxpr)["scan"]
     assert scans == (1 if scan_layers else 0)
     assert_trees_close(run(stacked), run(looped), rtol=1e-4)
+
+
+@pytest.mark.parametrize("order", ["sa_ca", "ca_then_sa"])
+def test_layers_read_in_place_are_the_same_layers(order):
+    """As sampling reads them: no layer is taken out of a unit that was taken out of the stack."""
+    model = random_model(dataclasses.replace(CONFIG, block_order=order))
+
+    def run(x, condition):
+        return model.run_blocks(x, condition, AttentionContext((3, 5)), keep=True)
+
+    arguments = noise(2, 15, 32), noise(2, 32, seed=1)
+    expected = jax.jit(run, compiler_options=QUICK)(*arguments)
+    model.in_place = True
+    function = functools.partial(run)  # a new function, traced anew
+    assert count_primitives(jax.make_jaxpr(function)(*arguments).jaxpr)["dynamic_slice"] > 0
+    assert_trees_close(jax.jit(function, compiler_options=QUICK)(*arguments), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("scan_layers", [True, False])
