@@ -28,8 +28,8 @@ from ledit_jax.files import PieceFolder, check_place, write_whole
 from ledit_jax.files.readers import read_json
 
 _ROPE = {"plain": "", "ntk": " + NTK", "yarn": " + YaRN", "riflex": " + RIFLEx"}
-_SHOWN = ("inclusive-xavier-norm", "d-xavier-norm", "d-noise", "d-identity", "conv-xavier-norm", "causal")
-_SHOWN_RIVALS = ("rope", "learnable", "sincos")
+_SHOWN = ("inclusive-xavier-norm", "single-identity-norm", "d-xavier-norm", "d-identity", "conv-xavier-norm", "causal")
+_SHOWN_RIVALS = ("rope", "rpe2d", "learnable", "sincos")
 
 Outcomes = dict[str, list[Outcome]]
 """Arm -> an outcome for each seed."""
