@@ -19,9 +19,9 @@ KEEP_MEMORY := glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1:glibc.malloc.mmap
 
 STUDY := $(BIN)/python -m experiments.study --config=configs/study_digits.py --workdir=runs/study_digits
 
-.PHONY: help demo test test-oldest lint digits digits-compare study bench bench-gpu clean
+.PHONY: help demo test test-oldest lint digits digits-compare study scenes bench bench-gpu clean
 
-demo digits digits-compare study bench: export GLIBC_TUNABLES := $(KEEP_MEMORY)
+demo digits digits-compare study scenes bench: export GLIBC_TUNABLES := $(KEEP_MEMORY)
 
 help:  ## Lists the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -48,6 +48,11 @@ digits-compare: $(VENV)/.run  ## The same for DiT with sin/cos positions and wit
 
 study: $(VENV)/.run  ## All methods on digits, in the same folder: tables, charts and images (about an hour).
 	$(STUDY)
+
+scenes: $(VENV)/.run  ## The shipped model of scenes with captions from scratch, and its export (70 minutes); resumes.
+	$(BIN)/python -m experiments.study --config=configs/study_scenes.py --workdir=runs/study_scenes \
+	  --config.methods=ledit-post-norm
+	$(BIN)/python -m experiments.ship --checkpoint=runs/study_scenes/weights/ledit-post-norm/seed-0 --out=runs/export/scenes
 
 bench: $(VENV)/.dev  ## Timings against PyTorch on this machine.
 	$(BIN)/python benchmarks/train_step.py
