@@ -12,3 +12,9 @@ def current_platform() -> str:
     if device is None or not hasattr(device, "platform"):  # jax before 0.8 knows only the kind of an abstract device
         return jax.default_backend()
     return device.platform
+
+
+def current_device_kind() -> str:
+    """What the same device is, as jax names it: "TPU v4", for example."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.devices()[0].device_kind if device is None else device.device_kind

@@ -16,20 +16,32 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Bool, Float, Int
 
+from ledit_jax.ops.platform import current_device_kind
+
 LANES = 128
 # What hides a logit: finite, and far below any real one.
 HIDDEN = -0.7 * float(np.finfo(np.float32).max)
-# Of the 16 MiB that a kernel may fill on every generation of chips.
-_BUDGET = 13 * 2**20
+_MIB = 2**20
+# What the arrays and logits below may take, and what the kernel may fill with all else, such as the gradients of heads
+# that wait for the last one. A v4 has 16 MiB in all, of which the compiler uses more for the same kernel.
+_BUDGET, _LIMIT = 13 * _MIB, 24 * _MIB
+_SMALL_CHIPS, _SMALL_BUDGET = ("TPU v2", "TPU v3", "TPU v4"), 8 * _MIB
 _BACKWARD_ARRAYS = 7  # q, k, v, the output's gradient, and theirs
 _BACKWARD_LOGITS = 4
 
 
 def is_short(num_tokens: int, num_heads: int, head_dim: int, dtype: jnp.dtype) -> bool:
-    """Whether the backward kernel, which has the most at once, finds room: 256 tokens of XL/2 in bfloat16, not 512."""
+    """Whether the backward kernel, which has the most at once, finds room: 256 tokens of XL/2 in bfloat16, not 512.
+
+    Of the chip at hand: on a v4 those of B/2.
+    """
     T, D = (math.ceil(side / LANES) * LANES for side in (num_tokens, num_heads * head_dim))
     arrays = 2 * _BACKWARD_ARRAYS * T * D * jnp.dtype(dtype).itemsize  # the next sample's are fetched meanwhile
-    return arrays + (2 + _BACKWARD_LOGITS) * T * T * 4 <= _BUDGET
+    return arrays + (2 + _BACKWARD_LOGITS) * T * T * 4 <= (_SMALL_BUDGET if _is_small() else _BUDGET)
+
+
+def _is_small() -> bool:
+    return current_device_kind().startswith(_SMALL_CHIPS)
 
 
 def side_by_side(
@@ -110,6 +122,7 @@ def _call(kernel, products: int, arrays, shown, causal, scale, head_dim: int, in
             in_specs=[*samples, *masks],
             out_specs=pl.BlockSpec((1, T, out.shape[2]), lambda b, causal, scale: (b, 0, 0)),
         ),
+        compiler_params=None if _is_small() else pltpu.CompilerParams(vmem_limit_bytes=_LIMIT),
         cost_estimate=cost,
         interpret=interpret,
         name=f"short_mha{kernel.__name__}",

@@ -220,12 +220,15 @@ def test_each_device_takes_its_share_of_batch_and_heads():
 
 @pytest.mark.skipif(not has_tpu_compiler(), reason="there is no libtpu for this platform")
 class TestCompiledForTPU:
-    def compile(self, topology, mesh_config, backend, dtype="bfloat16", spec=None, side=24):
+    def compile(
+        self, topology, mesh_config, backend, dtype="bfloat16", spec=None, side=24, heads=(4, 72), num_prefix=0
+    ):
         mesh = make_mesh(mesh_config, describe_devices(parse_topology(topology)))
-        array = jax.ShapeDtypeStruct((4, side * side, 4, 72), dtype, sharding=NamedSharding(mesh, spec or P()))
+        shape, told = (4, num_prefix + side * side, *heads), dict(grid=(side, side), num_prefix=num_prefix)
+        array = jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec or P()))
 
         def loss(q, k, v):
-            return attention(q, k, v, grid=(side, side), scan="d", backend=backend).astype(jnp.float32).sum()
+            return attention(q, k, v, scan="d", backend=backend, **told).astype(jnp.float32).sum()
 
         # As the training and the sampling programs have it.
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
@@ -246,3 +249,11 @@ class TestCompiledForTPU:
         program = self.compile("v5e:2x2", MeshConfig(data=2, tensor=2), "splash", spec=spec, side=16).as_text()
         assert "short_mha_backward" in program and "splash_mha" not in program
         assert not any(name in program for name in ("all-gather", "all-to-all", "collective-permute"))
+
+    def test_a_short_sequence_fits_the_chips_fast_memory(self):
+        """LEMMDiT-24 with 77 tokens of text, where it takes most; on a v4, with 16 MiB in all, XL/2 is not short."""
+        shapes = dict(heads=(24, 32), num_prefix=77)
+        assert "short_mha" in self.compile("v5p:1x1x1", MeshConfig(), "splash", side=16, **shapes).as_text()
+        spec = P(("data", "fsdp"))
+        program = self.compile("v4:2x2x1", MeshConfig(data=4), "splash", spec=spec, side=16, heads=(16, 72)).as_text()
+        assert "short_mha" not in program and "splash_mha_dkv" in program
