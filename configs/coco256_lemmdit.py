@@ -15,9 +15,9 @@ guidance on all channels. Multi-dilation training as for LEDiT, which is our rea
 Of 40,504 samples for val2014's captions it has FID 29.89, sFID 39.98 and CLIP score 27.82 at 512x512, and FID 6.35 at
 256x256; MMDiT with sin/cos has 160.72, 156.38 and 22.94, and 6.32. We have not run this.
 
-Devices as in imagenet256.py, fsdp over 16: LEMMDiT-24/2 at batch 192 takes 3.5 of the 15.75 GiB of a v5e chip on
-v5e:4x4, and a step is predicted to take 221 ms (303 ms and 9.7 GiB with --config.model.remat=none). 192 divides among
-64 ways at most: on 256 chips give --config.mesh.data=4 --config.mesh.tensor=4.
+Devices as in imagenet256.py, fsdp over 16: LEMMDiT-24/2 at batch 192 takes 3.0 of the 15.75 GiB of a v5e chip on
+v5e:4x4, and a step is predicted to take 96 ms. 192 divides among 64 ways at most: on 256 chips give
+--config.mesh.data=4 --config.mesh.tensor=4.
 """
 
 from ledit_jax.config import (
