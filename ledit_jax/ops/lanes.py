@@ -6,8 +6,7 @@ from jax.custom_derivatives import linear_call
 from jaxtyping import Array, Float
 
 from ledit_jax.ops.platform import current_platform
-
-_GROUPS = 8
+from ledit_jax.ops.rows import every_eighth
 
 
 def sum_over_lanes(x: Float[Array, "*leading D"]) -> Float[Array, "*leading 1"]:
@@ -33,10 +32,7 @@ def _spread(sums, width: int):
 
 
 def _product(x):
-    # Every eighth lane by itself, then these eight: a product with ones alone XLA would make a sum again.
-    lanes = jnp.arange(x.shape[-1])
-    every_eighth = (lanes[:, None] % _GROUPS == jnp.arange(_GROUPS)).astype(x.dtype)
-    sums = jax.lax.dot_general(
-        x, every_eighth, (((x.ndim - 1,), (0,)), ((), ())), precision="highest", preferred_element_type=jnp.float32
-    )
+    groups = every_eighth(x.shape[-1], x.dtype).T
+    contracted = ((x.ndim - 1,), (0,)), ((), ())
+    sums = jax.lax.dot_general(x, groups, contracted, precision="highest", preferred_element_type=jnp.float32)
     return sums.sum(axis=-1, keepdims=True)

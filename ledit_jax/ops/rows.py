@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from ledit_jax.ops.platform import current_platform
 
-_SUBLANES = 8
+_GROUPS = 8
 
 
 def add_to_rows(x: Float[Array, "R F"], bias: Float[Array, " F"]) -> Float[Array, "R F"]:
@@ -30,9 +30,15 @@ def _tangent(primals, tangents):
     return _add(*primals), to_x + spread
 
 
+def every_eighth(count: int, dtype: jnp.dtype) -> Float[Array, "8 {count}"]:
+    """What a product adds up every eighth of `count` rows with, each eighth by itself, which leaves eight to add.
+
+    A product with ones alone XLA would make a sum again.
+    """
+    return (jnp.arange(count) % _GROUPS == jnp.arange(_GROUPS)[:, None]).astype(dtype)
+
+
 def _sum_of_rows(_, gradient: Float[Array, "R F"]) -> Float[Array, " F"]:
-    # Every eighth row by itself, then these eight: a product with ones alone XLA would make a sum again.
-    rows = jnp.arange(len(gradient))
-    every_eighth = (rows % _SUBLANES == jnp.arange(_SUBLANES)[:, None]).astype(gradient.dtype)
-    sums = jax.lax.dot(every_eighth, gradient, precision="highest", preferred_element_type=jnp.float32)
+    groups = every_eighth(len(gradient), gradient.dtype)
+    sums = jax.lax.dot(groups, gradient, precision="highest", preferred_element_type=jnp.float32)
     return sums.sum(axis=0).astype(gradient.dtype)
