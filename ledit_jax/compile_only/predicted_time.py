@@ -112,7 +112,8 @@ def _kernel(found: Occurrence, topology: Topology, peak_flops: float) -> float:
         stated = re.search(r'"cost_estimate":\{"flops":"(\d+)"', instruction.attributes)
         return max(seconds, int(stated[1]) / peak_flops) if stated else seconds
     q, k = [sides for _, sides in operands if len(sides) == 4][:2]
-    is_fused = splash[1] == "dkv" and re.search(r"use_fused_bwd_kernel\W+true", instruction.attributes)
+    # The fused kernel gives the queries' gradient too, once for each block of keys; its settings do not say it.
+    is_fused = splash[1] == "dkv" and any(len(sides) == len(k) + 1 for _, sides in instruction.shapes)
     products = _PRODUCTS["fused dkv" if is_fused else splash[1]]
     flops = 2 * products * math.prod(q[:-1]) * k[-2] * _round_up(q[-1], _LANES)
     return max(seconds, flops * _visible_share(instruction.attributes) / peak_flops)

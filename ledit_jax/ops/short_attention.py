@@ -1,13 +1,15 @@
 """Attention over a short sequence in one TPU kernel (Pallas), heads side by side as the products around it have them.
 
-Splash attention wants its heads first, each padded to 128 lanes: for 256 tokens the copies there and back take longer
-than attention. Here all heads of a sample lie in the chip's fast memory at once, with one head's T x T logits at a
-time, and nothing is moved. B batch, T tokens, N heads, K head dim.
+Splash attention wants its heads first, each padded to 128 lanes: up to a thousand tokens the copies there and back take
+as long as attention. Here a sample's heads lie in the chip's fast memory at once, and nothing is moved outside of it.
+Of the logits there are those of one head and some of its queries at a time. B batch, T tokens (a prefix, then an h x w
+grid), N heads, K head dim.
 """
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,31 +19,52 @@ from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Bool, Float, Int
 
 from ledit_jax.ops.platform import current_device_kind
+from ledit_jax.ops.scan_masks import SCANS
 
 LANES = 128
 # What hides a logit: finite, and far below any real one.
 HIDDEN = -0.7 * float(np.finfo(np.float32).max)
+# A query so far below and to the right of the grid sees all of it in every scan, and no key twice as far.
+_FAR = 2**20
+# Of the logits at a time: 128 queries or more, and no more than these.
+_LOGITS = 2**17
 _MIB = 2**20
-# What the arrays and logits below may take, and what the kernel may fill with all else, such as the gradients of heads
-# that wait for the last one. A v4 has 16 MiB in all, of which the compiler uses more for the same kernel.
-_BUDGET, _LIMIT = 13 * _MIB, 24 * _MIB
-_SMALL_CHIPS, _SMALL_BUDGET = ("TPU v2", "TPU v3", "TPU v4"), 8 * _MIB
+# By the chip's fast memory in MiB: what `_needed` may be, and what the compiler may use for it and for all else. Of 16
+# MiB it uses what it finds.
+_BUDGETS = {16: (10 * _MIB, None), 64: (50 * _MIB, 62 * _MIB), 128: (72 * _MIB, 96 * _MIB)}
+_FAST_MEMORY = {"TPU v5 lite": 128, "TPU v6": 128, "TPU v2": 16, "TPU v3": 16, "TPU v4": 16}
 _BACKWARD_ARRAYS = 7  # q, k, v, the output's gradient, and theirs
-_BACKWARD_LOGITS = 4
+_BACKWARD_LOGITS = 6
 
 
 def is_short(num_tokens: int, num_heads: int, head_dim: int, dtype: jnp.dtype) -> bool:
-    """Whether the backward kernel, which has the most at once, finds room: 256 tokens of XL/2 in bfloat16, not 512.
+    """Whether the backward kernel, which has the most at once, finds room in the fast memory of the chip at hand.
 
-    Of the chip at hand: on a v4 those of B/2.
+    1,024 tokens of XL/2 in bfloat16 do, but on a v4, where 256 tokens of B/2 do.
     """
-    T, D = (math.ceil(side / LANES) * LANES for side in (num_tokens, num_heads * head_dim))
-    arrays = 2 * _BACKWARD_ARRAYS * T * D * jnp.dtype(dtype).itemsize  # the next sample's are fetched meanwhile
-    return arrays + (2 + _BACKWARD_LOGITS) * T * T * 4 <= (_SMALL_BUDGET if _is_small() else _BUDGET)
+    return _needed(num_tokens, num_heads, head_dim, jnp.dtype(dtype).itemsize) <= _budgets()[0]
 
 
-def _is_small() -> bool:
-    return current_device_kind().startswith(_SMALL_CHIPS)
+def _needed(num_tokens: int, num_heads: int, head_dim: int, itemsize: int) -> int:
+    """Bytes of fast memory that the backward kernel takes, its small arrays left out."""
+    T, D = (_whole_lanes(side) for side in (num_tokens, num_heads * head_dim))
+    arrays = 2 * _BACKWARD_ARRAYS * T * D * itemsize  # the next sample's are fetched meanwhile
+    head = T * _whole_lanes(head_dim)
+    return arrays + 3 * num_heads * head * itemsize + 2 * head * 4 + _BACKWARD_LOGITS * _queries(T) * T * 4
+
+
+def _budgets() -> tuple[int, int | None]:
+    kind = current_device_kind()
+    return _BUDGETS[next((size for name, size in _FAST_MEMORY.items() if kind.startswith(name)), 64)]
+
+
+def _whole_lanes(side: int) -> int:
+    return math.ceil(side / LANES) * LANES
+
+
+def _queries(T: int) -> int:
+    """Queries whose logits there are at a time: a divisor of T, which is a multiple of 128."""
+    return max(n for n in range(LANES, T + 1, LANES) if T % n == 0 and (n == LANES or n * T <= _LOGITS))
 
 
 def side_by_side(
@@ -58,119 +81,189 @@ def short_attention(
     qkv: Float[Array, "B T F"],
     *,
     head_dim: int,
-    mask: Bool[np.ndarray, "T T"] | None,
+    grid: tuple[int, int],
+    scan: str,
     causal: Bool[Array, " B"],
     scale: Float[Array, ""],
+    num_prefix: int = 0,
     interpret: bool = False,
 ) -> Float[Array, "B T D"]:
-    """softmax(scale * q k^T, over the keys that the mask shows) v, with no gradient for the scale.
+    """softmax(scale * q k^T, over the keys that the scan shows) v, with no gradient for the scale.
 
     qkv: as `side_by_side` has them; the result too has its heads side by side, D = F / 3. causal: samples for which the
-    mask applies; others see all.
+    scan applies; others see all.
     """
     T = qkv.shape[1]
     padding = -T % LANES
-    shown = None if mask is None and not padding else _padded_masks(mask, T, padding)
+    cells = None
+    if scan == "none" and padding:
+        scan, causal = "d", jnp.zeros_like(causal)  # padding alone is hidden
+    if scan != "none":
+        cells = _cells(grid, num_prefix, padding)
     qkv = jnp.pad(qkv, ((0, 0), (0, padding), (0, 0)))
-    return _attend(qkv, shown, causal.astype(jnp.int32), scale[None], head_dim, interpret)[:, :T]
+    return _attend(qkv, cells, causal.astype(jnp.int32), scale[None], _Shape(scan, head_dim, interpret))[:, :T]
 
 
-def _padded_masks(mask: Bool[np.ndarray, "T T"] | None, T: int, padding: int) -> Int[Array, "2 S S"]:
-    """Who sees whom where the mask does not apply, and where it does; nobody sees padding."""
-    everything = np.ones((T, T), bool)
-    both = np.stack([everything, everything if mask is None else mask])
-    # Queries that are padding see keys, so that no row of the softmax is empty.
-    both = np.pad(both, ((0, 0), (0, padding), (0, 0)), constant_values=True)
-    return jnp.asarray(np.pad(both, ((0, 0), (0, 0), (0, padding))), jnp.int32)
+class _Shape(NamedTuple):
+    """What the kernel is compiled for."""
+
+    scan: str
+    head_dim: int
+    interpret: bool
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
-def _attend(qkv, shown, causal, scale, head_dim: int, interpret: bool):
-    return _call(_forward, 2, (qkv,), shown, causal, scale, head_dim, interpret)
+def _cells(grid: tuple[int, int], num_prefix: int, padding: int) -> tuple[Int[Array, "S 2"], Int[Array, "2 S"]]:
+    """(rows and columns of the queries, those of the keys).
+
+    A prefix sees all and is seen by all. Padding sees keys, so that no row of the softmax is empty, and nobody sees it.
+    """
+    image = np.indices(grid).reshape(2, -1).T
+
+    def cells(prefix: int, behind: int):
+        return np.concatenate([np.full((num_prefix, 2), prefix), image, np.full((padding, 2), behind)])
+
+    queries, keys = cells(_FAR, _FAR), cells(-1, 4 * _FAR)
+    return jnp.asarray(queries, jnp.int32), jnp.asarray(keys.T, jnp.int32)
 
 
-def _attend_forward(qkv, shown, causal, scale, head_dim: int, interpret: bool):
-    return _attend(qkv, shown, causal, scale, head_dim, interpret), (qkv, shown, causal, scale)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _attend(qkv, cells, causal, scale, shape: _Shape):
+    return _call(_forward, 2, (qkv,), cells, causal, scale, shape)
 
 
-def _attend_backward(head_dim: int, interpret: bool, residuals, gradient):
-    qkv, shown, causal, scale = residuals
-    return _call(_backward, 5, (qkv, gradient), shown, causal, scale, head_dim, interpret), None, None, None
+def _attend_forward(qkv, cells, causal, scale, shape: _Shape):
+    return _attend(qkv, cells, causal, scale, shape), (qkv, cells, causal, scale)
+
+
+def _attend_backward(shape: _Shape, residuals, gradient):
+    qkv, cells, causal, scale = residuals
+    return _call(_backward, 5, (qkv, gradient), cells, causal, scale, shape), None, None, None
 
 
 _attend.defvjp(_attend_forward, _attend_backward)
 
 
-def _call(kernel, products: int, arrays, shown, causal, scale, head_dim: int, interpret: bool):
+def _call(kernel, products: int, arrays, cells, causal, scale, shape: _Shape):
     """The kernel, once for each sample. products: of matrices, for each head."""
-    B, T, D = arrays[0].shape[0], arrays[0].shape[1], arrays[0].shape[2] // 3
-    samples = [pl.BlockSpec((1, T, a.shape[2]), lambda b, causal, scale: (b, 0, 0)) for a in arrays]
-    masks = [] if shown is None else [pl.BlockSpec((1, T, T), lambda b, causal, scale: (causal[b], 0, 0))]
-    out = jax.ShapeDtypeStruct((B, T, D if len(arrays) == 1 else 3 * D), arrays[0].dtype)
-    num_logits, padded = B * (D // head_dim) * T * T, math.ceil(head_dim / LANES) * LANES
+    (B, T, D), K = arrays[0].shape, shape.head_dim
+    D, is_forward = D // 3, len(arrays) == 1
+    N, dtype = D // K, arrays[0].dtype
+    out = jax.ShapeDtypeStruct((B, T, D if is_forward else 3 * D), dtype)
     cost = pl.CostEstimate(
-        flops=2 * products * num_logits * padded,
-        transcendentals=num_logits,
+        flops=2 * products * B * N * T * T * _whole_lanes(K),
+        transcendentals=B * N * T * T,
         bytes_accessed=sum(a.size * a.dtype.itemsize for a in (*arrays, out)),
     )
+    samples = [pl.BlockSpec((1, T, a.shape[2]), lambda b, causal, scale: (b, 0, 0)) for a in (*arrays, out)]
+    whole = [pl.BlockSpec(a.shape, lambda b, causal, scale: (0, 0)) for a in cells or ()]
+    # What each head gives, until all are joined; the gradients of one head's keys and values, while they are summed.
+    scratch = [pltpu.VMEM((N if is_forward else 3 * N, T, K), dtype)]
+    scratch += [] if is_forward else [pltpu.VMEM((T, K), jnp.float32)] * 2
     return pl.pallas_call(
-        functools.partial(kernel, head_dim=head_dim, is_masked=shown is not None),
+        functools.partial(kernel, shape=shape),
         out_shape=out,
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=2,
             grid=(B,),
-            in_specs=[*samples, *masks],
-            out_specs=pl.BlockSpec((1, T, out.shape[2]), lambda b, causal, scale: (b, 0, 0)),
+            in_specs=[*samples[:-1], *whole],
+            out_specs=samples[-1],
+            scratch_shapes=scratch,
         ),
-        compiler_params=None if _is_small() else pltpu.CompilerParams(vmem_limit_bytes=_LIMIT),
+        compiler_params=pltpu.CompilerParams(vmem_limit_bytes=_budgets()[1]),
         cost_estimate=cost,
-        interpret=interpret,
+        interpret=shape.interpret,
         name=f"short_mha{kernel.__name__}",
-    )(causal, scale, *arrays, *([] if shown is None else [shown]))
+    )(causal, scale, *arrays, *(cells or ()))
 
 
-def _forward(causal, scale, qkv, *rest, head_dim: int, is_masked: bool):
-    *masks, out = rest
-    heads = []
-    for q, k, v in _heads(qkv, head_dim):
-        weights = _weights(_scaled(q, scale), k, masks[0][0] if is_masked else None)
-        heads.append(_product(weights.astype(v.dtype), v, 1, 0).astype(v.dtype))
-    out[0] = jnp.concatenate(heads, axis=-1)
+def _forward(causal, scale, qkv, *rest, shape: _Shape):
+    *cells, out, heads = rest
+    shown = _mask(cells, causal, shape)
+    for n in range(len(heads)):
+        q, k, v = _head(qkv, n, shape)
+
+        def attend(rows, n=n, q=q, k=k, v=v):
+            weights, total = _weights(_scaled(q(rows), scale), k, shown(rows))
+            heads[n, rows] = (_product(weights.astype(v.dtype), v, 1, 0) / total).astype(v.dtype)
+
+        _for_rows(out, attend)
+    _join(heads, out)
 
 
-def _backward(causal, scale, qkv, gradient, *rest, head_dim: int, is_masked: bool):
-    *masks, out = rest
-    gradients = []
-    for n, (q, k, v) in enumerate(_heads(qkv, head_dim)):
-        q, given = _scaled(q, scale), gradient[0, :, n * head_dim : (n + 1) * head_dim]
-        weights = _weights(q, k, masks[0][0] if is_masked else None)
-        by_weights = _product(given, v, 1, 1)
-        by_logits = weights * (by_weights - (weights * by_weights).sum(axis=1, keepdims=True))
-        weights, by_logits = weights.astype(v.dtype), by_logits.astype(v.dtype)
-        by_q = _product(by_logits, k, 1, 0) * scale[0]
-        gradients.append((by_q, _product(by_logits, q, 0, 0), _product(weights, given, 0, 0)))
-    by_kind = [a.astype(out.dtype) for of_all_heads in zip(*gradients, strict=True) for a in of_all_heads]
-    out[0] = jnp.concatenate(by_kind, axis=-1)
+def _backward(causal, scale, qkv, gradient, *rest, shape: _Shape):
+    *cells, out, heads, of_keys, of_values = rest
+    K, N, shown = shape.head_dim, len(heads) // 3, _mask(cells, causal, shape)
+    for n in range(N):
+        q, k, v = _head(qkv, n, shape)
+        of_keys[...], of_values[...] = jnp.zeros_like(of_keys), jnp.zeros_like(of_values)
+
+        def add(rows, n=n, q=q, k=k, v=v):
+            queries, given = _scaled(q(rows), scale), gradient[0, rows, n * K : (n + 1) * K]
+            weights, total = _weights(queries, k, shown(rows))
+            weights = weights / total
+            by_weights = _product(given, v, 1, 1)
+            by_logits = weights * (by_weights - (weights * by_weights).sum(axis=1, keepdims=True))
+            weights, by_logits = weights.astype(v.dtype), by_logits.astype(v.dtype)
+            heads[n, rows] = (_product(by_logits, k, 1, 0) * scale[0]).astype(out.dtype)
+            of_keys[...] += _product(by_logits, queries, 0, 0)
+            of_values[...] += _product(weights, given, 0, 0)
+
+        _for_rows(out, add)
+        heads[N + n], heads[2 * N + n] = of_keys[...].astype(out.dtype), of_values[...].astype(out.dtype)
+    _join(heads, out)
 
 
-def _heads(qkv, head_dim: int) -> Iterator[tuple[Array, Array, Array]]:
-    """Each head's queries, keys and values [T, K]."""
-    D = qkv.shape[-1] // 3
-    for start in range(0, D, head_dim):
-        yield tuple(qkv[0, :, side + start : side + start + head_dim] for side in (0, D, 2 * D))
+def _head(qkv, n: int, shape: _Shape):
+    """Of head n: a function of rows that gives their queries; all keys; all values [T, K]."""
+    K, D = shape.head_dim, qkv.shape[-1] // 3
+    columns = [slice(side + n * K, side + (n + 1) * K) for side in (0, D, 2 * D)]
+    return lambda rows: qkv[0, rows, columns[0]], qkv[0, :, columns[1]], qkv[0, :, columns[2]]
 
 
-def _scaled(q, scale) -> Float[Array, "T K"]:
+def _for_rows(out, action) -> None:
+    """action(rows) for some rows after others; out: [1, T, D], of which they are."""
+    T = out.shape[1]
+    size = _queries(T)
+
+    @pl.loop(0, T // size)
+    def _(i):
+        action(pl.ds(pl.multiple_of(i * size, size), size))
+
+
+def _join(heads, out) -> None:
+    """heads [H, T, K] side by side, into out [1, T, H K]."""
+
+    def join(rows):
+        out[0, rows] = jnp.concatenate([heads[n, rows] for n in range(len(heads))], axis=-1)
+
+    _for_rows(out, join)
+
+
+def _mask(cells, causal, shape: _Shape) -> Callable:
+    """shown(rows): which keys [Q, T] their queries see; None where all see all."""
+    if not cells:
+        return lambda rows: None
+    queries, keys = cells
+    distance = _FAR * (1 - causal[pl.program_id(0)])
+
+    def shown(rows):
+        moved = queries[rows] + distance
+        return SCANS[shape.scan](moved[:, :1], moved[:, 1:], keys[:1], keys[1:])
+
+    return shown
+
+
+def _scaled(q, scale) -> Float[Array, "Q K"]:
     return (q.astype(jnp.float32) * scale[0]).astype(q.dtype)
 
 
-def _weights(q, k, shown) -> Float[Array, "T T"]:
-    """The softmax of one head, in float32."""
+def _weights(q, k, shown) -> tuple[Float[Array, "Q T"], Float[Array, "Q 1"]]:
+    """The softmax of one head in float32, before it is divided by the second."""
     logits = _product(q, k, 1, 1)
     if shown is not None:
-        logits = jnp.where(shown != 0, logits, HIDDEN)
+        logits = jnp.where(shown, logits, HIDDEN)
     weights = jnp.exp(logits - logits.max(axis=1, keepdims=True))
-    return weights / weights.sum(axis=1, keepdims=True)
+    return weights, weights.sum(axis=1, keepdims=True)
 
 
 def _product(a, b, a_axis: int, b_axis: int):

@@ -20,7 +20,6 @@ from jax.experimental.pallas.ops.tpu.splash_attention.splash_attention_mask_info
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
-from ledit_jax.ops.dense_attention import image_mask
 from ledit_jax.ops.scan_masks import SCANS
 from ledit_jax.ops.short_attention import HIDDEN, LANES, is_short, short_attention, side_by_side
 from ledit_jax.ops.token_order import (
@@ -73,8 +72,8 @@ def splash_attention(
     applies_to_all = causal is None or scan == "none"
 
     def short(qkv, causal, scale):
-        mask, head_dim = image_mask(scan, grid, num_prefix), q.shape[-1]
-        return short_attention(qkv, head_dim=head_dim, mask=mask, causal=causal, scale=scale, interpret=interpret)
+        told = dict(grid=grid, scan=scan, num_prefix=num_prefix, head_dim=q.shape[-1], interpret=interpret)
+        return short_attention(qkv, causal=causal, scale=scale, **told)
 
     def by_heads(q, k, v, causal, scale):
         if is_short(*q.shape[1:], q.dtype):

@@ -98,7 +98,7 @@ StackFrames
   %x = bf16[8,8]{1,0} get-tuple-element(%state), index=1
   %y = bf16[8,8]{1,0} fusion(%x), calls=%product, metadata={stack_frame_id=1}, CONFIG={"a":{"estimated_cycles":"3000"}}
   %splash_mha_fwd.3 = HEADS custom-call(%x, %x, %x), MOSAIC, KEPT={HEADS, HEADS, HEADS}, a={kernel_metadata={
-"xprof_metadata":"{\\"use_fused_bwd_kernel\\": true}"
+"xprof_metadata":"{\\"block_q\\": 512}"
 }}, metadata={op_name="jit(step)/jvp(blocks_3_of_4)/pallas_call" stack_frame_id=1}
   %all = bf16[16,8]{1,0} all-gather(%x), channel_id=1, replica_groups={{0,1},{2,3}}, dimensions={0}
   ROOT %out = (s32[], bf16[8,8]{1,0}) tuple(%i, %y)
@@ -140,6 +140,11 @@ def test_a_program_written_by_hand():
     assert stated.kernels == pytest.approx(5e3 * 3.94e9 / 197e12, abs=1e-4), "another kernel's own word"
     longer = predict_time(Program(text.replace("512,72", "4096,72")), parse_topology("v5e:2x2"), 197e12, square)
     assert longer.kernels == pytest.approx(5e3 * 64 * flops / 197e12, abs=1e-4), "of a longer one the products are"
+    for products, out in {4: "(HEADS, HEADS)", 5: "(bf16[1,2,16,512,72]{4,3,2,1,0}, HEADS, HEADS)"}.items():
+        backward = text.replace(f"%splash_mha_fwd.3 = {SHORT['HEADS']}", f"%splash_mha_dkv.3 = {out}")
+        backward = backward.replace("HEADS", SHORT["HEADS"]).replace("512,72", "4096,72")
+        backward = predict_time(Program(backward), parse_topology("v5e:2x2"), 197e12, square)
+        assert backward.kernels == pytest.approx(5e3 * 64 * products / 2 * flops / 197e12, abs=1e-4), "fused or not"
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ from ledit_jax.parallel.processes import start_processes
 from ledit_jax.training.loop import train
 from ledit_jax.weights import find_checkpoint, load_config, load_description, load_weights, read_json
 
-# What each of the two processes runs. `orders` names a signal that process 1 sends itself, and when, or the last step.
+# What each of the two processes runs. `orders` names a signal that process 1 sends itself, at which step and once which
+# checkpoint is there, or the last step.
 RUN = """
 import dataclasses, json, logging, os, pathlib, signal, sys, time
 import jax
@@ -38,6 +39,8 @@ if __name__ == "__main__":
 
     def obey(params, step):
         if jax.process_index() == 1 and step == orders.get("step"):
+            while "saved" in orders and not (pathlib.Path(workdir) / "checkpoints" / orders["saved"]).is_dir():
+                time.sleep(0.05)  # it is written beside the steps
             os.kill(os.getpid(), getattr(signal, orders["signal"]))
         if step > orders.get("step", 10_000):
             time.sleep(0.3)  # the notice needs a second to reach the other process
@@ -66,7 +69,7 @@ def test_a_run_that_is_killed_goes_on_as_one_that_was_not_until_both_are_preempt
     assert "ledit_jax" not in logs[1], "one process speaks"
 
     # SIGKILL to one process: the other cannot go on, and the scheduler takes it away.
-    with launch(tmp_path, parts, {"signal": "SIGKILL", "step": 7}) as processes:
+    with launch(tmp_path, parts, {"signal": "SIGKILL", "step": 7, "saved": "5"}) as processes:
         assert processes.wait(1) == -9, processes.said()
     assert int(find_checkpoint(parts).name) == 5
 
