@@ -17,8 +17,8 @@ sys.path.insert(0, str(ROOT))
 
 from ledit_jax.evaluation.tables import markdown  # noqa: E402
 from ledit_jax.files import write_json  # noqa: E402
+from ledit_jax.ops.fast_memory import is_short  # noqa: E402
 from ledit_jax.ops.scan_masks import visible_blocks  # noqa: E402
-from ledit_jax.ops.short_attention import is_short  # noqa: E402
 from ledit_jax.ops.token_order import block_size, choose_order  # noqa: E402
 
 RESULTS = ROOT / "benchmarks/results/attention_order.json"

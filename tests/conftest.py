@@ -61,6 +61,14 @@ def pytest_exception_interact() -> None:
         process.kill()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _compiled_programs_stay():
+    """Studies let them go after each arm, which has large ones; the tests have small ones, and use them again."""
+    import jax  # here: it has to see the settings above
+
+    jax.clear_caches = lambda: None
+
+
 @pytest.fixture(scope="session")
 def object_store():
     """A store of objects, see tests/object_store.py, with one bucket: tests use folders of their own in it.

@@ -7,7 +7,6 @@ grid), N heads, K head dim.
 """
 
 import functools
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -18,53 +17,13 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Bool, Float, Int
 
-from ledit_jax.ops.platform import current_device_kind
+from ledit_jax.ops.fast_memory import LANES, kernel_limit, queries_at_a_time, whole_lanes
 from ledit_jax.ops.scan_masks import SCANS
 
-LANES = 128
 # What hides a logit: finite, and far below any real one.
 HIDDEN = -0.7 * float(np.finfo(np.float32).max)
 # A query so far below and to the right of the grid sees all of it in every scan, and no key twice as far.
 _FAR = 2**20
-# Of the logits at a time: 128 queries or more, and no more than these.
-_LOGITS = 2**17
-_MIB = 2**20
-# By the chip's fast memory in MiB: what `_needed` may be, and what the compiler may use for it and for all else. Of 16
-# MiB it uses what it finds.
-_BUDGETS = {16: (10 * _MIB, None), 64: (50 * _MIB, 62 * _MIB), 128: (72 * _MIB, 96 * _MIB)}
-_FAST_MEMORY = {"TPU v5 lite": 128, "TPU v6": 128, "TPU v2": 16, "TPU v3": 16, "TPU v4": 16}
-_BACKWARD_ARRAYS = 7  # q, k, v, the output's gradient, and theirs
-_BACKWARD_LOGITS = 6
-
-
-def is_short(num_tokens: int, num_heads: int, head_dim: int, dtype: jnp.dtype) -> bool:
-    """Whether the backward kernel, which has the most at once, finds room in the fast memory of the chip at hand.
-
-    1,024 tokens of XL/2 in bfloat16 do, but on a v4, where 256 tokens of B/2 do.
-    """
-    return _needed(num_tokens, num_heads, head_dim, jnp.dtype(dtype).itemsize) <= _budgets()[0]
-
-
-def _needed(num_tokens: int, num_heads: int, head_dim: int, itemsize: int) -> int:
-    """Bytes of fast memory that the backward kernel takes, its small arrays left out."""
-    T, D = (_whole_lanes(side) for side in (num_tokens, num_heads * head_dim))
-    arrays = 2 * _BACKWARD_ARRAYS * T * D * itemsize  # the next sample's are fetched meanwhile
-    head = T * _whole_lanes(head_dim)
-    return arrays + 3 * num_heads * head * itemsize + 2 * head * 4 + _BACKWARD_LOGITS * _queries(T) * T * 4
-
-
-def _budgets() -> tuple[int, int | None]:
-    kind = current_device_kind()
-    return _BUDGETS[next((size for name, size in _FAST_MEMORY.items() if kind.startswith(name)), 64)]
-
-
-def _whole_lanes(side: int) -> int:
-    return math.ceil(side / LANES) * LANES
-
-
-def _queries(T: int) -> int:
-    """Queries whose logits there are at a time: a divisor of T, which is a multiple of 128."""
-    return max(n for n in range(LANES, T + 1, LANES) if T % n == 0 and (n == LANES or n * T <= _LOGITS))
 
 
 def side_by_side(
@@ -150,7 +109,7 @@ def _call(kernel, products: int, arrays, cells, causal, scale, shape: _Shape):
     N, dtype = D // K, arrays[0].dtype
     out = jax.ShapeDtypeStruct((B, T, D if is_forward else 3 * D), dtype)
     cost = pl.CostEstimate(
-        flops=2 * products * B * N * T * T * _whole_lanes(K),
+        flops=2 * products * B * N * T * T * whole_lanes(K),
         transcendentals=B * N * T * T,
         bytes_accessed=sum(a.size * a.dtype.itemsize for a in (*arrays, out)),
     )
@@ -169,7 +128,7 @@ def _call(kernel, products: int, arrays, cells, causal, scale, shape: _Shape):
             out_specs=samples[-1],
             scratch_shapes=scratch,
         ),
-        compiler_params=pltpu.CompilerParams(vmem_limit_bytes=_budgets()[1]),
+        compiler_params=pltpu.CompilerParams(vmem_limit_bytes=kernel_limit(T, N, K, dtype.itemsize, is_forward)),
         cost_estimate=cost,
         interpret=shape.interpret,
         name=f"short_mha{kernel.__name__}",
@@ -223,7 +182,7 @@ def _head(qkv, n: int, shape: _Shape):
 def _for_rows(out, action) -> None:
     """action(rows) for some rows after others; out: [1, T, D], of which they are."""
     T = out.shape[1]
-    size = _queries(T)
+    size = queries_at_a_time(T)
 
     @pl.loop(0, T // size)
     def _(i):

@@ -20,8 +20,9 @@ from jax.experimental.pallas.ops.tpu.splash_attention.splash_attention_mask_info
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
+from ledit_jax.ops.fast_memory import LANES, is_short
 from ledit_jax.ops.scan_masks import SCANS
-from ledit_jax.ops.short_attention import HIDDEN, LANES, is_short, short_attention, side_by_side
+from ledit_jax.ops.short_attention import HIDDEN, short_attention, side_by_side
 from ledit_jax.ops.token_order import (
     MAX_BLOCKS_FUSED,
     Grid,

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from ledit_jax.ops.fast_memory import LANES
 from ledit_jax.ops.scan_masks import visible_blocks, visible_tiles
-from ledit_jax.ops.short_attention import LANES
 
 MAX_BLOCK = 1024
 # The fused backward kernel writes dq once per block of keys: fewer passes, but memory that grows with T x T.

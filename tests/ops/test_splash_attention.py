@@ -16,12 +16,12 @@ from jax.sharding import PartitionSpec as P
 
 from ledit_jax.compile_only.topology import describe_devices, has_tpu_compiler, parse_topology
 from ledit_jax.config import MeshConfig
-from ledit_jax.ops import short_attention, token_order
+from ledit_jax.ops import fast_memory, token_order
 from ledit_jax.ops import splash_attention as splash
 from ledit_jax.ops.attention import attention
 from ledit_jax.ops.dense_attention import reference_attention
+from ledit_jax.ops.fast_memory import is_short
 from ledit_jax.ops.scan_masks import SCANS, scan_mask, visible_blocks, visible_tiles
-from ledit_jax.ops.short_attention import is_short
 from ledit_jax.parallel.mesh import make_mesh
 
 B, N, K = 2, 2, 8
@@ -98,7 +98,7 @@ def test_tiles_of_the_grid(small_blocks, scan, grid, num_prefix):
 
 @pytest.mark.parametrize("scan", SCANS)
 def test_some_queries_of_a_short_sequence_after_others(monkeypatch, scan):
-    monkeypatch.setattr(short_attention, "_LOGITS", 1)
+    monkeypatch.setattr(fast_memory, "_LOGITS", 1)
     check_against_reference((12, 11), scan, causal=jnp.array([scan == "a", True]), num_prefix=3)
 
 
