@@ -181,12 +181,12 @@ def _head(qkv, n: int, shape: _Shape):
 
 def _for_rows(out, action) -> None:
     """action(rows) for some rows after others; out: [1, T, D], of which they are."""
-    T = out.shape[1]
-    size = queries_at_a_time(T)
+    size = queries_at_a_time(out.shape[1])
 
-    @pl.loop(0, T // size)
-    def _(i):
+    def some(i, carry) -> None:
         action(pl.ds(pl.multiple_of(i * size, size), size))
+
+    jax.lax.fori_loop(0, out.shape[1] // size, some, None)
 
 
 def _join(heads, out) -> None:
