@@ -62,11 +62,15 @@ def pytest_exception_interact() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _compiled_programs_stay():
-    """Studies let them go after each arm, which has large ones; the tests have small ones, and use them again."""
+def _spared():
+    """What jax and flax do for long runs, and costs short ones a tenth of their time."""
     import jax  # here: it has to see the settings above
+    from jax._src.interpreters import partial_eval
 
+    # Studies let compiled programs go after each arm. Those of the tests are small, and the next test's too.
     jax.clear_caches = lambda: None
+    # Flax asks a traced counter of random keys for its sharding, and is answered with the story of where it came from.
+    partial_eval.DynamicJaxprTracer._origin_msg = lambda tracer: ""
 
 
 @pytest.fixture(scope="session")

@@ -32,6 +32,7 @@ PROCESSES.set_forkserver_preload(
         "ledit_jax.evaluation.suite",
         "ledit_jax.sampling.pipeline",
         "ledit_jax.training.loop",
+        "jaxlib.mlir.dialects.mhlo",  # what jax itself imports late: half a second before the first program
         "sklearn.datasets",
         "tensorboardX",
     ]
