@@ -6,7 +6,7 @@
 PHOTOS is a zip or a folder, with a folder of images for each of ten classes, 32 pixels or more a side, such as those of
 CIFAR-10. Every sixth image is held out. 20,000 steps of a common DiT, then as many of each arm: 1.9 million parameters,
 about 3 steps/s on two quiet cores, so two hours an arm. configs/study_photos.py:gpu is a larger network with batches of
-256 in bfloat16, for one GPU. Neither has been run to its end (docs/extrapolation.md).
+256 in bfloat16, for one GPU. Neither has been run to its end: two methods had 5,000 steps (docs/extrapolation.md).
 """
 
 import dataclasses
