@@ -52,6 +52,7 @@ def store(object_store, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(constants, "HF_ASSETS_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+    object_store.clear()  # a worker may come back to this module, and finds an empty bucket
 
 
 @pytest.fixture(scope="module")
