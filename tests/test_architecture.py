@@ -1,11 +1,13 @@
-"""Imports run one way, as the README's map of the package says; torch stays in the converter."""
+"""Imports run one way, as the README's map of the package says; torch stays in the converter; files are short."""
 
 import ast
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parent.parent / "ledit_jax"
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "ledit_jax"
+TREES = ("benchmarks", "configs", "experiments", "ledit_jax", "tests")
 BELOW = {
     "errors": set(),
     "signals": set(),
@@ -90,3 +92,8 @@ def test_what_few_need_is_imported_where_it_is_needed():
         names = {alias.name for node in top.body if isinstance(node, ast.Import) for alias in node.names}
         names |= {node.module for node in top.body if isinstance(node, ast.ImportFrom)}
         assert not {name.split(".")[0] for name in names} & heavy, path
+
+
+def test_files_are_short():
+    files = [*ROOT.glob("*.py"), *(path for tree in TREES for path in (ROOT / tree).rglob("*.py"))]
+    assert len(files) > 400 and not {path for path in files if path.read_text().count("\n") > 250}

@@ -1,4 +1,4 @@
-"""Splash attention: interpreted on CPU against the reference, compiled for a TPU ahead of time, split over a mesh."""
+"""Splash attention: interpreted on CPU against the reference, and split over a mesh."""
 
 import os
 import subprocess
@@ -11,18 +11,12 @@ import numpy as np
 import pytest
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask_info as mask_info
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
 
-from ledit_jax.compile_only.topology import describe_devices, has_tpu_compiler, parse_topology
-from ledit_jax.config import MeshConfig
 from ledit_jax.ops import fast_memory, token_order
 from ledit_jax.ops import splash_attention as splash
-from ledit_jax.ops.attention import attention
 from ledit_jax.ops.dense_attention import reference_attention
 from ledit_jax.ops.fast_memory import is_short
 from ledit_jax.ops.scan_masks import SCANS, scan_mask, visible_blocks, visible_tiles
-from ledit_jax.parallel.mesh import make_mesh
 
 B, N, K = 2, 2, 8
 SCALE = 1.118 / K**0.5  # with attention scaling
@@ -222,41 +216,3 @@ def test_each_device_takes_its_share_of_batch_and_heads():
         "PYTHONPATH": os.pathsep.join(map(str, (tests.parent, tests, Path(__file__).parent))),
     }
     subprocess.run([sys.executable, "-c", FOUR_DEVICES], env=environment, check=True, timeout=300)
-
-
-@pytest.mark.skipif(not has_tpu_compiler(), reason="there is no libtpu for this platform")
-class TestCompiledForTPU:
-    def compile(self, topology, mesh_config, backend, dtype="bfloat16", spec=None, side=24, heads=(4, 72)):
-        mesh = make_mesh(mesh_config, describe_devices(parse_topology(topology)))
-        shape = 4, side * side, *heads
-        array = jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec or P()))
-
-        def loss(q, k, v):
-            return attention(q, k, v, grid=(side, side), scan="d", backend=backend).astype(jnp.float32).sum()
-
-        # As the training and the sampling programs have it.
-        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-            return jax.jit(jax.grad(loss, argnums=(0, 1, 2))).lower(array, array, array).compile()
-
-    def test_auto_puts_the_kernel_into_the_program(self):
-        program = self.compile("v5e:1x1", MeshConfig(), "auto", "float32", side=64).as_text()
-        for kernel in ("splash_mha_fwd", "splash_mha_dkv"):
-            assert kernel in program
-        assert "4096,4096" not in program  # no logits, no mask
-
-    def test_dense_attention_has_no_kernel_and_all_logits(self):
-        program = self.compile("v5e:1x1", MeshConfig(), "xla").as_text()
-        assert "splash_mha" not in program and "576,576" in program
-
-    def test_a_mesh_splits_the_kernel_of_short_sequences_and_gathers_nothing(self):
-        spec = P(("data", "fsdp"), None, "tensor")
-        program = self.compile("v5e:2x2", MeshConfig(data=2, tensor=2), "splash", spec=spec, side=16).as_text()
-        assert "short_mha_backward" in program and "splash_mha" not in program
-        assert not any(name in program for name in ("all-gather", "all-to-all", "collective-permute"))
-
-    def test_a_short_sequence_fits_the_chips_fast_memory(self):
-        """XL/2 at 512x512, which leaves least of 64 MiB; on a v4, with 16 MiB in all, it is not short at 256x256."""
-        assert "short_mha" in self.compile("v5p:1x1x1", MeshConfig(), "splash", side=32, heads=(16, 72)).as_text()
-        spec = P(("data", "fsdp"))
-        program = self.compile("v4:2x2x1", MeshConfig(data=4), "splash", spec=spec, side=16, heads=(16, 72)).as_text()
-        assert "short_mha" not in program and "splash_mha_dkv" in program
