@@ -31,8 +31,7 @@ from ledit_jax.models.vae import AutoencoderKL, VAEConfig  # noqa: E402
 
 RESULTS = ROOT / "benchmarks/results/decoder_memory.json"
 CHIP = "v5e:1x1"
-ROWS = {"512 whole": 15, "1024 whole": 15, "1024 in slices": 2, "2048 whole": 15, "2048 in slices": 8}
-ROWS |= {"4096 in slices": 10}
+ROWS = {"512 whole": 15, "2048 whole": 15, "2048 in slices": 8}
 """GiB that an image may take, by side in pixels and how it is then decoded."""
 
 

@@ -5,8 +5,8 @@
 As imagenet256.py, with latents of 512x512 images: 1,024 tokens at patch 2. The paper only fine-tunes at 512
 (imagenet512_finetune.py), so it has no figure for this run, and we have none either.
 
-Devices: everything but matrix products is recomputed (remat dots), and the residual stream is bfloat16. That takes 14.2
-of the 15.75 GiB of a v5e chip on v5e:4x4; a float32 stream takes 14.8, and a seventh more time as predicted.
+Devices: everything but matrix products is recomputed (remat dots), and the residual stream is bfloat16. That takes 13.4
+of the 15.75 GiB of a v5e chip on v5e:4x4; a float32 stream takes 14.5, and a seventh more time as predicted.
 """
 
 from configs import imagenet256

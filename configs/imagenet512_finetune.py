@@ -6,7 +6,7 @@
 The paper trains at 512 in this way alone, never from scratch: 100K steps. Its FID, of 10,000 samples: 21.75 / 48.64 /
 91.11 at 768 / 896 / 1024 (VisionYaRN 29.46 / 65.58 / 104.62). We have not repeated that run.
 
-Devices: as imagenet512.py, with the same step: 14.2 of the 15.75 GiB of a v5e chip on v5e:4x4. With nothing recomputed
+Devices: as imagenet512.py, with the same step: 13.4 of the 15.75 GiB of a v5e chip on v5e:4x4. With nothing recomputed
 it does not fit (docs/compile_only.md).
 """
 
