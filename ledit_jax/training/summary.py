@@ -18,7 +18,7 @@ from ledit_jax.parallel.mesh import BATCH_AXES
 _MIB = 2**20
 # Bytes of a training step by token, layer and channel in bfloat16, as the TPU compiler counts them for LEDiT-XL/2
 # (benchmarks/results/compile_configs.json, without weights and gradients).
-_ACTIVATIONS = {"none": 107, "dots": 33, "full": 15}
+_ACTIVATIONS = {"none": 107, "dots": 33, "full": 10}
 _OF_TWO_STREAMS = 1.6
 """What an MMDiT needs of that."""
 
