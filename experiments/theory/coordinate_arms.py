@@ -10,8 +10,9 @@ from ledit_jax.models.positions import Grid, make_position
 
 CHANNELS = 4
 """Of the noise that the networks are shown."""
-_SIZE = {"depth": 4, "width": 64, "num_heads": 4, "patch_size": 1, "num_classes": 1, "scan_layers": True}
+_SIZE = {"depth": 4, "num_heads": 4, "patch_size": 1, "num_classes": 1, "scan_layers": True}
 _PLAIN = {"position": "none", "block_order": "sa", "conv": "none"}
+_ROPE_LABELS = {"plain": "", "ntk": " + NTK", "yarn": " + YaRN", "riflex": " + RIFLEx"}
 
 
 @dataclass(frozen=True)
@@ -24,15 +25,19 @@ class Arm:
     rope_methods: tuple[str, ...] = field(default=("plain",))
     """What is done beyond the trained grid, with the same weights."""
 
-    def network(self, grid: Grid) -> LEDiTNetwork:
+    def network(self, grid: Grid, width: int) -> LEDiTNetwork:
         """As it is trained on a grid: noise in, two coordinates for each token out."""
-        config = ModelConfig(**(_SIZE | self.model))
+        config = ModelConfig(**(_SIZE | {"width": width} | self.model))
         return LEDiTNetwork(config, CHANNELS, 2, grid, make_position(config, grid))
 
-    def beyond(self, grid: Grid, rope_method: str, attention_scaling: str = "auto") -> LEDiTNetwork:
+    def beyond(self, grid: Grid, width: int, rope_method: str, attention_scaling: str = "auto") -> LEDiTNetwork:
         """The same as other grids are read with."""
         options = SampleConfig(rope_method=rope_method, attention_scaling=attention_scaling)
-        return self.network(grid).for_sampling(options)
+        return self.network(grid, width).for_sampling(options)
+
+    def label_of(self, rope_method: str) -> str:
+        """As a line of a table is called."""
+        return self.label + _ROPE_LABELS[rope_method]
 
 
 def _ledit_arms() -> dict[str, Arm]:

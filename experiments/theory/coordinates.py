@@ -20,63 +20,31 @@ import numpy as np
 from absl import flags
 
 from experiments.theory.coordinate_arms import ARMS, find_arm
-from experiments.theory.coordinate_task import GRIDS, Outcome, Task, centre_error, grid_name, train_and_read
+from experiments.theory.coordinate_cells import Outcomes, open_cells, parse_seeds, read_cells, rounded, run_cells
+from experiments.theory.coordinate_task import Task, centre_error, grid_name
 from ledit_jax import cli
 from ledit_jax.errors import ConfigError
 from ledit_jax.evaluation.tables import markdown
-from ledit_jax.files import PieceFolder, check_place, write_whole
-from ledit_jax.files.readers import read_json
+from ledit_jax.files import check_place, write_whole
 
-_ROPE = {"plain": "", "ntk": " + NTK", "yarn": " + YaRN", "riflex": " + RIFLEx"}
 _SHOWN = ("inclusive-xavier-norm", "single-identity-norm", "d-xavier-norm", "d-identity", "conv-xavier-norm", "causal")
 _SHOWN_RIVALS = ("rope", "rpe2d", "learnable", "sincos")
 
-Outcomes = dict[str, list[Outcome]]
-"""Arm -> an outcome for each seed."""
 
-
-def run_cells(folder: PieceFolder, arms: Sequence[str], seeds: Sequence[int], task: Task) -> None:
-    """Trains what is missing, all arms with one seed before the next seed begins."""
-    for seed in seeds:
-        for name in arms:
-            piece = _piece(name, seed)
-            if folder.missing([piece]):
-                outcome = train_and_read(ARMS[name], task, seed, f"{name}, seed {seed}")
-                with folder.write(piece) as file:
-                    file.write(json.dumps(outcome.to_dict()).encode())
-
-
-def read_cells(folder: PieceFolder, arms: Sequence[str], seeds: Sequence[int]) -> Outcomes:
-    """What is there of these arms and seeds; arms without any are left out."""
-    found = {
-        name: [
-            Outcome(**folder.read(_piece(name, seed), read_json))
-            for seed in seeds
-            if not folder.missing([_piece(name, seed)])
-        ]
-        for name in arms
-    }
-    return {name: outcomes for name, outcomes in found.items() if outcomes}
-
-
-def _piece(name: str, seed: int) -> str:
-    return f"{name}-seed-{seed}.json"
-
-
-def error_table(outcomes: Outcomes) -> str:
+def error_table(outcomes: Outcomes, task: Task) -> str:
     """Markdown: networks down, grids across; mean over the seeds, with the standard deviation where there are several.
 
-    The last column is 16x16 without attention scaling; the last row always answers the middle.
+    The last column is twice the side without attention scaling; the last row always answers the middle.
     """
-    lines = []
+    names, twice, lines = [grid_name(grid) for grid in task.grids], grid_name(task.twice), []
     for name, found in outcomes.items():
         for method in found[0].errors:
-            cells = [_mean([outcome.errors[method][grid_name(grid)] for outcome in found]) for grid in GRIDS]
-            unscaled = _mean([outcome.unscaled[method]["16x16"] for outcome in found])
-            lines.append([ARMS[name].label + _ROPE[method], *cells, unscaled])
-    centre = {grid_name(grid): f"{centre_error(grid):.4f}" for grid in GRIDS}
-    lines.append(["always the middle", *centre.values(), centre["16x16"]])
-    return markdown(["network", "8x8, trained", *map(grid_name, GRIDS[1:]), "16x16, unscaled"], lines)
+            cells = [_mean([outcome.errors[method][grid] for outcome in found]) for grid in names]
+            unscaled = _mean([outcome.unscaled[method][twice] for outcome in found])
+            lines.append([ARMS[name].label_of(method), *cells, unscaled])
+    centre = {grid_name(grid): f"{centre_error(grid):.4f}" for grid in task.grids}
+    lines.append(["always the middle", *centre.values(), centre[twice]])
+    return markdown(["network", f"{names[0]}, trained", *names[1:], f"{twice}, unscaled"], lines)
 
 
 def _mean(values: Sequence[float]) -> str:
@@ -94,7 +62,7 @@ def curve_figure(outcomes: Outcomes, path: Path) -> None:
         shown = [name for name in (*_SHOWN, *_SHOWN_RIVALS) if name in outcomes]
         for index, name in enumerate(shown):
             steps = list(outcomes[name][0].curve)
-            errors = [np.mean([outcome.curve[step][grid] for outcome in outcomes[name]]) for step in steps]
+            errors = [np.mean([outcome.curve[step]["plain"][grid] for outcome in outcomes[name]]) for step in steps]
             style = "--" if name in _SHOWN_RIVALS else "-"
             label = ARMS[name].label if axes is panels[0] else None
             axes.plot([int(step) for step in steps], errors, style, marker=".", color=f"C{index}", label=label)
@@ -111,7 +79,7 @@ def write_page(outcomes: Outcomes, task: Task, command: str, out: Path) -> None:
     """Writes coordinates.json, a line for each network, and coordinates.png."""
     out.mkdir(parents=True, exist_ok=True)
     lines = [
-        f"    {json.dumps(name)}: {json.dumps([_rounded(outcome.to_dict()) for outcome in found])}"
+        f"    {json.dumps(name)}: {json.dumps([rounded(outcome.to_dict()) for outcome in found])}"
         for name, found in outcomes.items()
     ]
     head = f'  "command": {json.dumps(command)},\n  "task": {json.dumps(vars(task))},\n'
@@ -119,33 +87,23 @@ def write_page(outcomes: Outcomes, task: Task, command: str, out: Path) -> None:
     curve_figure(outcomes, out / "coordinates.png")
 
 
-def _rounded(values: dict | float) -> dict | float:
-    return {k: _rounded(v) for k, v in values.items()} if isinstance(values, dict) else float(f"{values:.3g}")
-
-
 def main() -> None:
     arms = _ARMS.value or list(ARMS)
     for name in arms:
         find_arm(name)
     task = Task(steps=_STEPS.value)
-    seeds = _seeds(_SEEDS.value)
+    seeds = parse_seeds(_SEEDS.value)
     check_place(_WORKDIR.value)
-    folder = PieceFolder.open(Path(_WORKDIR.value), "task.json", vars(task), pieces="*.json")
+    folder = open_cells(Path(_WORKDIR.value), task)
     if _TRAIN.value:
         run_cells(folder, arms, seeds, task)
     outcomes = read_cells(folder, arms, seeds)
     if not outcomes:
         raise ConfigError(f"--workdir={_WORKDIR.value} has none of these networks: leave out --train=false")
-    print(error_table(outcomes))
+    print(error_table(outcomes, task))
     command = shlex.join(["python", "-m", "experiments.theory.coordinates", *sys.argv[1:]])
     write_page(outcomes, task, command, Path(_OUT.value))
     print(f"\nWrote coordinates.json and coordinates.png to {_OUT.value}")
-
-
-def _seeds(items: Sequence[str]) -> list[int]:
-    if not items or not all(item.strip().isdecimal() for item in items):
-        raise ConfigError(f"--seeds={','.join(items)}: write whole numbers, as in 0,1")
-    return [int(item) for item in items]
 
 
 if __name__ == "__main__":
