@@ -3,13 +3,15 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from experiments.study.images import real_images
+from experiments.study.images import Samples, real_images
+from experiments.study.photos import real_photographs
 from ledit_jax.config import Config, ModelConfig, attention_kinds
 from ledit_jax.data.transforms import to_float
 from ledit_jax.diffusion import make_process
@@ -71,18 +73,27 @@ def noisy_images(
 ) -> tuple[Float[Array, "B H W C"], Int[Array, " B"], Int[Array, " B"]]:
     """(x_t, timesteps, labels): the first real training images at a size, noised to one timestep.
 
-    Raises ConfigError for a model of other data than digits and shapes, and for a size or timestep that cannot be.
+    Raises ConfigError for a model of other data than drawn sources and image folders, and for a size or timestep that
+    cannot be.
     """
     if not 0 <= timestep < config.diffusion.num_timesteps:
         raise ConfigError(f"timestep={timestep} is not between 0 and {config.diffusion.num_timesteps - 1}")
     config.latent_shape(height, width)
-    real = real_images(config.data.source, height, width, "train")
+    real = _training_images(config, height, width, count)
     images, labels = real.images[:count], real.labels[:count].astype(np.int32)
-    x0 = np.repeat(to_float(images), config.data.image_channels, axis=-1)
+    x0 = np.repeat(to_float(images), config.data.image_channels // images.shape[-1], axis=-1)
     noise = np.random.default_rng(seed).standard_normal(x0.shape, np.float32)
     timesteps = jnp.full(len(labels), timestep)
     x = make_process(config).add_noise(jnp.asarray(x0), timesteps, jnp.asarray(noise))
     return x, timesteps, jnp.asarray(labels)
+
+
+def _training_images(config: Config, height: int, width: int, count: int) -> Samples:
+    data = config.data
+    if data.source != "image_folder":
+        return real_images(data.source, height, width, "train")
+    folder = Path(data.path)
+    return real_photographs(folder.parent, data.image_channels, height, width, folder.name, count)
 
 
 def parse_timesteps(items: Sequence[str]) -> list[int]:

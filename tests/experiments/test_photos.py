@@ -16,6 +16,8 @@ from experiments.study.judges import photo_judge
 from experiments.study.photos import HELD_OUT_EVERY, real_photographs, split_images
 from experiments.study.reference import prepare_images
 from experiments.study.run import run_study
+from experiments.theory.block_outputs import noisy_images
+from ledit_jax.config import Config, DataConfig
 from ledit_jax.errors import ConfigError, DataError
 
 CLASSES = {"green": (30, 170, 40), "orange": (220, 130, 20), "violet": (120, 40, 190)}
@@ -114,6 +116,16 @@ def test_study_from_a_zip_to_its_tables(archive, tmp_path, monkeypatch):
     config, folder = prepare_images(tiny_study(archive), tmp_path)
     kept = photo_judge(config, folder, real=None)
     assert kept.recipe.sizes == ((8, 8), (12, 8)) and (kept.recipe.steps, kept.recipe.channels) == (9, 3)
+
+
+def test_a_probe_sees_the_photographs_that_were_trained_on(archive, tmp_path):
+    data = DataConfig(source="image_folder", path=str(split_images(archive, tmp_path / "images") / "train"))
+    config = dataclasses.replace(Config(), data=dataclasses.replace(data, image_channels=3))
+    x, timesteps, labels = noisy_images(config, 8, 12, 3, 0, seed=0)
+    assert x.shape == (3, 8, 12, 3) and timesteps.tolist() == [0, 0, 0]
+    # With next to no noise, the first channels' means are those of each class's colour.
+    colors = np.array(list(CLASSES.values()))[np.asarray(labels)] / 127.5 - 1
+    np.testing.assert_allclose(x.mean(axis=(1, 2)), colors, atol=0.1)
 
 
 def test_a_size_beyond_the_real_images_is_named_before_any_training(archive, tmp_path):
