@@ -8,7 +8,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Num
 
 from experiments.study.images import Samples, real_images
 from experiments.study.photos import real_photographs
@@ -41,7 +41,7 @@ class Entrance:
 
 
 def enter(
-    params: Params, config: Config, x: Float[Array, "B H W C"], timesteps: Int[Array, " B"], labels: Int[Array, " B"]
+    params: Params, config: Config, x: Float[Array, "B H W C"], timesteps: Num[Array, " B"], labels: Int[Array, " B"]
 ) -> Entrance:
     """The network as sampling has it, with attention scaling beyond the trained size, and what its blocks get."""
     scaled = dataclasses.replace(config.sample, attention_scaling="on")
@@ -54,7 +54,7 @@ def enter(
 
 
 def block_outputs(
-    params: Params, config: Config, x: Float[Array, "B H W C"], timesteps: Int[Array, " B"], labels: Int[Array, " B"]
+    params: Params, config: Config, x: Float[Array, "B H W C"], timesteps: Num[Array, " B"], labels: Int[Array, " B"]
 ) -> list[BlockOutput]:
     """Every block's outputs, in order, as sampling computes them."""
     start = enter(params, config, x, timesteps, labels)
@@ -70,8 +70,10 @@ def block_kinds(config: ModelConfig) -> list[str]:
 
 def noisy_images(
     config: Config, height: int, width: int, count: int, timestep: int, seed: int
-) -> tuple[Float[Array, "B H W C"], Int[Array, " B"], Int[Array, " B"]]:
-    """(x_t, timesteps, labels): the first real training images at a size, noised to one timestep.
+) -> tuple[Float[Array, "B H W C"], Num[Array, " B"], Int[Array, " B"]]:
+    """(x_t, times as the network is fed them, labels): the first real training images at a size, noised to a timestep.
+
+    timestep: of a diffusion; of a flow's times as many thousandths.
 
     Raises ConfigError for a model of other data than drawn sources and image folders, and for a size or timestep that
     cannot be.
@@ -83,9 +85,10 @@ def noisy_images(
     images, labels = real.images[:count], real.labels[:count].astype(np.int32)
     x0 = np.repeat(to_float(images), config.data.image_channels // images.shape[-1], axis=-1)
     noise = np.random.default_rng(seed).standard_normal(x0.shape, np.float32)
-    timesteps = jnp.full(len(labels), timestep)
-    x = make_process(config).add_noise(jnp.asarray(x0), timesteps, jnp.asarray(noise))
-    return x, timesteps, jnp.asarray(labels)
+    is_flow, process = config.diffusion.objective == "flow", make_process(config)
+    times = jnp.full(len(labels), timestep / config.diffusion.num_timesteps if is_flow else timestep)
+    x = process.add_noise(jnp.asarray(x0), times, jnp.asarray(noise))
+    return x, process.fed_times(times), jnp.asarray(labels)
 
 
 def _training_images(config: Config, height: int, width: int, count: int) -> Samples:

@@ -159,7 +159,9 @@ if __name__ == "__main__":
     _OUT = flags.DEFINE_string("out", None, "Folder for the figure and the numbers.")
     _HEIGHT = flags.DEFINE_integer("height", None, "Pixels. Default: as the first was trained.")
     _WIDTH = flags.DEFINE_integer("width", None, "Like --height.")
-    _TIMESTEPS = flags.DEFINE_list("timesteps", "999", "Noise levels, 0 (none) to 999 (noise alone).")
+    _TIMESTEPS = flags.DEFINE_list(
+        "timesteps", "999", "Noise levels, 0 (none) to 999 (noise alone); of a flow, thousandths of its time."
+    )
     _PLACE = flags.DEFINE_enum(
         "place", "cell", ["cell", "index"], "What is read: (row, column), or the index in reading order."
     )

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import network_of, noisy_params, tiny_config
+from tiny import flow_config, network_of, noisy_params, tiny_config
 
 from experiments.theory.block_outputs import block_outputs, noisy_images
 from experiments.theory.position_probe import _named, chance_error, probe, probe_blocks, probe_figure, token_places
@@ -60,6 +60,14 @@ def test_block_outputs_are_the_networks_own(family):
     images = z.reshape(3, 4, 6, 2, 2, 2).swapaxes(2, 3).reshape(3, 8, 12, 2)
     expected = jax.jit(make_apply(network_of(config).for_sampling(config.sample)))(params, x, t, y)
     np.testing.assert_allclose(images, expected, rtol=2e-4, atol=2e-4)
+
+
+def test_images_of_a_flow_are_fed_in_its_own_times():
+    config = flow_config(flow=dict(time_scale=1000.0))
+    (clean, *_), (noisy, times, _) = (noisy_images(config, 8, 8, 3, timestep, seed=0) for timestep in (0, 750))
+    noise = np.random.default_rng(0).standard_normal(clean.shape, np.float32)
+    np.testing.assert_allclose(noisy, 0.25 * clean + 0.75 * noise, atol=1e-6)
+    np.testing.assert_allclose(times, 750)
 
 
 def _conditioning(config, params, t, y):
