@@ -246,3 +246,6 @@ def test_study_configs_are_valid(tmp_path):
                 StudyConfig.from_dict(values)
             values["images"] = str(tmp_path)
         assert StudyConfig.from_dict(values).trained_size == (16, 16)
+    flow = study_glyphs.get_config("flow").to_dict()
+    assert all(find_method(name) for name in flow["methods"]) and flow["steps"] == 3_000
+    assert StudyConfig.from_dict(flow | {"methods": ["dit"]}).experiment.diffusion.objective == "flow"
