@@ -6,8 +6,9 @@
 The images are real ones, at each of --timesteps; the default, 999, is noise alone, so that nothing shown tells the
 place. --timesteps=999,750,500,250,0 goes along the denoising (Table 5 of the paper). The error is the mean square of
 row and column, in tokens; who always answers the centre has (h^2 + w^2 - 2) / 24. With --place=index it is that of the
-index in reading order, in one dimension, and the centre has (T^2 - 1) / 12 for T tokens. Writes position_probe.png,
-with a panel for each timestep, and position_probe.json.
+index in reading order, in one dimension, and the centre has (T^2 - 1) / 12 for T tokens. --inside leaves out the tokens
+at the border: a convolution's zero padding tells those where they are, and no others. Writes position_probe.png, with a
+panel for each timestep, and position_probe.json.
 """
 
 import warnings
@@ -17,7 +18,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from absl import flags
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPRegressor
 from sklearn.preprocessing import StandardScaler
@@ -46,14 +47,29 @@ def token_places(height: int, width: int, place: str = "cell") -> Float[np.ndarr
     return np.stack(axes, axis=-1).astype(np.float64)
 
 
-def chance_error(height: int, width: int, place: str = "cell") -> float:
+def tokens_read(height: int, width: int, inside: bool) -> Bool[np.ndarray, " T"]:
+    """Which tokens of a grid are read, row-major: all, or those that do not lie at its border.
+
+    Raises ConfigError for a grid that has none inside.
+    """
+    if not inside:
+        return np.ones(height * width, bool)
+    if min(height, width) < 3:
+        raise ConfigError(f"a grid of {height}x{width} tokens has none inside: leave out --inside")
+    return np.pad(np.ones((height - 2, width - 2), bool), 1).ravel()
+
+
+def chance_error(height: int, width: int, place: str = "cell", inside: bool = False) -> float:
     """Error of always answering the centre of a grid: (height^2 + width^2 - 2) / 24, for the index (T^2 - 1) / 12."""
-    return float(token_places(height, width, place).var(axis=0).mean())
+    return float(token_places(height, width, place)[tokens_read(height, width, inside)].var(axis=0).mean())
 
 
-def probe(outputs: Float[np.ndarray, "B T D"], grid: tuple[int, int], seed: int, place: str = "cell") -> float:
+def probe(
+    outputs: Float[np.ndarray, "B T D"], grid: tuple[int, int], seed: int, place: str = "cell", inside: bool = False
+) -> float:
     """Mean square error, in tokens, of a token's place read from its vector, on images kept from training.
 
+    inside: whether tokens at the border are left out, in training the probe and in the error.
     A perceptron of one hidden layer (scikit-learn) over standardised channels; the last quarter of the images
     tests it. Raises ConfigError for fewer than four images.
     """
@@ -63,7 +79,8 @@ def probe(outputs: Float[np.ndarray, "B T D"], grid: tuple[int, int], seed: int,
     split = count - count // 4
     # The index of a large grid runs far: in rows, so few passes reach it.
     unit = grid[1] if place == "index" else 1
-    places = np.tile(token_places(*grid, place) / unit, (count, 1, 1))
+    shown = tokens_read(*grid, inside)
+    outputs, places = outputs[:, shown], np.tile(token_places(*grid, place)[shown] / unit, (count, 1, 1))
     (x, y), (test_x, test_y) = (
         (outputs[part].reshape(-1, outputs.shape[-1]), places[part].reshape(-1, places.shape[-1]))
         for part in (slice(split), slice(split, None))
@@ -86,6 +103,7 @@ def probe_blocks(
     width: int,
     timesteps: Sequence[int],
     place: str,
+    inside: bool,
     count: int,
     seed: int,
 ) -> dict[int, list[float]]:
@@ -96,7 +114,7 @@ def probe_blocks(
     with progress_bar(f"probe {name}", len(errors) * config.model.depth, "block") as bar:
         for timestep in errors:
             for output in run(*noisy_images(config, height, width, count, timestep, seed)):
-                errors[timestep].append(probe(np.asarray(output, np.float64), grid, seed, place))
+                errors[timestep].append(probe(np.asarray(output, np.float64), grid, seed, place, inside))
                 bar.update()
     return errors
 
@@ -128,15 +146,17 @@ def main() -> None:
     first = next(iter(models.values()))[1]
     height, width = _HEIGHT.value or first.data.image_height, _WIDTH.value or first.data.image_width
     timesteps, place = parse_timesteps(_TIMESTEPS.value), _PLACE.value
-    settings = height, width, timesteps, place, _IMAGES.value, _SEED.value
+    grid, inside = (height // first.granularity, width // first.granularity), _INSIDE.value
+    tokens_read(*grid, inside)
+    settings = height, width, timesteps, place, inside, _IMAGES.value, _SEED.value
     for _, config in models.values():
         config.latent_shape(height, width)
         if config.granularity != first.granularity:
             raise ConfigError("--checkpoints differ in their patch size: probe them apart")
     errors = {name: probe_blocks(name, params, config, *settings) for name, (params, config) in models.items()}
-    chance = chance_error(height // first.granularity, width // first.granularity, place)
+    chance = chance_error(*grid, place, inside)
     probe_figure(errors, chance, place, out / "position_probe.png")
-    record = {"checkpoints": _CHECKPOINTS.value, "height": height, "width": width, "place": place}
+    record = {"checkpoints": _CHECKPOINTS.value, "height": height, "width": width, "place": place, "inside": inside}
     write_json(out / "position_probe.json", record | {"chance": chance, "errors": errors})
     for name, found in errors.items():
         for timestep, values in found.items():
@@ -165,6 +185,7 @@ if __name__ == "__main__":
     _PLACE = flags.DEFINE_enum(
         "place", "cell", ["cell", "index"], "What is read: (row, column), or the index in reading order."
     )
+    _INSIDE = flags.DEFINE_bool("inside", False, "Whether to leave out the tokens at the border.")
     _IMAGES = flags.DEFINE_integer("images", 512, "Real images; a quarter of them tests.", lower_bound=4)
     _SEED = flags.DEFINE_integer("seed", 0, "Of the noise and the probe.")
     cli.require("checkpoints", "out")

@@ -7,7 +7,15 @@ import pytest
 from tiny import flow_config, network_of, noisy_params, tiny_config
 
 from experiments.theory.block_outputs import block_outputs, noisy_images
-from experiments.theory.position_probe import _named, chance_error, probe, probe_blocks, probe_figure, token_places
+from experiments.theory.position_probe import (
+    _named,
+    chance_error,
+    probe,
+    probe_blocks,
+    probe_figure,
+    token_places,
+    tokens_read,
+)
 from experiments.theory.variance import attended, fit_law, measure_variance, theorem_variance
 from ledit_jax.errors import ConfigError
 from ledit_jax.models.functional import init_params, make_apply
@@ -107,10 +115,24 @@ def test_probe_finds_position_where_there_is_some(tmp_path):
     assert (tmp_path / "probe.png").stat().st_size > 5_000
 
 
+def test_a_probe_of_the_inside_does_not_see_what_the_border_knows():
+    rng, grid = np.random.default_rng(0), (6, 6)
+    noise = rng.normal(size=(80, 36, 8))
+    known = noise.copy()
+    known[..., :2] = token_places(*grid) + 0.1 * noise[..., :2]
+    marked = np.where(tokens_read(*grid, inside=True)[:, None], noise, known)
+    chance = chance_error(*grid, inside=True)
+    assert chance == (4**2 - 1) / 12
+    assert probe(marked, grid, 0) < 0.5 * chance_error(*grid)
+    assert probe(known, grid, 0, inside=True) < 0.2 * chance < 0.9 * chance < probe(marked, grid, 0, inside=True)
+    with pytest.raises(ConfigError, match="a grid of 2x4 tokens has none inside"):
+        tokens_read(2, 4, inside=True)
+
+
 def test_probes_along_the_denoising():
     config = tiny_config("NoPE")
     params = init_params(network_of(config), jax.random.key(0))
-    errors = probe_blocks("NoPE", params, config, 8, 8, [999, 0], "index", 4, 0)
+    errors = probe_blocks("NoPE", params, config, 8, 8, [999, 0], "index", False, 4, 0)
     assert list(errors) == [999, 0] and [len(found) for found in errors.values()] == [2, 2]
     assert errors[999] != errors[0] and all(np.isfinite(found).all() for found in errors.values())
 
