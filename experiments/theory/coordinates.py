@@ -1,6 +1,6 @@
 """Which network finds out where a token is, and does it still know on a larger grid? A task that takes a minute.
 
-  python -m experiments.theory.coordinates --workdir=runs/coordinates --out=docs/extrapolation --seeds=0,1
+  python -m experiments.theory.coordinates --workdir=runs/coordinates --out=docs/positions --seeds=0,1
 
 Networks of width 64 and four blocks are shown noise on 8x8 tokens and learn to answer each token's (row, column) as
 shares of the canvas, in 500 steps; then they are read on other grids, with the same weights. The error is the mean
