@@ -58,10 +58,9 @@ def _label(config: StudyConfig, name: str) -> str:
 
 
 def draw_study(study: Study, results: Results, cells: Sequence[Cell], failed: Mapping[str, str]) -> None:
-    """Writes METRIC.png, loss.png, images-HxW.png and images-METHOD.png: curves and images are of the first seed.
+    """Writes METRIC.png, loss.png, overview.png, images-HxW.png and images-METHOD.png, of the first seed.
 
-    Of captions there is overview.png too. Methods drawn with several numbers of calls have calls.png and calls-HxW.png
-    instead. failed: arms without weights.
+    Methods drawn with several numbers of calls have calls.png and calls-HxW.png instead. failed: arms without weights.
     """
     seed, by_calls = study.config.seeds[0], [name for name in results.methods if is_by_calls(name)]
     curves = {arm: study.weights(arm, seed) / "metrics.jsonl" for arm in study.config.arms if arm not in failed}
@@ -79,8 +78,7 @@ def draw_study(study: Study, results: Results, cells: Sequence[Cell], failed: Ma
         return
     for metric in results.metrics:
         metric_chart(results, metric, study.workdir / f"{metric}.png")
-    if study.config.is_of_captions:
-        overview_sheet(results, images, study.workdir / "overview.png")
+    overview_sheet(results, images, study.workdir / "overview.png")
     for size in results.sizes:
         ours = {name: images[name, size] for name in results.methods if (name, size) in images}
         size_sheet(results, size, ours, study.workdir / f"images-{size_name(size)}.png")

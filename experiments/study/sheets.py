@@ -34,7 +34,7 @@ def method_sheet(results: Results, name: str, images: Mapping[Size, Samples], pa
 
 
 def overview_sheet(results: Results, images: Mapping[tuple[str, Size], Samples], path: Path) -> None:
-    """Methods down and sizes across, a few images each: the same captions and noise everywhere, all at one scale."""
+    """Methods down and sizes across, a few images each: the same conditions and noise everywhere, all at one scale."""
     panels = [
         _panel(
             results, name, size, f"{label}, {relative_size(size, results.trained_size)}", images[name, size], 1, _FEW

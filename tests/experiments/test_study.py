@@ -97,7 +97,15 @@ def test_results_say_the_same_in_every_form(finished):
             assert 0 <= cell.figures.accuracy <= 1 and cell.figures.num_samples == 20
     assert results["study"]["steps"] == 2 and [tuple(r["size"]) for r in results["real"]] == [(8, 8), (12, 8)]
     assert results["command"] == "make this"
-    for name in ("accuracy.png", "patches.png", "objects.png", "loss.png", "images-8x8.png", "images-ledit.png"):
+    for name in (
+        "accuracy.png",
+        "patches.png",
+        "objects.png",
+        "loss.png",
+        "overview.png",
+        "images-8x8.png",
+        "images-ledit.png",
+    ):
         with Image.open(workdir / name) as image:
             assert image.width > 100
     assert not (workdir / "images-12x8.png").exists() and not (workdir / "images-ntk.png").exists()  # nothing drawn
