@@ -6,8 +6,9 @@ A network of width 64 learns the task of `coordinates` on 8x8 tokens for 2,000 s
 grid, at one and a half times its side, and at twice. Others learn for 500 steps, on grids of 4x4 to 16x16 tokens or
 with widths of 16 to 128. WORKDIR keeps a file for each network, task and seed; the same command goes on with those
 that are missing. --out gets coordinate-scaling.json and coordinate-scaling.png of all that is there. Printed are the
-error at twice the side, what a doubling multiplies it by (least squares on logarithms), and where these lines lead
-at the paper's scale, if they are straight and do not depend on one another. --train=false makes them of what is there.
+error at twice the side, what a doubling multiplies it by (least squares on logarithms), where these lines lead at the
+paper's scale, if they are straight and do not depend on one another, and what is left of the error at the border of the
+trained grid and inside. --train=false makes them of what is there.
 """
 
 import dataclasses
@@ -56,13 +57,24 @@ def sweep_table(points: Sequence[Point], sweep: str) -> str:
     for line in dict.fromkeys(point.line for point in ours):
         there = {point.value: point for point in ours if point.line == line}
         cells = [f"{there[value].errors[2]:.4f}" if value in there else "" for value in SWEEPS[sweep]]
-        rows.append([line, *cells, f"{at_each_doubling(list(there.values())):.2f}"])
+        rows.append([line, *cells, _figure(at_each_doubling(list(there.values())), ".2f")])
     if sweep == "side":
         rows.append(["always the middle", *(f"{centre_error((2 * side,) * 2):.4f}" for side in SWEEPS[sweep]), ""])
     first = {point.value: point.teraflops for point in ours if point.line == ours[0].line}
     costs = [f"{first[value]:.3g}" if value in first else "" for value in SWEEPS[sweep]]
     rows.append([f"10^12 FLOPs ({ours[0].line})", *costs, ""])
     return markdown([_TITLES[sweep], *(f"{value:,}" for value in SWEEPS[sweep]), "at each doubling"], rows)
+
+
+def border_table(points: Sequence[Point]) -> str:
+    """Markdown: networks down, training steps across; what is left of the error at the border, and inside."""
+    left = {(point.arm, point.value): point.border for point in points if point.sweep == "steps"}
+    values = dict.fromkeys(value for _, value in left)
+    rows = [
+        [ARMS[arm].label, *("{:.0%}, {:.0%}".format(*left[arm, value]) for value in values)]
+        for arm in dict.fromkeys(arm for arm, _ in left)
+    ]
+    return markdown(["left at the border, inside", *(f"{value:,}" for value in values)], rows)
 
 
 def paper_table(points: Sequence[Point]) -> str:
@@ -73,10 +85,14 @@ def paper_table(points: Sequence[Point]) -> str:
         start = next((p.errors[2] for p in ours["steps"] if p.value == SHORT.steps), float("nan"))
         doublings = {sweep: np.log2(value / getattr(SHORT, sweep)) for sweep, value in PAPER.items()}
         factors = [at_each_doubling(ours[sweep]) ** doublings[sweep] for sweep in SWEEPS]
-        cells = [f"{value:.2g}" for value in (*factors, start * np.prod(factors))]
-        rows.append([line, f"{start:.4f}", *cells])
+        cells = [_figure(value, ".2g") for value in (*factors, start * np.prod(factors))]
+        rows.append([line, _figure(start, ".4f"), *cells])
     titles = [f"{_TITLES[sweep]} {getattr(SHORT, sweep):,} to {value:,}" for sweep, value in PAPER.items()]
     return markdown(["network", "measured", *titles, "where the lines lead"], rows)
+
+
+def _figure(value: float, style: str) -> str:
+    return "" if np.isnan(value) else format(value, style)
 
 
 def scaling_figure(points: Sequence[Point], path: Path) -> None:
@@ -113,7 +129,8 @@ def write_page(points: Sequence[Point], command: str, out: Path) -> str:
     head = f'  "command": {json.dumps(command)},\n{tasks}'
     write_whole(out / "coordinate-scaling.json", "{\n" + head + '  "points": [\n' + lines + "\n  ]\n}\n")
     scaling_figure(points, out / "coordinate-scaling.png")
-    return "\n\n".join([*(sweep_table(points, sweep) for sweep in SWEEPS), paper_table(points)])
+    tables = [*(sweep_table(points, sweep) for sweep in SWEEPS), paper_table(points), border_table(points)]
+    return "\n\n".join(tables)
 
 
 def main() -> None:

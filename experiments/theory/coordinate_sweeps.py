@@ -14,7 +14,7 @@ from ledit_jax.models import abstract_params
 LONG, SHORT = Task(steps=2_000), Task()
 """The task of the sweep over steps, and what the others change one setting of."""
 SWEEPS: dict[str, tuple[int, ...]] = {
-    "steps": (100, 200, 300, 400, 500, 750, 1_000, 1_500, 2_000),
+    "steps": (100, 150, 200, 300, 400, 500, 750, 1_000, 1_500, 2_000),
     "side": (4, 6, 8, 12, 16),
     "width": (16, 32, 64, 128),
 }
@@ -34,6 +34,8 @@ class Point:
     """What the training had cost, in 10^12 operations."""
     errors: tuple[float, float, float]
     """On the trained grid, at one and a half times its side, and at twice."""
+    border: tuple[float, float]
+    """At the trained grid's border and inside, as shares of always answering the middle there, by the first method."""
 
     @property
     def line(self) -> str:
@@ -79,4 +81,5 @@ def _point(name: str, method: str, sweep: str, value: int, task: Task, outcomes:
     cost = steps * train_step_flops(abstract_params(network), task.trained, task.batch) / 1e12
     readings = [outcome.curve[str(steps)][method] for outcome in outcomes[name]]
     errors = [float(np.mean([reading[grid_name(grid)] for reading in readings])) for grid in task.curve_grids]
-    return Point(name, method, sweep, value, cost, tuple(errors))
+    border = np.mean([outcome.border[str(steps)] for outcome in outcomes[name]], axis=0).tolist()
+    return Point(name, method, sweep, value, cost, tuple(errors), tuple(border))

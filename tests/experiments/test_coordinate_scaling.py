@@ -26,7 +26,7 @@ def by_the_law(task: Task) -> Outcomes:
         steps = [*(step for step in CURVE_STEPS if step < task.steps), task.steps]
         grids = {step: {grid_name(grid): law(task, step) for grid in task.curve_grids} for step in steps}
         curve = {str(step): dict.fromkeys(ARMS[name].rope_methods, grids[step]) for step in steps}
-        return Outcome(curve, {}, {}, {})
+        return Outcome(curve, {}, {}, {str(step): [25 / step, 50 / step] for step in steps})
 
     return {name: [outcome(name)] for name in NETWORKS}
 
@@ -84,6 +84,7 @@ def test_what_is_there_is_shown_where_others_are_missing(points, tmp_path):
     assert "|  " in sweep_table(some, "side")
     tables = write_page(points, "make this", tmp_path)
     assert tables.count("at each doubling") == 3 and "where the lines lead" in tables
+    assert "| 25%, 50% " in tables and tables.count("| 5%, 10% ") == len(NETWORKS)
     page = json.loads((tmp_path / "coordinate-scaling.json").read_text())
     assert page["command"] == "make this" and len(page["points"]) == len(points)
     with Image.open(tmp_path / "coordinate-scaling.png") as image:
