@@ -28,7 +28,7 @@ from experiments.theory.coordinate_task import centre_error
 from ledit_jax import cli
 from ledit_jax.errors import ConfigError
 from ledit_jax.evaluation.tables import markdown
-from ledit_jax.files import check_place, write_whole
+from ledit_jax.files import check_place, check_writable, write_whole
 
 PAPER = {"steps": 400_000, "side": 16, "width": 1_152}
 """LEDiT-XL/2, trained at 256x256."""
@@ -38,15 +38,15 @@ _ARMS = ("single-identity-norm", "rope", "learnable", "conv-xavier-norm", "d-ide
 _TITLES = {"steps": "training steps", "side": "side of the trained grid", "width": "width"}
 
 
-def at_each_doubling(points: Sequence[Point], read: int = 2) -> float:
-    """What the error is multiplied by when the value doubles: least squares on logarithms, in one sweep and line.
+def at_each_doubling(points: Sequence[Point]) -> float:
+    """What the error at twice the side is multiplied by when the value doubles, in one sweep and line.
 
-    read: which of a point's errors. nan for fewer than two points.
+    Least squares on logarithms; nan for fewer than two points.
     """
     settled = [point for point in points if point.value >= _SETTLED.get(point.sweep, 0)]
     if len(settled) < 2:
         return float("nan")
-    values, errors = np.log2([[point.value, point.errors[read]] for point in settled]).T
+    values, errors = np.log2([[point.value, point.errors[2]] for point in settled]).T
     return float(2 ** np.polyfit(values, errors, 1)[0])
 
 
@@ -139,6 +139,7 @@ def main() -> None:
         find_arm(name)
     seeds = parse_seeds(_SEEDS.value)
     check_place(_WORKDIR.value)
+    check_writable(Path(_OUT.value) / "coordinate-scaling.json")  # before what takes an hour
     folders = {task: open_cells(Path(_WORKDIR.value) / task_name(task), task) for task in sweep_tasks()}
     for name in arms if _TRAIN.value else ():
         for task, folder in folders.items():

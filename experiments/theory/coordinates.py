@@ -25,7 +25,7 @@ from experiments.theory.coordinate_task import Task, centre_error, grid_name
 from ledit_jax import cli
 from ledit_jax.errors import ConfigError
 from ledit_jax.evaluation.tables import markdown
-from ledit_jax.files import check_place, write_whole
+from ledit_jax.files import check_place, check_writable, write_whole
 
 _SHOWN = ("inclusive-xavier-norm", "single-identity-norm", "d-xavier-norm", "d-identity", "conv-xavier-norm", "causal")
 _SHOWN_RIVALS = ("rope", "rpe2d", "learnable", "sincos")
@@ -94,6 +94,7 @@ def main() -> None:
     task = Task(steps=_STEPS.value)
     seeds = parse_seeds(_SEEDS.value)
     check_place(_WORKDIR.value)
+    check_writable(Path(_OUT.value) / "coordinates.json")  # before what takes an hour
     folder = open_cells(Path(_WORKDIR.value), task)
     if _TRAIN.value:
         run_cells(folder, arms, seeds, task)
