@@ -11,8 +11,8 @@ from ledit_jax.sampling.sheets import Panel, save_sheet
 _COLUMNS = 10
 """Most classes on a sheet, a column for each."""
 _ROWS = 6
-_FEW, _OVERVIEW_WIDTH, _ROOM = 4, 1440, 56
-"""Images of a method and size on the overview, its width in pixels, and what a panel needs beside its images."""
+_FEW, _OVERVIEW_WIDTH = 4, 1440
+"""Images of a method and size on the overview, and its width in pixels, titles aside."""
 _IMAGE_HEIGHT = 64
 """Pixels on a sheet of one size, or more for larger images."""
 
@@ -34,20 +34,25 @@ def method_sheet(results: Results, name: str, images: Mapping[Size, Samples], pa
 
 
 def overview_sheet(results: Results, images: Mapping[tuple[str, Size], Samples], path: Path) -> None:
-    """Methods down and sizes across, a few images each: the same conditions and noise everywhere, all at one scale."""
+    """Methods down and sizes across, a few images each: the same conditions and noise everywhere, all at one scale.
+
+    A method with a cell that failed is left out.
+    """
+    whole = [name for name in results.methods if all((name, size) in images for size in results.sizes)]
     panels = [
-        _panel(
-            results, name, size, f"{label}, {relative_size(size, results.trained_size)}", images[name, size], 1, _FEW
-        )
-        for name, label in results.methods.items()
-        for size in results.sizes
-        if (name, size) in images
+        _panel(results, name, size, title, images[name, size], 1, _FEW)
+        for name in whole
+        for size, title in zip(results.sizes, _overview_titles(results, name), strict=True)
     ]
-    across = sum(size[1] for size in results.sizes)
     if panels:
-        scale = max(1, _OVERVIEW_WIDTH // (_FEW * across))
-        # As wide as a row of all sizes, so that the next method begins a row of its own.
-        save_sheet(panels, path, scale=scale, max_width=scale * _FEW * across + _ROOM * len(results.sizes))
+        scale = max(1, _OVERVIEW_WIDTH // (_FEW * sum(size[1] for size in results.sizes)))
+        save_sheet(panels, path, scale=scale, across=len(results.sizes))
+
+
+def _overview_titles(results: Results, name: str) -> list[str]:
+    """The method's label with the first size alone."""
+    first, *others = (relative_size(size, results.trained_size) for size in results.sizes)
+    return [f"{results.methods[name]}, {first}", *others]
 
 
 def _panel(

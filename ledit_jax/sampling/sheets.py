@@ -52,38 +52,55 @@ def save_png(image: UInt8[np.ndarray, "H W C"], path: str | Place) -> None:
 
 
 def save_sheet(
-    panels: Sequence[Panel], path: str | Path, column_names: Sequence[str] = (), scale: int = 3, max_width: int = 1560
+    panels: Sequence[Panel],
+    path: str | Path,
+    column_names: Sequence[str] = (),
+    scale: int = 3,
+    max_width: int = 1560,
+    across: int | None = None,
 ) -> None:
     """Writes what `draw_sheet` draws as a PNG file; makes the folder. Raises OutputError."""
-    save_png(np.asarray(draw_sheet(panels, column_names, scale, max_width)), path)
+    save_png(np.asarray(draw_sheet(panels, column_names, scale, max_width, across)), path)
 
 
 def draw_sheet(
-    panels: Sequence[Panel], column_names: Sequence[str] = (), scale: int = 3, max_width: int = 1560
+    panels: Sequence[Panel],
+    column_names: Sequence[str] = (),
+    scale: int = 3,
+    max_width: int = 1560,
+    across: int | None = None,
 ) -> Image.Image:
     """Panels of images side by side, with titles, all at the same `scale`.
 
     An image with twice the pixels per side is thus twice as large on the sheet. Panels fill rows from the left
-    until `max_width` (in pixels; a single panel may be wider). `column_names` stand above each panel's columns.
+    until `max_width` (in pixels; a single panel may be wider). With `across` there are so many in each row, however
+    wide, and those below one another begin at the same place. `column_names` stand above each panel's columns.
     """
     blocks = [_draw_panel(panel, column_names, scale) for panel in panels]
+    shelves = [blocks[i : i + across] for i in range(0, len(blocks), across)] if across else _fill(blocks, max_width)
+    columns = [max(shelf[i].width for shelf in shelves if i < len(shelf)) for i in range(across or 0)]
+    steps = [columns[: len(shelf)] if across else [block.width for block in shelf] for shelf in shelves]
+    width = max(sum(row) + _GAP * (len(row) - 1) for row in steps)
+    height = sum(max(b.height for b in shelf) for shelf in shelves) + _GAP * (len(shelves) - 1)
+    canvas = Image.new("RGB", (width + 2 * _MARGIN, height + 2 * _MARGIN), "white")
+    y = _MARGIN
+    for shelf, row in zip(shelves, steps, strict=True):
+        x = _MARGIN
+        for block, step in zip(shelf, row, strict=True):
+            canvas.paste(block, (x, y))
+            x += step + _GAP
+        y += max(b.height for b in shelf) + _GAP
+    return canvas
+
+
+def _fill(blocks: Sequence[Image.Image], max_width: int) -> list[list[Image.Image]]:
     shelves: list[list[Image.Image]] = []
     for block in blocks:
         used = sum(b.width + _GAP for b in shelves[-1]) if shelves else max_width
         if used + block.width > max_width:
             shelves.append([])
         shelves[-1].append(block)
-    width = max(sum(b.width for b in shelf) + _GAP * (len(shelf) - 1) for shelf in shelves)
-    height = sum(max(b.height for b in shelf) for shelf in shelves) + _GAP * (len(shelves) - 1)
-    canvas = Image.new("RGB", (width + 2 * _MARGIN, height + 2 * _MARGIN), "white")
-    y = _MARGIN
-    for shelf in shelves:
-        x = _MARGIN
-        for block in shelf:
-            canvas.paste(block, (x, y))
-            x += block.width + _GAP
-        y += max(b.height for b in shelf) + _GAP
-    return canvas
+    return shelves
 
 
 def _draw_panel(panel: Panel, column_names: Sequence[str], scale: int) -> Image.Image:

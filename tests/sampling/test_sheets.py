@@ -43,6 +43,18 @@ def test_png_keeps_the_pixels(tmp_path, channels):
     np.testing.assert_array_equal(read.reshape(image.shape), image)
 
 
+def test_panels_below_one_another_begin_at_the_same_place():
+    colors = [(200, 0, 0), (0, 200, 0), (0, 0, 200), (200, 200, 0)]
+    titles = ["a title that is much wider than its image", "", "", ""]
+    panels = [
+        Panel(title, "", np.broadcast_to(np.array(color, np.uint8), (1, 8, 8 * (index % 2 + 1), 3)), columns=1)
+        for index, (color, title) in enumerate(zip(colors, titles, strict=True))
+    ]
+    page = np.asarray(draw_sheet(panels, scale=3, max_width=10, across=2))
+    y, x = zip(*[np.argwhere((page == color).all(axis=-1)).min(axis=0) for color in colors], strict=True)
+    assert x[0] == x[2] < x[1] - 300 and x[1] == x[3] and y[0] == y[1] < y[2] == y[3]
+
+
 def test_sheet_shows_every_panel_at_one_scale(tmp_path):
     """Images of one colour each are found again by that colour, and measured."""
     sizes = {(200, 0, 0): (16, 16), (0, 200, 0): (32, 32), (0, 0, 200): (16, 32)}
