@@ -72,7 +72,7 @@ def test_every_block_at_every_timestep(tmp_path):
 
 
 def test_the_tables_in_docs_are_those_of_the_results_beside_them():
-    page, folder = (DOCS / "extrapolation.md").read_text(), DOCS / "extrapolation"
+    page, folder = (DOCS / "positions.md").read_text(), DOCS / "positions"
     layers = json.loads((folder / "correlation.json").read_text())["layers"]
     for timestep in (999, 500, 100):
         cells = [f"{r['mean']:.2f} ({r['other_image']:.2f})" for r in layers if r["timestep"] == timestep]

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from tiny import tiny_config
 
+from configs import study_glyphs, study_photos
 from experiments.study import run as study_run
 from experiments.study.config import StudyConfig
 from experiments.study.judges import photo_judge
@@ -126,6 +127,16 @@ def test_a_probe_sees_the_photographs_that_were_trained_on(archive, tmp_path):
     # With next to no noise, the first channels' means are those of each class's colour.
     colors = np.array(list(CLASSES.values()))[np.asarray(labels)] / 127.5 - 1
     np.testing.assert_allclose(x.mean(axis=(1, 2)), colors, atol=0.1)
+
+
+def test_the_studies_by_flow_are_valid(archive):
+    photos, glyphs = (module.get_config("flow").to_dict() for module in (study_photos, study_glyphs))
+    assert (photos["steps"], glyphs["steps"]) == (5_000, 3_000)
+    for values in (photos | {"images": str(archive)}, glyphs):
+        study = StudyConfig.from_dict(values | {"methods": ["ledit-xavier-norm"], "sizes": ["16x16"]})
+        assert study.experiment.diffusion.objective == "flow" and study.bases == ()
+    with pytest.raises(ConfigError, match="study_photos.py:tpu is unknown: use cpu, flow, gpu"):
+        study_photos.get_config("tpu")
 
 
 def test_a_size_beyond_the_real_images_is_named_before_any_training(archive, tmp_path):

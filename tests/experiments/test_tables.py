@@ -107,8 +107,19 @@ def test_the_pages_tables_are_those_of_the_results_beside_it(name, count):
     assert len(results.metrics) == count
     for metric in results.metrics:
         assert metric_table(results, metric) in page
-    shipped = read_results(DOCS / "extrapolation" / "shipped.json")
-    assert method_table(shipped, shipped.metrics) in page
+    for name in ("shipped", "glyphs"):
+        alone = read_results(DOCS / "extrapolation" / f"{name}.json")
+        assert method_table(alone, alone.metrics) in page
+
+
+@pytest.mark.parametrize(
+    ("name", "metrics"),
+    [("photos", ("frechet", "patches", "recall")), ("photos-flow", ("frechet", "patches", "accuracy", "recall"))],
+)
+def test_some_metrics_of_photographs_are_on_the_page(name, metrics):
+    page, results = (DOCS / "extrapolation.md").read_text(), read_results(DOCS / "extrapolation" / f"{name}.json")
+    for metric in metrics:
+        assert metric_table(results, metric) in page
 
 
 def test_the_command_chooses_rows_and_metrics(tmp_path):
@@ -125,8 +136,12 @@ def test_the_command_chooses_rows_and_metrics(tmp_path):
     assert result.returncode == 2 and "--metrics: recall was not measured" in result.stderr
 
 
-def test_the_probes_table_is_that_of_the_results_beside_it():
-    page = (DOCS / "extrapolation.md").read_text()
-    probe = json.loads((DOCS / "extrapolation" / "position-probe.json").read_text())
+def test_the_probes_tables_are_those_of_the_results_beside_them():
+    page = (DOCS / "positions.md").read_text()
+    probe = json.loads((DOCS / "positions" / "position-probe.json").read_text())
     for name, errors in probe["errors"].items():
         assert "| ".join(["", name + " ", *(f"{error:.2f} " for error in errors)]) in page
+    learned = json.loads((DOCS / "positions" / "mark-then-count.json").read_text())
+    for name, errors in learned["all 16x16"]["errors"].items():
+        both = [*errors[:4], *learned["inside 16x16"]["errors"][name][:4]]
+        assert f"| {' | '.join(f'{error:.2f}' for error in both)} |" in page
