@@ -39,6 +39,7 @@ def test_the_table_is_that_of_the_docs():
     results = json.loads((ROOT / "docs" / "extrapolation" / "photos-flow.json").read_text())
     distances = {(row["method"], tuple(row["size"])): row["frechet"][0] for row in results["summary"]}
     names = {"LEDiT": "ledit-xavier-norm", "RoPE + YaRN": "yarn", "RoPE": "rope", "DiT, sin/cos": "dit"}
+    names["learned table, stretched"] = "learnable"
     sizes = [(16, 16), (24, 24), (32, 32), (16, 32)]
     for label, method in names.items():
         row = re.search(rf"^\| {re.escape(label)}(?:,[^|]*)? \|(.*)\|$", README, flags=re.MULTILINE)[1]
