@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from experiments.sizes import Size, relative_size
 from experiments.study.images import Samples
 from experiments.study.results import METRICS, Results
@@ -36,12 +38,13 @@ def method_sheet(results: Results, name: str, images: Mapping[Size, Samples], pa
 def overview_sheet(results: Results, images: Mapping[tuple[str, Size], Samples], path: Path) -> None:
     """Methods down and sizes across, a few images each: the same conditions and noise everywhere, all at one scale.
 
-    A method with a cell that failed is left out.
+    A cell that failed is a blank with a title.
     """
-    whole = [name for name in results.methods if all((name, size) in images for size in results.sizes)]
     panels = [
         _panel(results, name, size, title, images[name, size], 1, _FEW)
-        for name in whole
+        if (name, size) in images
+        else Panel(title, "failed", np.full((1, *size, 1), 255, np.uint8), 1)
+        for name in results.methods
         for size, title in zip(results.sizes, _overview_titles(results, name), strict=True)
     ]
     if panels:
