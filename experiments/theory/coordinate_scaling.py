@@ -1,6 +1,6 @@
 """How fast does each network learn where a token is, and what would more help? The coordinate task, scaled.
 
-  python -m experiments.theory.coordinate_scaling --workdir=runs/coordinate_scaling --out=docs/positions --seeds=0
+  python -m experiments.theory.coordinate_scaling --workdir=runs/coordinate_scaling --out=docs/positions
 
 A network of width 64 learns the task of `coordinates` on 8x8 tokens for 2,000 steps, and is read on the way: on its own
 grid, at one and a half times its side, and at twice. Others learn for 500 steps, on grids of 4x4 to 16x16 tokens or
