@@ -13,6 +13,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
+from experiments.theory.border import inside
 from experiments.theory.coordinate_arms import CHANNELS, Arm
 from ledit_jax.models import LEDiTNetwork, Params, init_params, make_apply
 from ledit_jax.models.positions import Grid
@@ -128,8 +129,8 @@ def _read(
 def _read_border(arm: Arm, task: Task, params: Params) -> list[float]:
     found = _error_map(arm, task, params, task.trained, arm.rope_methods[0])
     middle = np.mean(places(task.trained) ** 2, axis=-1)
-    inside = np.pad(np.ones((task.side - 2,) * 2, bool), 1)
-    return [float(found[part].mean() / middle[part].mean()) for part in (~inside, inside)]
+    within = inside(*task.trained)
+    return [float(found[part].mean() / middle[part].mean()) for part in (~within, within)]
 
 
 def _error_map(

@@ -24,6 +24,7 @@ from sklearn.neural_network import MLPRegressor
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+from experiments.theory import border
 from experiments.theory.block_outputs import block_outputs, noisy_images, parse_timesteps
 from ledit_jax import cli
 from ledit_jax.config import Config
@@ -52,11 +53,7 @@ def tokens_read(height: int, width: int, inside: bool) -> Bool[np.ndarray, " T"]
 
     Raises ConfigError for a grid that has none inside.
     """
-    if not inside:
-        return np.ones(height * width, bool)
-    if min(height, width) < 3:
-        raise ConfigError(f"a grid of {height}x{width} tokens has none inside: leave out --inside")
-    return np.pad(np.ones((height - 2, width - 2), bool), 1).ravel()
+    return border.inside(height, width).ravel() if inside else np.ones(height * width, bool)
 
 
 def chance_error(height: int, width: int, place: str = "cell", inside: bool = False) -> float:
