@@ -17,7 +17,7 @@ OLDEST_TESTS := tests/models/test_torch_parity.py tests/convert/test_convert_scr
 # of being given back and cleared (benchmarks/README.md).
 KEEP_MEMORY := glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1:glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=4294967296
 
-STUDY := $(BIN)/python -m experiments.study --config=configs/study_digits.py --workdir=runs/study_digits
+STUDY := $(BIN)/python -m experiments.study --config=configs/study_digits.py:flow --workdir=runs/digits_flow
 
 .PHONY: help demo test test-oldest lint digits digits-compare study scenes bench bench-gpu clean
 
@@ -41,12 +41,12 @@ lint: $(VENV)/.dev
 
 digits: $(VENV)/.run  ## The shipped checkpoint from scratch, its figures and its export; resumes where it was stopped.
 	$(STUDY) --config.methods=ledit
-	$(BIN)/python -m experiments.ship --checkpoint=runs/study_digits/weights/ledit/seed-0 --out=runs/export/digits
+	$(BIN)/python -m experiments.ship --checkpoint=runs/digits_flow/weights/ledit/seed-0 --out=runs/export/digits
 
 digits-compare: $(VENV)/.run  ## The same for DiT with sin/cos positions and with none, and the tables of the three.
 	$(STUDY) --config.methods=ledit,dit,nope
 
-study: $(VENV)/.run  ## All methods on digits, in the same folder: tables, charts and images (about an hour).
+study: $(VENV)/.run  ## All methods on digits by flow, in the same folder: tables, charts and images (about an hour).
 	$(STUDY)
 
 scenes: $(VENV)/.run  ## The shipped model of scenes with captions from scratch, and its export (70 minutes); resumes.

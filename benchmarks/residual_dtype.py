@@ -4,7 +4,7 @@
 
 The cost is the TPU compiler's, with no TPU present: bytes and least time of a training step of LEDiT-XL/2 on one v5e
 chip, counted as benchmarks/roofline.py does; benchmarks/compile_configs.py has the memory. The gain is the error of the
-guided noise against float32, on the shipped model of digits at the last timestep. Results go to
+guided velocity against float32, on the shipped model of digits at the last timestep. Results go to
 benchmarks/results/residual_dtype.json; what is there is not measured again.
 """
 
@@ -37,23 +37,23 @@ _IMAGES_PER_CLASS = 20
 
 
 def guided_error(residual: str, cfg_scale: float, timestep: int) -> dict[str, float]:
-    """Root mean square of what bfloat16 changes in the guided noise of assets/digits, over images of every class."""
+    """Root mean square of what bfloat16 changes in the guided velocity of assets/digits, over images of every class."""
     params, config, _ = load_weights(ROOT / "assets/digits")
     config = config.for_any_device()
     classes = config.model.num_classes
     labels = jnp.tile(jnp.arange(classes), _IMAGES_PER_CLASS)
     x = jax.random.normal(jax.random.key(0), (len(labels), *config.latent_shape()))
 
-    def noise(**fields: str) -> np.ndarray:
+    def velocity(**fields: str) -> np.ndarray:
         model = dataclasses.replace(config.model, **fields)
         changed = dataclasses.replace(config, model=model)
         network = make_network(changed, make_process(changed))
         denoise, null = functools.partial(make_apply(network), params), network.condition.null(len(labels))
         found = jax.jit(guided(denoise, labels, null, cfg_scale, "3"))(x, jnp.full(len(labels), timestep))
-        return np.asarray(found, np.float64)[..., : config.in_channels]
+        return np.asarray(found, np.float64)
 
-    exact = noise(dtype="float32", residual_dtype="same", matmul_precision="highest")
-    difference = noise(dtype="bfloat16", residual_dtype=residual) - exact
+    exact = velocity(dtype="float32", residual_dtype="same", matmul_precision="highest")
+    difference = velocity(dtype="bfloat16", residual_dtype=residual) - exact
     return {"rms": float(np.sqrt(np.mean(difference**2))), "images": len(labels)}
 
 
@@ -66,8 +66,8 @@ def traffic_row(report: Report, side: int, residual: str) -> list[str]:
 
 
 def error_row(report: Report, residual: str) -> list[str]:
-    """Of the guided noise."""
-    row = report.get(f"guided noise residual {residual}", lambda: guided_error(residual, 4.0, 999))
+    """Of the guided velocity."""
+    row = report.get(f"guided velocity residual {residual}", lambda: guided_error(residual, 4.0, 999))
     return [residual, str(row["images"]), f"{row['rms']:.4f}"]
 
 
@@ -80,7 +80,7 @@ def main() -> None:
     report = Report(args.json, ("jax", "libtpu"))
     errors = [error_row(report, residual) for residual in RESIDUALS]
     traffic = [traffic_row(report, 256, residual) for residual in RESIDUALS]
-    print(markdown(["residual_dtype", "images", "rms error of the guided noise"], errors), end="\n\n")
+    print(markdown(["residual_dtype", "images", "rms error of the guided velocity"], errors), end="\n\n")
     print(markdown(["size", "batch", "residual_dtype", "GB", "least ms"], traffic), end="\n\n")
     print(report.heading())
 

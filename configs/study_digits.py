@@ -5,11 +5,14 @@
 The recipe of configs/digits.py: 4,000 steps of a common DiT, then 3,000 of each arm from that DiT's weights, as in the
 paper's main table. 16 methods on 11 arms; --config.methods chooses some. At 11.7 steps/s (two quiet cores) the base
 takes 6 minutes and each arm 4, and then each method a minute of sampling. Results are in docs/extrapolation.md.
+
+:flow behind the file's name trains all of them as flows; its arm `ledit` is the shipped checkpoint.
 """
 
 from configs import digits
 from experiments.study.config import StudyConfig
 from ledit_jax.config import Config
+from ledit_jax.errors import ConfigError
 
 METHODS = (
     *("dit", "learnable", "rope", "ntk", "yarn", "riflex", "dype-ntk", "dype-yarn", "rpe2d", "lookhere"),
@@ -17,9 +20,15 @@ METHODS = (
 )
 
 
-def study() -> StudyConfig:
+PROCESSES = {"diffusion": "ledit", "flow": "flow"}
+"""The arm of configs/digits.py that learns by it."""
+
+
+def study(process: str = "diffusion") -> StudyConfig:
     """The study, for others to vary."""
-    experiment = Config.from_dict(digits.get_config("ledit").to_dict())
+    if process not in PROCESSES:
+        raise ConfigError(f"configs/study_digits.py:{process} is unknown: use {', '.join(PROCESSES)}")
+    experiment = Config.from_dict(digits.get_config(PROCESSES[process]).to_dict())
     return StudyConfig(
         experiment=experiment,
         methods=METHODS,
@@ -31,5 +40,5 @@ def study() -> StudyConfig:
     )
 
 
-def get_config():
-    return study().to_config_dict()
+def get_config(process: str = "diffusion"):
+    return study(process).to_config_dict()

@@ -59,7 +59,7 @@ def main() -> None:
     environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(workdir / "cache")}
     print("-- training the shipped checkpoint on\n$", " ".join(["python", *command[1:]]), flush=True)
     process = subprocess.Popen(command, env=environment)
-    study = dataclasses.replace(study_digits.study(), sizes=SIZES)
+    study = dataclasses.replace(study_digits.study("flow"), sizes=SIZES)
     stop_at(_STEPS.value // 2, process, run / "metrics.jsonl")
     print("-- the same command again resumes", flush=True)
     finish(subprocess.Popen(command, env=environment))

@@ -1,6 +1,6 @@
 """Measures any checkpoint as the study measures its methods: one row for the study's tables, and a sheet of images.
 
-  python -m experiments.measure --config=configs/study_digits.py --checkpoint=assets/digits --workdir=runs/shipped
+  python -m experiments.measure --config=configs/study_digits.py:flow --checkpoint=assets/digits --workdir=runs/shipped
 
 Judge, figures, images of each class, seeds, sizes and sampler are those of the study in --config, which trains nothing
 here; --config.sizes="'16x16','32x32'" chooses sizes. WORKDIR gets table.md, table.csv, results.json and sheet.png.

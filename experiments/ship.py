@@ -1,6 +1,6 @@
 """Exports the weights of a run as the repository ships them: the EMA alone, as a checkpoint of its own.
 
-  python -m experiments.ship --checkpoint=runs/study_digits/weights/ledit/seed-0 --out=runs/export/digits
+  python -m experiments.ship --checkpoint=runs/digits_flow/weights/ledit/seed-0 --out=runs/export/digits
   rm -r assets/digits && cp -r runs/export/digits assets/
 
 An earlier export in --out is replaced.

@@ -23,8 +23,9 @@ def load_model(
 
     matmul_precision: as `ModelConfig` has it, by default what the config says; "highest" to check a port.
 
-    `model(x, t, y)` takes x float [B, H, W, C], times [B] (0 .. 999 for DiT's diffusion) and labels int [B]. It
-    returns what the process predicts: for DiT's, [B, H, W, 2C], noise and then the variance's interpolation.
+    `model(x, t, y)` takes x float [B, H, W, C], times [B] (0 .. 999 for DiT's diffusion, 0 .. `flow.time_scale` for a
+    flow) and labels int [B]. It returns what the process predicts: for DiT's, [B, H, W, 2C], noise and then the
+    variance's interpolation; for a flow, the velocity [B, H, W, C].
     """
     params, config, _ = load_weights(resolve(checkpoint, bare=True), weights)
     config = config.for_any_device()

@@ -23,10 +23,8 @@ ASSET = Path(__file__).parents[2] / "assets" / "digits"
 
 def test_the_shipped_checkpoint_is_the_recipes():
     params, config, step = load_weights(ASSET)
-    recipe = Config.from_dict(digits.get_config("ledit").to_dict())
-    # It was written when attention scaling could be on or off.
-    assert config.sample.attention_scaling == "on" and config == recipe.replaced("sample", attention_scaling="on")
-    assert step == recipe.train.num_steps
+    recipe = Config.from_dict(digits.get_config("flow").to_dict())
+    assert config == recipe and step == recipe.train.num_steps
     assert sum(p.stat().st_size for p in ASSET.rglob("*") if p.is_file()) < 10e6
     assert params["conv"]["kernel"].shape == (3, 3, config.model.width, config.model.width)
 

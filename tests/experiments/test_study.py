@@ -223,11 +223,16 @@ def test_methods_on_one_line_are_taken_apart():
 
 
 def test_every_method_has_an_arm_that_is_a_valid_model():
-    study = study_digits.study()
+    study, by_flow = study_digits.study(), study_digits.study("flow")
     assert {method.arm for method in METHODS.values()} == set(ARMS)
     configs = {arm: arm_config(study, arm, 0) for arm in ARMS}
     assert configs["ledit"] == Config.from_dict(digits.get_config("ledit").to_dict())
     assert arm_config(study, BASE, 0) == Config.from_dict(digits.get_config("base").to_dict())
+    for arm, recipe in (("ledit", "flow"), (BASE, "flow-base")):
+        assert arm_config(by_flow, arm, 0) == Config.from_dict(digits.get_config(recipe).to_dict())
+    # The study of flow beside diffusion trains the same network, and draws it with the diffusion's guidance.
+    drawn = by_flow.experiment.sample
+    assert dataclasses.replace(configs["ledit-flow"], sample=drawn) == arm_config(by_flow, "ledit", 0)
     # The same budget for all, whatever else differs.
     budgets = {(c.train.num_steps, c.train.batch_size, c.train.learning_rate, c.train.seed) for c in configs.values()}
     assert len(budgets) == 1
