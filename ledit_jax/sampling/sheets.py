@@ -12,7 +12,7 @@ from ledit_jax.data.transforms import to_image
 from ledit_jax.files import Place, as_place, written_aside
 
 _INK, _GREY = "#1a1a1a", "#6a6a6a"
-_MARGIN, _GAP = 28, 36
+_MARGIN, _GAP, _HEADING = 28, 36, 42
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,10 @@ def save_sheet(
     scale: int = 3,
     max_width: int = 1560,
     across: int | None = None,
+    headings: Sequence[str] = (),
 ) -> None:
     """Writes what `draw_sheet` draws as a PNG file; makes the folder. Raises OutputError."""
-    save_png(np.asarray(draw_sheet(panels, column_names, scale, max_width, across)), path)
+    save_png(np.asarray(draw_sheet(panels, column_names, scale, max_width, across, headings)), path)
 
 
 def draw_sheet(
@@ -69,22 +70,28 @@ def draw_sheet(
     scale: int = 3,
     max_width: int = 1560,
     across: int | None = None,
+    headings: Sequence[str] = (),
 ) -> Image.Image:
     """Panels of images side by side, with titles, all at the same `scale`.
 
     An image with twice the pixels per side is thus twice as large on the sheet. Panels fill rows from the left
     until `max_width` (in pixels; a single panel may be wider). With `across` there are so many in each row, however
-    wide, and those below one another begin at the same place. `column_names` stand above each panel's columns.
+    wide, and those below one another begin at the same place, under a heading for each row where there are any.
+    `column_names` stand above each panel's columns.
     """
     blocks = [_draw_panel(panel, column_names, scale) for panel in panels]
     shelves = [blocks[i : i + across] for i in range(0, len(blocks), across)] if across else _fill(blocks, max_width)
     columns = [max(shelf[i].width for shelf in shelves if i < len(shelf)) for i in range(across or 0)]
     steps = [columns[: len(shelf)] if across else [block.width for block in shelf] for shelf in shelves]
     width = max(sum(row) + _GAP * (len(row) - 1) for row in steps)
-    height = sum(max(b.height for b in shelf) for shelf in shelves) + _GAP * (len(shelves) - 1)
+    above = _HEADING if headings else 0
+    height = sum(above + max(b.height for b in shelf) for shelf in shelves) + _GAP * (len(shelves) - 1)
     canvas = Image.new("RGB", (width + 2 * _MARGIN, height + 2 * _MARGIN), "white")
-    y = _MARGIN
-    for shelf, row in zip(shelves, steps, strict=True):
+    draw, y = ImageDraw.Draw(canvas), _MARGIN
+    for index, (shelf, row) in enumerate(zip(shelves, steps, strict=True)):
+        if headings:
+            draw.text((_MARGIN, y), headings[index], _INK, ImageFont.load_default(25))
+            y += above
         x = _MARGIN
         for block, step in zip(shelf, row, strict=True):
             canvas.paste(block, (x, y))
