@@ -114,7 +114,12 @@ def test_the_pages_tables_are_those_of_the_results_beside_it(name, count):
 
 @pytest.mark.parametrize(
     ("name", "metrics"),
-    [("photos", ("frechet", "patches", "recall")), ("photos-flow", ("frechet", "patches", "accuracy", "recall"))],
+    [
+        ("photos", ("frechet", "patches", "recall")),
+        ("photos-flow", ("frechet", "patches", "accuracy", "recall")),
+        ("photos-flow-long", ("frechet", "patches", "accuracy", "recall")),
+        ("photos-flow-guided", ("frechet", "patches", "accuracy", "recall")),
+    ],
 )
 def test_some_metrics_of_photographs_are_on_the_page(name, metrics):
     page, results = (DOCS / "extrapolation.md").read_text(), read_results(DOCS / "extrapolation" / f"{name}.json")

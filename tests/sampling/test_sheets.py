@@ -53,6 +53,13 @@ def test_panels_below_one_another_begin_at_the_same_place():
     page = np.asarray(draw_sheet(panels, scale=3, max_width=10, across=2))
     y, x = zip(*[np.argwhere((page == color).all(axis=-1)).min(axis=0) for color in colors], strict=True)
     assert x[0] == x[2] < x[1] - 300 and x[1] == x[3] and y[0] == y[1] < y[2] == y[3]
+    headed = np.asarray(draw_sheet(panels, scale=3, max_width=10, across=2, headings=["one", "two"]))
+    moved = [np.argwhere((headed == color).all(axis=-1)).min(axis=0) for color in colors]
+    below = moved[0][0] - y[0]
+    assert below > 0 and [(int(row), int(column)) for row, column in moved] == [
+        (y[i] + below * (1 + i // 2), x[i]) for i in range(4)
+    ]
+    assert (headed[: moved[0][0]] != 255).sum() > (page[: y[0]] != 255).sum()  # "one" is above the first
 
 
 def test_sheet_shows_every_panel_at_one_scale(tmp_path):
