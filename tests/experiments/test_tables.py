@@ -150,3 +150,17 @@ def test_the_probes_tables_are_those_of_the_results_beside_them():
     for name, errors in learned["all 16x16"]["errors"].items():
         both = [*errors[:4], *learned["inside 16x16"]["errors"][name][:4]]
         assert f"| {' | '.join(f'{error:.2f}' for error in both)} |" in page
+
+
+def test_the_curves_of_photographs_are_on_the_page():
+    page = (DOCS / "extrapolation.md").read_text()
+    points = json.loads((DOCS / "extrapolation" / "photos-flow-curves.json").read_text())["points"]
+    labels = {"ledit-xavier-norm": "LEDiT", "rope": "RoPE", "yarn": "YaRN"}
+    cells = {}
+    for point in sorted(points, key=lambda point: point["step"]):
+        figures, size = point["figures"], "x".join(map(str, point["size"]))
+        row = cells.setdefault(f"{labels[point['method']]}, {size}", [])
+        row.append(f"{figures['frechet']:.2f}, {100 * figures['accuracy']:.0f}%")
+    for name, row in cells.items():
+        if name != "YaRN, 16x16":  # RoPE's there
+            assert " | ".join([f"| {name}", *row]) in page
