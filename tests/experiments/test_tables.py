@@ -117,6 +117,7 @@ def test_the_pages_tables_are_those_of_the_results_beside_it(name, count):
     [
         ("photos", ("frechet", "patches", "recall")),
         ("photos-flow", ("frechet", "patches", "accuracy", "recall")),
+        ("photos-flow-seeds", ("frechet",)),
         ("photos-flow-long", ("frechet", "patches", "accuracy", "recall")),
         ("photos-flow-guided", ("frechet", "patches", "accuracy", "recall")),
     ],
