@@ -1,5 +1,6 @@
-"""The configs: what the repository ships is one of them, and ImageNet's are the paper's."""
+"""The configs: what the repository ships is one of them, ImageNet's are the paper's, and every study can be run."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,16 @@ from configs import (
     imagenet256_refined,
     imagenet512,
     imagenet512_finetune,
+    study_digits,
+    study_flow,
+    study_glyphs,
+    study_photos,
+    study_shapes,
 )
 from experiments.study.config import StudyConfig, arm_config
+from experiments.study.methods import ARMS, BASE, METHODS, find_method
 from ledit_jax.config import Config, attention_kinds
+from ledit_jax.errors import ConfigError
 from ledit_jax.weights import load_weights
 
 ASSET = Path(__file__).parents[2] / "assets" / "digits"
@@ -53,3 +61,35 @@ def test_the_refined_ledit_is_the_papers():
         assert model.conv == "dense" and model.post_norm and kinds.count("ca") == 1
         assert model.causal_from_timestep == 0 and config.train.dilation_probability == 0
     assert (refined.model.depth, refined.model.width) == (28, 1152)
+
+
+def test_every_method_has_an_arm_that_is_a_valid_model():
+    study, by_flow = study_digits.study(), study_digits.study("flow")
+    assert {method.arm for method in METHODS.values()} == set(ARMS)
+    configs = {arm: arm_config(study, arm, 0) for arm in ARMS}
+    assert configs["ledit"] == Config.from_dict(digits.get_config("ledit").to_dict())
+    assert arm_config(study, BASE, 0) == Config.from_dict(digits.get_config("base").to_dict())
+    for arm, recipe in (("ledit", "flow"), (BASE, "flow-base")):
+        assert arm_config(by_flow, arm, 0) == Config.from_dict(digits.get_config(recipe).to_dict())
+    # The study of flow beside diffusion trains the same network, and draws it with the diffusion's guidance.
+    drawn = by_flow.experiment.sample
+    assert dataclasses.replace(configs["ledit-flow"], sample=drawn) == arm_config(by_flow, "ledit", 0)
+    # The same budget for all, whatever else differs.
+    budgets = {(c.train.num_steps, c.train.batch_size, c.train.learning_rate, c.train.seed) for c in configs.values()}
+    assert len(budgets) == 1
+    acting_at_sampling = ("rope", "ntk", "yarn", "riflex", "dype-ntk", "dype-yarn-scaled", "rope-unscaled")
+    assert len({find_method(name).arm for name in acting_at_sampling}) == 1
+    scaled, unscaled = (find_method(f"yarn-{ending}@ddim-8") for ending in ("scaled", "unscaled"))
+    assert (scaled.sample | {"attention_scaling": "off"}) == unscaled.sample != scaled.sample
+
+
+def test_study_configs_are_valid(tmp_path):
+    for module in (study_digits, study_flow, study_glyphs, study_shapes, study_photos):
+        values = module.get_config().to_dict()
+        assert all(find_method(name) for name in values["methods"])
+        values["methods"] = ["dit"]  # checking each method at each size takes a second
+        if module is study_photos:
+            with pytest.raises(ConfigError, match="images='' does not exist"):
+                StudyConfig.from_dict(values)
+            values["images"] = str(tmp_path)
+        assert StudyConfig.from_dict(values).trained_size == (16, 16)
