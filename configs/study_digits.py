@@ -33,9 +33,9 @@ def study(process: str = "diffusion") -> StudyConfig:
         experiment=experiment,
         methods=METHODS,
         sizes=("16x16", "24x24", "32x32", "16x32", "32x16", "64x64"),
-        steps=digits.NUM_STEPS["ledit"],
-        base_steps=digits.NUM_STEPS["base"],
-        base_learning_rate=1e-3,
+        steps=digits.ARMS["ledit"].num_steps,
+        base_steps=digits.ARMS["base"].num_steps,
+        base_learning_rate=digits.ARMS["base"].learning_rate,
         per_class=10,
     )
 

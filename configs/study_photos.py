@@ -15,8 +15,9 @@ about 3 steps/s on two quiet cores, so two hours an arm. Two methods had 5,000 s
 
 import dataclasses
 
+from configs.digits import by_flow
 from experiments.study.config import StudyConfig
-from ledit_jax.config import Config, DataConfig, DiffusionConfig, FlowConfig, SampleConfig, TrainConfig, model_preset
+from ledit_jax.config import Config, DataConfig, SampleConfig, TrainConfig, model_preset
 from ledit_jax.errors import ConfigError
 
 METHODS = (
@@ -80,22 +81,13 @@ def study(machine: str = "cpu") -> StudyConfig:
     sample = SampleConfig(sampler="dpmpp", num_steps=25, cfg_scale=1.5)
     experiment = dataclasses.replace(Config(), model=model, data=data, train=train, sample=sample)
     return StudyConfig(
-        experiment=_by_flow(experiment) if flow else experiment,
+        experiment=by_flow(experiment) if flow else experiment,
         methods=FLOW_METHODS if flow else METHODS + UNSCALED,
         sizes=("16x16", "24x24", "32x32", "16x32"),
         steps=5_000 if flow else 20_000,
         base_steps=0 if flow else 20_000,
         base_learning_rate=1e-3,
         per_class=50,
-    )
-
-
-def _by_flow(experiment: Config) -> Config:
-    return dataclasses.replace(
-        experiment,
-        diffusion=DiffusionConfig(objective="flow"),
-        flow=FlowConfig(time_scale=1_000.0),
-        sample=dataclasses.replace(experiment.sample, sampler="ab2", num_steps=16),
     )
 
 
