@@ -14,18 +14,16 @@ from ledit_jax.ops.scan_masks import scan_mask
 _HIDDEN = -1e30
 
 
-def image_mask(scan: str, grid: tuple[int, int], num_prefix: int = 0) -> Bool[np.ndarray, "T T"] | None:
-    """The scan's mask, True = may attend; None: all may. Prefix tokens see all and are seen by all."""
-    return None if scan == "none" else np.pad(scan_mask(scan, *grid), ((num_prefix, 0),) * 2, constant_values=True)
-
-
 def dense_mask(
     scan: str, grid: tuple[int, int], causal: Bool[Array, " B"] | None, num_prefix: int = 0
 ) -> Bool[Array, "1 1 T T"] | Bool[Array, "B 1 T T"] | None:
-    """The scan's mask, True = may attend, broadcast over heads and, without `causal`, over the batch; None: all may."""
-    mask = image_mask(scan, grid, num_prefix)
-    if mask is None:
+    """The scan's mask, True = may attend, broadcast over heads and, without `causal`, over the batch; None: all may.
+
+    Prefix tokens see all and are seen by all.
+    """
+    if scan == "none":
         return None
+    mask = np.pad(scan_mask(scan, *grid), ((num_prefix, 0),) * 2, constant_values=True)
     mask = jnp.asarray(mask)[None, None]
     return mask if causal is None else mask | ~causal[:, None, None, None]
 
