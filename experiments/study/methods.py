@@ -122,7 +122,7 @@ METHODS: dict[str, Method] = {
     "ledit-ca_then_sa": Method("ledit-ca_then_sa", "LEDiT, CA then SA"),
     "ledit-xavier": Method("ledit-xavier", "LEDiT, convolution from Xavier's noise"),
     "ledit-noise": Method("ledit-noise", "LEDiT, convolution from the identity and noise"),
-    "ledit-xavier-norm": Method("ledit-xavier-norm", "LEDiT, scan d inclusive, from Xavier's noise, post-norm"),
+    "ledit-xavier-norm": Method("ledit-xavier-norm", "LEDiT, inclusive, Xavier, norm"),
     "ledit-depthwise": Method("ledit-depthwise", "LEDiT, depthwise"),
     "ledit-undilated": Method("ledit-undilated", "LEDiT, p = 0"),
     "ledit-dilation-0.2": Method("ledit-dilation-0.2", "LEDiT, p = 0.2"),
