@@ -40,7 +40,6 @@ ELSEWHERE = {
     "own_pictures": "one GPU",
     "study_digits": "a CPU",
     "study_flow": "a CPU",
-    "study_shapes": "a CPU",
     "scenes": "a CPU",
     "study_glyphs": "a CPU",
     "study_scenes": "a CPU",

@@ -1,7 +1,6 @@
 """The extrapolation study: trains the listed methods alike, samples them at sizes they never saw, and measures.
 
   python -m experiments.study --config=configs/study_digits.py --workdir=runs/study_digits
-  python -m experiments.study --config=configs/study_shapes.py --workdir=runs/study_shapes
   python -m experiments.study --config=configs/study_photos.py --workdir=runs/study_photos \\
       --config.images=PHOTOS.zip
 

@@ -18,7 +18,6 @@ from configs import (
     study_flow,
     study_glyphs,
     study_photos,
-    study_shapes,
 )
 from experiments.study.config import StudyConfig, arm_config
 from experiments.study.methods import ARMS, BASE, METHODS, find_method
@@ -84,7 +83,7 @@ def test_every_method_has_an_arm_that_is_a_valid_model():
 
 
 def test_study_configs_are_valid(tmp_path):
-    for module in (study_digits, study_flow, study_glyphs, study_shapes, study_photos):
+    for module in (study_digits, study_flow, study_glyphs, study_photos):
         values = module.get_config().to_dict()
         assert all(find_method(name) for name in values["methods"])
         values["methods"] = ["dit"]  # checking each method at each size takes a second

@@ -101,7 +101,7 @@ def test_sheets_show_each_class_in_its_column(results, tmp_path):
     assert red < green
 
 
-@pytest.mark.parametrize(("name", "count"), [("digits", 3), ("shapes", 4), ("readings", 1)])
+@pytest.mark.parametrize(("name", "count"), [("digits", 3), ("readings", 1)])
 def test_the_pages_tables_are_those_of_the_results_beside_it(name, count):
     page, results = (DOCS / "extrapolation.md").read_text(), read_results(DOCS / "extrapolation" / f"{name}.json")
     assert len(results.metrics) == count
