@@ -101,20 +101,11 @@ def test_sheets_show_each_class_in_its_column(results, tmp_path):
     assert red < green
 
 
-@pytest.mark.parametrize(("name", "count"), [("digits", 3), ("readings", 1)])
-def test_the_pages_tables_are_those_of_the_results_beside_it(name, count):
-    page, results = (DOCS / "extrapolation.md").read_text(), read_results(DOCS / "extrapolation" / f"{name}.json")
-    assert len(results.metrics) == count
-    for metric in results.metrics:
-        assert metric_table(results, metric) in page
-    for name in ("shipped", "glyphs"):
-        alone = read_results(DOCS / "extrapolation" / f"{name}.json")
-        assert method_table(alone, alone.metrics) in page
-
-
 @pytest.mark.parametrize(
     ("name", "metrics"),
     [
+        ("digits", ("accuracy", "frechet", "objects")),
+        ("readings", ("accuracy",)),
         ("photos", ("frechet", "patches", "recall")),
         ("photos-flow", ("frechet", "patches", "accuracy")),
         ("photos-flow-seeds", ("frechet",)),
@@ -122,10 +113,16 @@ def test_the_pages_tables_are_those_of_the_results_beside_it(name, count):
         ("photos-flow-guided", ("frechet", "accuracy", "recall")),
     ],
 )
-def test_some_metrics_of_photographs_are_on_the_page(name, metrics):
+def test_the_pages_tables_are_those_of_the_results_beside_it(name, metrics):
     page, results = (DOCS / "extrapolation.md").read_text(), read_results(DOCS / "extrapolation" / f"{name}.json")
     for metric in metrics:
         assert metric_table(results, metric) in page
+
+
+@pytest.mark.parametrize("name", ["shipped", "glyphs"])
+def test_the_pages_tables_of_one_method_are_too(name):
+    page, results = (DOCS / "extrapolation.md").read_text(), read_results(DOCS / "extrapolation" / f"{name}.json")
+    assert method_table(results, results.metrics) in page
 
 
 def test_the_command_chooses_rows_and_metrics(tmp_path):
@@ -138,8 +135,8 @@ def test_the_command_chooses_rows_and_metrics(tmp_path):
         "real held-out images",
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["digits-frechet.png"]
-    result = run("experiments/study/tables.py", *flags, "--metrics=recall")
-    assert result.returncode == 2 and "--metrics: recall was not measured" in result.stderr
+    result = run("experiments/study/tables.py", *flags, "--metrics=colour")
+    assert result.returncode == 2 and "--metrics: colour was not measured" in result.stderr
 
 
 def test_the_probes_tables_are_those_of_the_results_beside_them():
