@@ -105,6 +105,7 @@ def test_sheets_show_each_class_in_its_column(results, tmp_path):
     ("name", "metrics"),
     [
         ("digits", ("accuracy", "frechet", "objects")),
+        ("digits-seeds", ("accuracy", "frechet")),
         ("readings", ("accuracy", "frechet")),
         ("photos", ("frechet", "patches", "recall")),
         ("photos-flow", ("frechet", "patches", "accuracy")),
