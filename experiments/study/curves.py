@@ -117,6 +117,7 @@ def curves_chart(points: Sequence[Point], metric: str, trained_size: Size, path:
             means = [_mean([point for point in ours if point.step == step], size, metric) for step in steps]
             axes.plot(steps, means, marker="o", markersize=4, label=find_method(method).label)
         axes.set(title=f"{size_name(size)} ({relative_size(size, trained_size)})", xlabel="training step")
+        axes.locator_params(axis="x", nbins=4)  # room for five digits
         axes.set_yscale("linear" if metric == "accuracy" else "log")
         axes.grid(axis="y", color="#e4e4e4", linewidth=0.6)
     panels[0].set_ylabel(METRICS[metric][0].partition(" (")[0])

@@ -154,7 +154,7 @@ def test_the_probes_tables_are_those_of_the_results_beside_them():
 def test_the_curves_of_photographs_are_on_the_page():
     page = (DOCS / "extrapolation.md").read_text()
     points = json.loads((DOCS / "extrapolation" / "photos-flow-curves.json").read_text())["points"]
-    labels = {"ledit-xavier-norm": "LEDiT", "rope": "RoPE", "yarn": "YaRN"}
+    labels = {"ledit-xavier-norm": "LEDiT", "dit": "sin/cos", "learnable": "table", "rope": "RoPE", "yarn": "YaRN"}
     cells = {}
     for point in sorted(points, key=lambda point: point["step"]):
         figures, size = point["figures"], "x".join(map(str, point["size"]))
