@@ -52,7 +52,7 @@ def _check_signs(config: "Config") -> None:
             )
         if name == "latents_std" and any(value <= 0 for value in values):
             raise ConfigError(f"autoencoder.latents_std={values} must be greater than 0, each of them")
-    _positive(config, "data", "image_height", "image_width", "image_channels")
+    _positive(config, "data", "image_height", "image_width", "image_channels", "min_crop_share")
     _positive(config, "text", "length", "width")
     _positive(config, "train", "num_steps", "batch_size", "accumulation_steps", "learning_rate")
     _positive(config, "train", "log_every", "checkpoint_every", "keep_last")
@@ -61,7 +61,7 @@ def _check_signs(config: "Config") -> None:
     _not_negative(config, "train", "weight_decay", "warmup_steps", "decay_steps", "grad_clip", "max_nonfinite_steps")
     _not_negative(config, "train", "seed", "keep_every", "sample_every")
     _not_negative(config, "model", "timestep_frequency_shift")
-    _shares(config, "data", "max_bad_share")
+    _shares(config, "data", "max_bad_share", "min_crop_share")
     _shares(config, "train", "ema_decay", "label_dropout", "dilation_probability")
 
 

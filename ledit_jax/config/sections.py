@@ -39,8 +39,7 @@ class ModelConfig:
     span_embed: bool = False
     """A second embedding, of the time between the two ends of a jump: MeanFlow's networks."""
     causal_from_timestep: float = 0.0
-    """T' of the paper's appendix C, an analysis: causal attention for t >= T', plain below, in the process's own time
-    (0 .. 1000, or 0 .. 1 for flow). 0 is always causal."""
+    """T' of the paper's appendix C: attention is causal for t >= T' of the process's own time; 0 is always."""
     norm_eps: float = 1e-6
     timestep_max_period: float = 10_000.0
     timestep_frequency_shift: float = 0.0
@@ -100,9 +99,8 @@ class FlowConfig:
     """noise_time: the network is fed t and returns C channels. sit: it is fed 1 - t and returns 2C channels, the second
     half unused: the weights of SiT, whose time runs the other way."""
     mean_flow_share: float = 0.0
-    """Above 0, average velocities are learned (MeanFlow, for one and two steps), and this share of a batch is trained
-    on a jump; the paper has 0.25. Needs model.span_embed; attention is then xla's, since fused kernels have no
-    derivative along a direction."""
+    """Above 0, average velocities are learned (MeanFlow), with this share of a batch on a jump; the paper has 0.25.
+    Needs model.span_embed; attention is then xla's, since fused kernels have no derivative along a direction."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +122,8 @@ class DataConfig:
     image_channels: int = 3
     flip: bool = True
     """Mirror half of the images, drawn afresh every epoch."""
+    min_crop_share: float = 1.0
+    """Below 1, crops are random, drawn afresh every epoch: their sides are this share of the largest one's, or more."""
     num_workers: int = 0
     """Grain worker processes, at most one for each core; 0 reads in the training process."""
     max_bad_share: float = 0.01

@@ -7,16 +7,16 @@ import jax
 import numpy as np
 from jaxtyping import UInt8
 
-from ledit_jax.config import AutoencoderConfig
+from ledit_jax.config import AutoencoderConfig, DataConfig
 from ledit_jax.data.source import MIN_READ_TO_JUDGE, Source, UnreadableRecord
-from ledit_jax.data.transforms import center_crop, random_flip, to_array, to_float, to_image
+from ledit_jax.data.transforms import center_crop, random_crop, random_flip, to_array, to_float, to_image
 from ledit_jax.errors import DataError
 
 Record = dict[str, Any]
 Condition = Callable[[Record, np.random.Generator], Any]
 """What conditions the network, from a record: a pytree of NumPy arrays (or scalars) without a batch axis.
 
-It may draw, one caption of several for example, after the record's flip and noise have been drawn.
+It may draw, one caption of several for example, after the record's crop, flip and noise have been drawn.
 """
 
 
@@ -63,35 +63,53 @@ def stack_conditions(conditions: list[Any]) -> Any:
 class ImageBatch:
     """Positions in a share of images to `{"x": float32 [B, H, W, C] in [-1, 1], "condition": pytree [B, ...], "bad"}`.
 
-    Each image is cropped to its centre and, if `flip`, mirrored half of the time.
+    Each image is cropped to its centre, or at random with a `min_crop_share` below 1, and, if `flip`, mirrored half of
+    the time.
     """
 
-    def __init__(self, share: ProcessShare, condition: Condition, height: int, width: int, channels: int, flip: bool):
+    def __init__(self, share: ProcessShare, condition: Condition, config: DataConfig):
         self._share, self._condition = share, condition
-        self._shape, self._flip = (height, width, channels), flip
+        self._shape = config.image_height, config.image_width, config.image_channels
+        self._min_crop_share, self._flip = config.min_crop_share, config.flip
 
     def __call__(self, positions: np.ndarray, rng: np.random.Generator) -> dict[str, Any]:
         x = np.empty((len(positions), *self._shape), np.float32)
         conditions, bad = [], []
         for i, position in enumerate(positions):
             record, skipped = self._share.read(int(position))
-            image = crop_record(record, *self._shape)
+            image = self._crop(record, rng)
             to_float(random_flip(image, rng) if self._flip else image, out=x[i])
             conditions.append(self._condition(record, rng))
             bad += skipped
         return {"x": x, "condition": stack_conditions(conditions), "bad": bad}
 
+    def _crop(self, record: Record, rng: np.random.Generator) -> UInt8[np.ndarray, "H W C"]:
+        if self._min_crop_share == 1:
+            return crop_record(record, *self._shape)
+        height, width, channels = self._shape
+        image = to_image(checked_image(record))
+        try:
+            return to_array(random_crop(image, height, width, self._min_crop_share, rng), channels)
+        except ValueError as error:
+            raise DataError(f"an image cannot be cropped, since {error}: leave it out, or cut it") from error
+
 
 def crop_record(record: Record, height: int, width: int, channels: int) -> UInt8[np.ndarray, "H W C"]:
     """The centre of a record's image at this size; what a source has cropped already stays as it is."""
+    image = checked_image(record)
+    if image.shape == (height, width, channels):
+        return image
+    return to_array(center_crop(to_image(image), height, width), channels)
+
+
+def checked_image(record: Record) -> UInt8[np.ndarray, "H W C"]:
+    """A record's image. Raises DataError where it has none, or one of another kind."""
     image = record.get("image") if isinstance(record, dict) else None
     is_array = isinstance(image, np.ndarray)
     if not is_array or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3) or not image.size:
         found = f"{image.dtype} {list(image.shape)}" if is_array else type(image).__name__
         raise DataError(f"a record's image is {found}, and uint8 [height, width, 1 or 3] is needed: mend the source")
-    if image.shape == (height, width, channels):
-        return image
-    return to_array(center_crop(to_image(image), height, width), channels)
+    return image
 
 
 class ImageRange:

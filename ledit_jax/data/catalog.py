@@ -14,6 +14,9 @@ from ledit_jax.errors import ConfigError
 from ledit_jax.files import is_bucket, local_copy
 from ledit_jax.files.refusals import unmounted
 
+_WHOLE_IMAGES = ("image_folder", "coco", "captioned_folder", "tfds")
+"""Sources whose images are larger than what is cropped from them."""
+
 
 def make_source(config: DataConfig, autoencoder: AutoencoderConfig) -> Source:
     """Opens the source `config.source`: of latents where there is an autoencoder, else of images.
@@ -39,6 +42,13 @@ def make_source(config: DataConfig, autoencoder: AutoencoderConfig) -> Source:
         raise ConfigError(
             f"data.annotations={config.annotations!r} has no effect with data.source={config.source}: it is for coco"
         )
+    is_whole = config.min_crop_share < 1
+    if is_whole and config.source not in _WHOLE_IMAGES:
+        raise ConfigError(
+            f"data.min_crop_share={config.min_crop_share:g} has no effect with data.source={config.source}: it is for "
+            f"{', '.join(_WHOLE_IMAGES)}"
+        )
+    size = None if is_whole else (height, width)
     if config.source == "digits":
         return Digits(height, width, config.split, channels)
     if config.source == "glyphs":
@@ -52,11 +62,11 @@ def make_source(config: DataConfig, autoencoder: AutoencoderConfig) -> Source:
             )
         return Scenes(height, width, config.split)
     if config.source == "image_folder":
-        return ImageFolder(path, channels, (height, width))
+        return ImageFolder(path, channels, (height, width), is_whole)
     if config.source == "coco":
-        return open_coco(path, annotations, channels, (height, width))
+        return open_coco(path, annotations, channels, size)
     if config.source == "captioned_folder":
-        return open_captioned_folder(path, channels, (height, width))
+        return open_captioned_folder(path, channels, size)
     if config.source == "tfds":
         return TFDS(config.name, config.split, path, channels)
     return Latents(path, height, width, autoencoder)

@@ -42,17 +42,17 @@ class ImageFolder:
 
     An image is turned upright as its EXIF orientation says (ADM and DiT do not, and so see a few ImageNet images
     lying down), then converted to RGB (`channels` 3) or grey (1), and with a `size` (height, width) cropped to it by
-    `center_crop`: here and not later, so that no more than the crop is copied to an array. Reading raises
-    UnreadableRecord, naming the file.
+    `center_crop`: here and not later, so that no more than the crop is copied to an array. With `whole` it is left as
+    large as it is, for random crops. Reading raises UnreadableRecord, naming the file.
     Building raises DataError for a folder that is missing or without images, a class without images, a row that
     cannot be understood, and images all smaller than `size`, as far as some tell; a part of them is enlarged.
     """
 
-    def __init__(self, path: str, channels: int = 3, size: tuple[int, int] | None = None):
+    def __init__(self, path: str, channels: int = 3, size: tuple[int, int] | None = None, whole: bool = False):
         root = Path(path)
         if not path or not root.is_dir():
             raise DataError(f"data.path={path!r} is not a folder: give the folder that holds the images")
-        self._root, self._channels, self._size = path, channels, size
+        self._root, self._channels, self._size = path, channels, None if whole else size
         if (root / _TABLE).is_file():
             self._files, self._labels = _read_table(root / _TABLE)
             self.num_classes = max(self._labels) + 1

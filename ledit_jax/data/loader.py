@@ -146,8 +146,8 @@ def make_loader(
     lineage: what else the draws depend on, for a run that goes on from another's weights with the same seed.
 
     The shares of the processes are disjoint. Every epoch has each record of the share once, in another order and
-    with other flips and noise; batches run on over the end of an epoch. With `num_workers`, so many processes make
-    whole batches in turn: source and condition must then be picklable, and the caller's main module importable
+    with other crops, flips and noise; batches run on over the end of an epoch. With `num_workers`, so many processes
+    make whole batches in turn: source and condition must then be picklable, and the caller's main module importable
     (`if __name__ == "__main__"`). Raises ConfigError or DataError for what cannot work, before anything is read.
     """
     if source is None:
@@ -199,8 +199,8 @@ def make_loader(
 def _batch_maker(
     config: DataConfig, autoencoder: AutoencoderConfig, share: ProcessShare, condition: Condition
 ) -> ImageBatch | LatentBatch:
-    height, width = config.image_height, config.image_width
     if autoencoder.kind == "none":
-        return ImageBatch(share, condition, height, width, config.image_channels, config.flip)
-    shape = height // autoencoder.downsample, width // autoencoder.downsample, autoencoder.latent_channels
+        return ImageBatch(share, condition, config)
+    height, width = config.image_height // autoencoder.downsample, config.image_width // autoencoder.downsample
+    shape = height, width, autoencoder.latent_channels
     return LatentBatch(share, condition, shape, autoencoder, config.flip)

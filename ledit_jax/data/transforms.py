@@ -1,4 +1,4 @@
-"""From an image of any size to an array of one size: channels, centre crop, mirror, value range."""
+"""From an image of any size to an array of one size: channels, crop, mirror, value range."""
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -42,14 +42,36 @@ def center_crop(image: Image.Image, height: int, width: int) -> Image.Image:
     for "the short side": halve while both sides allow it, then scale so that the image just covers the target.
     Raises ValueError for an image so long that scaling it takes gigabytes.
     """
+    image = _cover(image, height, width)
+    return _cut(image, (image.width - width) // 2, (image.height - height) // 2, height, width)
+
+
+def random_crop(image: Image.Image, height: int, width: int, min_share: float, rng: np.random.Generator) -> Image.Image:
+    """A part of the image at exactly (height, width) pixels, its scale and its place drawn at random.
+
+    The image is scaled as by `center_crop`, but to cover (height, width) times a number between 1 and 1 / min_share, so
+    that the part has 1 to min_share of the largest one's sides. For height == width this is `random_crop_arr` in
+    openai/guided-diffusion with min_crop_frac=min_share and max_crop_frac=1, but for rounding. Raises ValueError as
+    `center_crop` does.
+    """
+    factor = rng.uniform(1, 1 / min_share)
+    image = _cover(image, round(height * factor), round(width * factor))
+    left, top = rng.integers(image.width - width + 1), rng.integers(image.height - height + 1)
+    return _cut(image, int(left), int(top), height, width)
+
+
+def _cover(image: Image.Image, height: int, width: int) -> Image.Image:
+    """The image scaled so that it just covers (height, width)."""
     while image.width >= 2 * width and image.height >= 2 * height:
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
     scale = max(width / image.width, height / image.height)
     size = (round(image.width * scale), round(image.height * scale))
     if size[0] * size[1] > _MOST_PIXELS:
         raise ValueError(f"{image.width}x{image.height} (width x height) is too long to be cut to {width}x{height}")
-    image = image.resize(size, Image.Resampling.BICUBIC)
-    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.resize(size, Image.Resampling.BICUBIC)
+
+
+def _cut(image: Image.Image, left: int, top: int, height: int, width: int) -> Image.Image:
     return image.crop((left, top, left + width, top + height))
 
 

@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 from ledit_jax.config import DataConfig
 from ledit_jax.data import LabelledSource, Source, UnreadableRecord
 from ledit_jax.data.digits import Digits
-from ledit_jax.errors import ConfigError
+from ledit_jax.errors import ConfigError, DataError
 
 
 def test_batches_are_the_sources_images(open_loader):
@@ -208,3 +208,29 @@ def test_refusals_are_one_line(open_loader, changes, arguments, message):
     with pytest.raises(ConfigError, match=message) as caught:
         open_loader(dataclasses.replace(DIGITS, **changes), **arguments)
     assert "\n" not in str(caught.value)
+
+
+def test_random_crops_differ_between_epochs_and_centre_crops_do_not(open_loader, tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "0").mkdir()
+    Image.fromarray(rng.integers(0, 256, (60, 80), np.uint8)).save(tmp_path / "0" / "p.png")
+    config = DataConfig(source="image_folder", path=str(tmp_path), image_height=16, image_width=24, image_channels=1)
+    for share, expected in ((1.0, 1), (0.5, 6)):
+        loader = open_loader(dataclasses.replace(config, flip=False, min_crop_share=share), batch_size=1)
+        images = [next(loader)["x"] for _ in range(6)]
+        assert images[0].shape == (1, 16, 24, 1)
+        assert len({image.tobytes() for image in images}) == expected
+
+
+def test_random_crops_are_refused_where_images_are_drawn_at_their_size(open_loader):
+    with pytest.raises(ConfigError, match="min_crop_share=0.5 has no effect with data.source=digits: it is for image_"):
+        open_loader(dataclasses.replace(DIGITS, min_crop_share=0.5))
+
+
+def test_an_image_too_long_for_a_random_crop_says_so(open_loader, tmp_path):
+    (tmp_path / "0").mkdir()
+    Image.new("L", (200_000, 1)).save(tmp_path / "0" / "p.png")
+    Image.new("L", (64, 64)).save(tmp_path / "0" / "q.png")
+    config = DataConfig(source="image_folder", path=str(tmp_path), image_height=64, image_width=64, image_channels=1)
+    with pytest.raises(DataError, match="an image cannot be cropped, since 200000x1 .* is too long"):
+        next(open_loader(dataclasses.replace(config, min_crop_share=0.5), batch_size=2))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ledit_jax.data.transforms import center_crop, random_flip, to_array, to_float, to_image
+from ledit_jax.data.transforms import center_crop, random_crop, random_flip, to_array, to_float, to_image
 
 
 def make_image(height: int, width: int) -> Image.Image:
@@ -50,6 +50,38 @@ def test_oblong_crop_keeps_the_middle_and_does_not_stretch():
 def test_crop_of_the_right_size_changes_nothing():
     image = make_image(16, 32)
     np.testing.assert_array_equal(np.asarray(center_crop(image, 16, 32)), np.asarray(image))
+
+
+def test_random_crops_show_all_of_the_image_at_every_scale_that_is_allowed():
+    """Of a ramp, a crop's span in grey tells its share of the side, and its mean the place."""
+    ramp = Image.fromarray(np.broadcast_to(np.linspace(0, 255, 64).round().astype(np.uint8), (64, 64)))
+    rng = np.random.default_rng(0)
+    rows = np.array([np.asarray(random_crop(ramp, 16, 16, 0.5, rng), float).mean(axis=0) for _ in range(400)])
+    shares, centres = np.ptp(rows, axis=1) / np.ptp(np.asarray(center_crop(ramp, 16, 16))[0]), rows.mean(axis=1) / 255
+    assert 0.47 < shares.min() < 0.53 and 0.95 < shares.max() < 1.03
+    assert abs(np.mean(1 / shares) - 1.5) < 0.06  # drawn evenly from 1 to 2
+    close = centres[shares < 0.6]
+    assert close.min() < 0.32 and close.max() > 0.68 and abs(np.mean(centres) - 0.5) < 0.02
+
+
+@pytest.mark.parametrize("size", [(40, 64), (17, 40), (10, 13)])
+def test_a_random_crop_without_scale_is_a_part_of_adms_image_anywhere(size):
+    image, rng = make_image(*size), np.random.default_rng(1)
+    scale = 16 / min(size)
+    whole = image
+    while min(whole.size) >= 32:
+        whole = whole.resize((whole.width // 2, whole.height // 2), Image.Resampling.BOX)
+        scale *= 2
+    whole = whole.resize((round(whole.width * scale), round(whole.height * scale)), Image.Resampling.BICUBIC)
+    parts = np.lib.stride_tricks.sliding_window_view(np.asarray(whole), (16, 16), axis=(0, 1)).swapaxes(2, 3)
+    parts = np.moveaxis(parts, (2, 3, 4), (3, 2, 4)).reshape(-1, 3, 16, 16)
+    found = set()
+    for _ in range(60):
+        crop = np.moveaxis(np.asarray(random_crop(image, 16, 16, 1.0, rng)), 2, 0)
+        (matches,) = np.nonzero((parts == crop).all(axis=(1, 2, 3)))
+        found.update(matches.tolist())
+        assert len(matches) == 1
+    assert len(found) > 0.6 * min(len(parts), 40)
 
 
 def test_float_range():
