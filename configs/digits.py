@@ -38,15 +38,7 @@ def get_config(arm: str = "ledit"):
         raise ConfigError(f"configs/digits.py:{arm} is unknown: use one of {', '.join(ARMS)}")
     family, num_steps, learning_rate = ARMS[arm]
     # Unrolled and in float32: on CPU that is the faster way.
-    model = model_preset(
-        f"{family}-S/4",
-        depth=6,
-        width=96,
-        num_heads=4,
-        num_classes=10,
-        scan="d_inclusive",
-        scan_layers=False,
-    )
+    model = model_preset(f"{family}-S/4", depth=6, width=96, num_heads=4, num_classes=10, scan_layers=False)
     data = DataConfig(source="digits", image_height=16, image_width=16, image_channels=1, flip=False)
     demo = arm == "demo"
     train = TrainConfig(

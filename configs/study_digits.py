@@ -3,7 +3,7 @@
   python -m experiments.study --config=configs/study_digits.py --workdir=runs/study_digits
 
 The recipe of configs/digits.py: 4,000 steps of a common DiT, then 3,000 of each arm from that DiT's weights, as in the
-paper's main table. 16 methods on 11 arms; --config.methods chooses some. At 11.7 steps/s (two quiet cores) the base
+paper's main table. 17 methods on 12 arms; --config.methods chooses some. At 11.7 steps/s (two quiet cores) the base
 takes 6 minutes and each arm 4, and then each method a minute of sampling. Results are in docs/extrapolation.md.
 
 :flow behind the file's name trains all of them as flows; its arm `ledit` is the shipped checkpoint.
@@ -16,7 +16,7 @@ from ledit_jax.errors import ConfigError
 
 METHODS = (
     *("dit", "learnable", "rope", "ntk", "yarn", "riflex", "dype-ntk", "dype-yarn", "rpe2d", "lookhere"),
-    *("nope", "nope-causal", "nope-conv", "ledit", "ledit-scan-d", "ledit-depthwise"),
+    *("nope", "nope-causal", "nope-conv", "ledit", "ledit-scan-d_inclusive", "ledit-depthwise", "ledit-refined"),
 )
 
 

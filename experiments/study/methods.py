@@ -116,7 +116,7 @@ METHODS: dict[str, Method] = {
     "nope-conv": Method("nope-conv", "NoPE + convolution"),
     "ledit": Method("ledit", "LEDiT"),
     **{f"ledit-scan-{scan}": Method(f"ledit-scan-{scan}", f"LEDiT, scan {scan}") for scan in ("a", "b", "c", "d")},
-    "ledit-scan-d_inclusive": Method("ledit-scan-d_inclusive", "LEDiT, scan d inclusive"),
+    "ledit-scan-d_inclusive": Method("ledit-scan-d_inclusive", "LEDiT, inclusive scan"),
     "ledit-ca_sa": Method("ledit-ca_sa", "LEDiT, (CA, SA)"),
     "ledit-sa_then_ca": Method("ledit-sa_then_ca", "LEDiT, SA then CA"),
     "ledit-ca_then_sa": Method("ledit-ca_then_sa", "LEDiT, CA then SA"),
