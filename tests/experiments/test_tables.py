@@ -110,6 +110,8 @@ def test_sheets_show_each_class_in_its_column(results, tmp_path):
         ("photos", ("frechet", "patches", "recall")),
         ("photos-flow", ("frechet", "patches", "accuracy")),
         ("photos-flow-seeds", ("frechet",)),
+        ("photos-flow-long-seeds", ("frechet", "accuracy")),
+        ("photos-flow-guided-seeds", ("frechet",)),
         ("photos-flow-long", ("frechet", "accuracy", "recall")),
         ("photos-flow-guided", ("frechet", "accuracy", "recall")),
     ],
