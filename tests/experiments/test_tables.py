@@ -112,6 +112,7 @@ def test_sheets_show_each_class_in_its_column(results, tmp_path):
         ("photos-flow-seeds", ("frechet",)),
         ("photos-flow-long-seeds", ("frechet", "accuracy")),
         ("photos-flow-guided-seeds", ("frechet",)),
+        ("photos-flow-crops", ("frechet", "accuracy")),
         ("photos-flow-long", ("frechet", "accuracy", "recall")),
         ("photos-flow-guided", ("frechet", "accuracy", "recall")),
     ],
