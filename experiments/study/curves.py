@@ -25,6 +25,7 @@ from absl import flags
 from experiments.sizes import Size, relative_size, size_name
 from experiments.steps import find_steps
 from experiments.study.cells import draw_once
+from experiments.study.charts import lines_chart
 from experiments.study.config import Study, StudyConfig
 from experiments.study.draw import StudyPipeline
 from experiments.study.methods import find_method
@@ -103,26 +104,15 @@ def _mean(points: Sequence[Point], size: Size, metric: str) -> float:
     return float(np.mean([getattr(point.figures, metric) for point in points if point.size == size]))
 
 
-def curves_chart(points: Sequence[Point], metric: str, trained_size: Size, path: Path) -> None:
-    """Draws a PNG: the metric against the training step, axes for each size, a line for each method."""
-    from matplotlib.figure import Figure  # not pyplot: no global state, and no window whatever the backend
-
-    sizes = list(dict.fromkeys(point.size for point in points))
-    figure = Figure(figsize=(4 * len(sizes) + 3, 4), dpi=120, layout="constrained")
-    panels = figure.subplots(1, len(sizes), sharey=True, squeeze=False)[0]
-    for size, axes in zip(sizes, panels, strict=True):
-        for method in dict.fromkeys(point.method for point in points):
-            ours = [point for point in points if point.method == method]
-            steps = list(dict.fromkeys(point.step for point in ours))
-            means = [_mean([point for point in ours if point.step == step], size, metric) for step in steps]
-            axes.plot(steps, means, marker="o", markersize=4, label=find_method(method).label)
-        axes.set(title=f"{size_name(size)} ({relative_size(size, trained_size)})", xlabel="training step")
-        axes.locator_params(axis="x", nbins=4)  # room for five digits
-        axes.set_yscale("linear" if metric == "accuracy" else "log")
-        axes.grid(axis="y", color="#e4e4e4", linewidth=0.6)
-    panels[0].set_ylabel(METRICS[metric][0].partition(" (")[0])
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
-    figure.savefig(path, format="png")
+def curve_lines(points: Sequence[Point], metric: str) -> dict[str, dict[Size, tuple[list[int], list[float]]]]:
+    """Label -> size -> training steps and the metric there, means over the seeds."""
+    lines: dict[str, dict[Size, tuple[list[int], list[float]]]] = {}
+    for method, size in dict.fromkeys((point.method, point.size) for point in points):
+        ours = [point for point in points if point.method == method]
+        steps = list(dict.fromkeys(point.step for point in ours))
+        means = [_mean([point for point in ours if point.step == step], size, metric) for step in steps]
+        lines.setdefault(find_method(method).label, {})[size] = (steps, means)
+    return lines
 
 
 def write_curves(points: Sequence[Point], trained_size: Size, command: str, folder: Path) -> None:
@@ -134,7 +124,7 @@ def write_curves(points: Sequence[Point], trained_size: Size, command: str, fold
     head = f'  "command": {json.dumps(command)},\n  "trained_size": {json.dumps(trained_size)},\n'
     write_whole(folder / "curves.json", "{\n" + head + '  "points": [\n' + lines + "\n  ]\n}\n")
     for metric in _shown(points):
-        curves_chart(points, metric, trained_size, folder / f"curves-{metric}.png")
+        lines_chart(curve_lines(points, metric), metric, trained_size, "training step", folder / f"curves-{metric}.png")
     print(f"{said}:\n\n{table}\n\nWrote curves.md, curves.json and a chart of each to {folder}")
 
 

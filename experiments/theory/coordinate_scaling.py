@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
+from experiments.doublings import at_each_doubling
 from experiments.theory.coordinate_arms import ARMS, find_arm
 from experiments.theory.coordinate_cells import open_cells, parse_seeds, read_cells, rounded, run_cells
 from experiments.theory.coordinate_sweeps import LONG, SHORT, SWEEPS, Point, points_of, sweep_tasks, task_name
@@ -38,16 +39,10 @@ _ARMS = ("single-identity-norm", "rope", "learnable", "conv-xavier-norm", "d-ide
 _TITLES = {"steps": "training steps", "side": "side of the trained grid", "width": "width"}
 
 
-def at_each_doubling(points: Sequence[Point]) -> float:
-    """What the error at twice the side is multiplied by when the value doubles, in one sweep and line.
-
-    Least squares on logarithms; nan for fewer than two points.
-    """
+def error_at_each_doubling(points: Sequence[Point]) -> float:
+    """What the error at twice the side is multiplied by when the value doubles, in one sweep and line; or nan."""
     settled = [point for point in points if point.value >= _SETTLED.get(point.sweep, 0)]
-    if len(settled) < 2:
-        return float("nan")
-    values, errors = np.log2([[point.value, point.errors[2]] for point in settled]).T
-    return float(2 ** np.polyfit(values, errors, 1)[0])
+    return at_each_doubling([point.value for point in settled], [point.errors[2] for point in settled])
 
 
 def sweep_table(points: Sequence[Point], sweep: str) -> str:
@@ -57,7 +52,7 @@ def sweep_table(points: Sequence[Point], sweep: str) -> str:
     for line in dict.fromkeys(point.line for point in ours):
         there = {point.value: point for point in ours if point.line == line}
         cells = [f"{there[value].errors[2]:.4f}" if value in there else "" for value in SWEEPS[sweep]]
-        rows.append([line, *cells, _figure(at_each_doubling(list(there.values())), ".2f")])
+        rows.append([line, *cells, _figure(error_at_each_doubling(list(there.values())), ".2f")])
     if sweep == "side":
         rows.append(["always the middle", *(f"{centre_error((2 * side,) * 2):.4f}" for side in SWEEPS[sweep]), ""])
     first = {point.value: point.teraflops for point in ours if point.line == ours[0].line}
@@ -84,7 +79,7 @@ def paper_table(points: Sequence[Point]) -> str:
         ours = {sweep: [p for p in points if p.line == line and p.sweep == sweep] for sweep in SWEEPS}
         start = next((p.errors[2] for p in ours["steps"] if p.value == SHORT.steps), float("nan"))
         doublings = {sweep: np.log2(value / getattr(SHORT, sweep)) for sweep, value in PAPER.items()}
-        factors = [at_each_doubling(ours[sweep]) ** doublings[sweep] for sweep in SWEEPS]
+        factors = [error_at_each_doubling(ours[sweep]) ** doublings[sweep] for sweep in SWEEPS]
         cells = [_figure(value, ".2g") for value in (*factors, start * np.prod(factors))]
         rows.append([line, _figure(start, ".4f"), *cells])
     titles = [f"{_TITLES[sweep]} {getattr(SHORT, sweep):,} to {value:,}" for sweep, value in PAPER.items()]

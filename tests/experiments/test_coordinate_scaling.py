@@ -8,7 +8,7 @@ from PIL import Image
 
 from experiments.theory.coordinate_arms import ARMS
 from experiments.theory.coordinate_cells import Outcomes
-from experiments.theory.coordinate_scaling import at_each_doubling, paper_table, sweep_table, write_page
+from experiments.theory.coordinate_scaling import error_at_each_doubling, paper_table, sweep_table, write_page
 from experiments.theory.coordinate_sweeps import LONG, SWEEPS, Point, points_of, sweep_task, sweep_tasks, task_name
 from experiments.theory.coordinate_task import CURVE_STEPS, Outcome, Task, grid_name
 from ledit_jax.models import abstract_params
@@ -65,9 +65,9 @@ def test_points_are_read_at_the_right_step_with_what_they_cost(points):
 
 def test_a_power_law_is_found_and_followed_to_the_papers_scale(points):
     ours = [point for point in points if point.method == "riflex"]
-    factors = {sweep: at_each_doubling([p for p in ours if p.sweep == sweep]) for sweep in SWEEPS}
+    factors = {sweep: error_at_each_doubling([p for p in ours if p.sweep == sweep]) for sweep in SWEEPS}
     assert factors == pytest.approx({"steps": 0.5, "side": 1.0, "width": 0.8})
-    assert math.isnan(at_each_doubling(ours[:1]))
+    assert math.isnan(error_at_each_doubling(ours[:1]))
     leads = 0.02 * 500 / 400_000 * 0.8 ** math.log2(1_152 / 64)
     assert f" {leads:.2g} " in paper_table(points)
     table = sweep_table(points, "width")
