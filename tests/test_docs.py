@@ -10,7 +10,11 @@ from experiments.study.config import StudyConfig
 from ledit_jax.config import Config, SampleConfig
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted(path for folder in (".", "docs", "benchmarks", "assets") for path in (ROOT / folder).glob("*.md"))
+PAGES = sorted(
+    path
+    for folder in (".", "docs", "docs/extrapolation", "benchmarks", "assets")
+    for path in (ROOT / folder).glob("*.md")
+)
 SCRIPTS = sorted(path for folder in (".", "configs", "benchmarks") for path in (ROOT / folder).glob("*.py"))
 SCRIPTS += sorted((ROOT / "experiments").rglob("*.py"))
 # Flags of other people's programs that the pages name by themselves.

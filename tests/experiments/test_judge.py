@@ -51,7 +51,7 @@ def test_held_out_images_are_read_and_every_distortion_is_seen(source, size):
 @pytest.mark.parametrize("source", SOURCES)
 def test_the_pages_table_is_that_of_the_file_beside_it_and_has_nothing_unseen(source):
     figures = read_json(DOCS / "extrapolation" / f"judge-{source}.json")["figures"]
-    assert sensitivity_table(source, figures) in (DOCS / "extrapolation.md").read_text()
+    assert sensitivity_table(source, figures) in (DOCS / "extrapolation" / "judge.md").read_text()
     assert list(figures) == ["16x16", "24x24", "32x32", "16x32"]
     for found in figures.values():
         assert found.keys() == {"real", *DISTORTIONS} and found["real"][0] > 0.95
