@@ -19,14 +19,14 @@ KEEP_MEMORY := glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1:glibc.malloc.mmap
 
 STUDY := $(BIN)/python -m experiments.study --config=configs/study_digits.py:flow --workdir=runs/digits_flow
 
-.PHONY: help demo test test-oldest lint digits digits-compare study scenes bench bench-gpu clean
+.PHONY: help demo test test-oldest lint digits digits-compare glyphs study scenes bench bench-gpu clean
 
-demo digits digits-compare study scenes bench: export GLIBC_TUNABLES := $(KEEP_MEMORY)
+demo digits digits-compare glyphs study scenes bench: export GLIBC_TUNABLES := $(KEEP_MEMORY)
 
 help:  ## Lists the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-demo: $(VENV)/.run  ## Trains the shipped digits model on, stops, resumes, draws beyond its training size, measures.
+demo: $(VENV)/.run  ## Trains the shipped model of printed digits on, stops, resumes, draws beyond its training size, measures.
 	$(BIN)/python -m experiments.demo --workdir=runs/demo
 
 test: $(VENV)/.dev lint  ## Lint, format and the whole test suite.
@@ -39,7 +39,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-digits: $(VENV)/.run  ## The shipped checkpoint from scratch, its figures and its export; resumes where it was stopped.
+digits: $(VENV)/.run  ## The shipped model of handwritten digits from scratch, its figures and its export; resumes where it was stopped.
 	$(STUDY) --config.methods=ledit
 	$(BIN)/python -m experiments.ship --checkpoint=runs/digits_flow/weights/ledit/seed-0 --out=runs/export/digits
 
@@ -48,6 +48,11 @@ digits-compare: $(VENV)/.run  ## The same for DiT with sin/cos positions and wit
 
 study: $(VENV)/.run  ## All methods on digits by flow, in the same folder: tables, charts and images (about an hour).
 	$(STUDY)
+
+glyphs: $(VENV)/.run  ## The demo's checkpoint from scratch, its figures and its export (40 minutes); resumes.
+	$(BIN)/python -m experiments.study --config=configs/study_glyphs.py --workdir=runs/study_glyphs \
+	  --config.methods=ledit-xavier-norm
+	$(BIN)/python -m experiments.ship --checkpoint=runs/study_glyphs/weights/ledit-xavier-norm/seed-0 --out=runs/export/glyphs
 
 scenes: $(VENV)/.run  ## The shipped model of scenes with captions from scratch, and its export (70 minutes); resumes.
 	$(BIN)/python -m experiments.study --config=configs/study_scenes.py --workdir=runs/study_scenes \

@@ -37,6 +37,7 @@ SLICES = {
 """The slice that each config is sized for."""
 ELSEWHERE = {
     "digits": "a CPU",
+    "glyphs": "a CPU",
     "own_pictures": "one GPU",
     "study_digits": "a CPU",
     "study_flow": "a CPU",

@@ -5,7 +5,7 @@ restoring, compiling), the other half at a random moment after the first step of
 end the weights, their EMA, the optimiser's state, the data position and every logged loss must be those of a run that
 nobody touched, bit for bit. Exit code 1 if they are not.
 
-The run is the digits demo (1.1M parameters) with a checkpoint every five steps, so that kills often hit a save.
+The run is LEDiT on digits (1.1M parameters) with a checkpoint every five steps, so that kills often hit a save.
 Results: benchmarks/README.md.
 """
 
@@ -62,7 +62,7 @@ class Life:
 def launch(workdir: Path, steps: int, cache: Path) -> Life:
     """Starts the run, or goes on with it: the command is the same."""
     arguments = [f"--config.train.{name}={value}" for name, value in train_settings(steps).items()]
-    command = [sys.executable, "train.py", "--config=configs/digits.py:demo", f"--workdir={workdir}", *arguments]
+    command = [sys.executable, "train.py", "--config=configs/digits.py:flow", f"--workdir={workdir}", *arguments]
     # The untouched run compiles and fills the cache; the others read it.
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(cache)}
     environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
@@ -73,7 +73,7 @@ def launch(workdir: Path, steps: int, cache: Path) -> Life:
 
 
 def train_settings(steps: int) -> dict[str, int]:
-    """Overrides of the demo's train section."""
+    """Overrides of the train section."""
     return dict(num_steps=steps, checkpoint_every=CHECKPOINT_EVERY, log_every=1, sample_every=0, keep_last=3)
 
 

@@ -1,4 +1,4 @@
-"""Handwritten digits at 16x16: the experiment behind the shipped checkpoint and the demo.
+"""Handwritten digits at 16x16: the experiment behind the checkpoint in assets/digits.
 
 A 4x4 token grid (patch 4), about 1.1M parameters. As in the paper, LEDiT is fine-tuned from a DiT, and the convolution
 starts as the identity. The shipped checkpoint learned a flow:
@@ -28,33 +28,32 @@ class Arm(NamedTuple):
 
 _BASE, _LEDIT = Arm("DiT", 4_000, 1e-3), Arm("LEDiT", 3_000, 5e-4)
 _BY_DIFFUSION = {"base": _BASE, "ledit": _LEDIT}
-_BY_FLOW = {"flow-base": _BASE, "flow": _LEDIT, "demo": Arm("LEDiT", 200, 1e-4)}
+_BY_FLOW = {"flow-base": _BASE, "flow": _LEDIT}
 ARMS = _BY_DIFFUSION | _BY_FLOW
 
 
 def get_config(arm: str = "ledit"):
-    """arm: one of ARMS, see above; demo trains the shipped checkpoint on."""
+    """arm: one of ARMS, see above."""
     if arm not in ARMS:
         raise ConfigError(f"configs/digits.py:{arm} is unknown: use one of {', '.join(ARMS)}")
     family, num_steps, learning_rate = ARMS[arm]
     # Unrolled and in float32: on CPU that is the faster way.
     model = model_preset(f"{family}-S/4", depth=6, width=96, num_heads=4, num_classes=10, scan_layers=False)
     data = DataConfig(source="digits", image_height=16, image_width=16, image_channels=1, flip=False)
-    demo = arm == "demo"
     train = TrainConfig(
         num_steps=num_steps,
         batch_size=64,
         learning_rate=learning_rate,
-        warmup_steps=0 if demo else 100,
-        decay_steps=0 if demo else 1_000,
+        warmup_steps=100,
+        decay_steps=1_000,
         grad_clip=1.0,
-        ema_decay=0.99 if demo else 0.998,
+        ema_decay=0.998,
         dilation_probability=0.1 if family == "LEDiT" else 0.0,
-        log_every=10 if demo else 100,
-        checkpoint_every=50 if demo else 250,
+        log_every=100,
+        checkpoint_every=250,
         keep_last=2,
         keep_every=0,
-        sample_every=0 if demo else 1_000,
+        sample_every=1_000,
     )
     sample = SampleConfig(sampler="dpmpp", num_steps=25, cfg_scale=1.5 if arm in _BY_FLOW else 4.0)
     config = dataclasses.replace(Config(), model=model, data=data, train=train, sample=sample)

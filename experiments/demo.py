@@ -1,4 +1,4 @@
-"""`make demo`: the whole job on real data in about a minute, starting from the shipped digits checkpoint.
+"""`make demo`: the whole job in about a minute, starting from the shipped checkpoint of printed digits.
 
 Trains it on, stops it with SIGTERM, resumes with the same command, then draws images at sizes that it never saw and
 measures them as the study does. Run from the repository's root.
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from absl import flags
 
-from configs import study_digits
+from configs import study_glyphs
 from experiments.measure import measure_checkpoint
 from experiments.study.reference import make_reference
 from ledit_jax import cli
@@ -24,6 +24,7 @@ from ledit_jax.errors import TrainingStopped
 
 SIZES = ("16x16", "24x24", "32x32", "16x32", "32x16")
 """1x, 1.5x and 2x the training side, then 2:1 and 1:2 (width to height)."""
+_PER_CLASS = 4
 
 
 def stop_at(step: int, process: subprocess.Popen, metrics: Path) -> None:
@@ -53,13 +54,13 @@ def main() -> None:
     workdir, started = Path(_WORKDIR.value), time.perf_counter()
     shutil.rmtree(workdir, ignore_errors=True)
     run = workdir / "train"
-    command = [sys.executable, "train.py", "--config=configs/digits.py:demo", f"--workdir={run}"]
-    command += ["--init_from=assets/digits", f"--config.train.num_steps={_STEPS.value}"]
+    command = [sys.executable, "train.py", "--config=configs/glyphs.py:demo", f"--workdir={run}"]
+    command += ["--init_from=assets/glyphs", f"--config.train.num_steps={_STEPS.value}"]
     # What the first start compiles, the second reads.
     environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(workdir / "cache")}
     print("-- training the shipped checkpoint on\n$", " ".join(["python", *command[1:]]), flush=True)
     process = subprocess.Popen(command, env=environment)
-    study = dataclasses.replace(study_digits.study("flow"), sizes=SIZES)
+    study = dataclasses.replace(study_glyphs.study(), sizes=SIZES, per_class=_PER_CLASS)
     stop_at(_STEPS.value // 2, process, run / "metrics.jsonl")
     print("-- the same command again resumes", flush=True)
     finish(subprocess.Popen(command, env=environment))
@@ -70,5 +71,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     _WORKDIR = flags.DEFINE_string("workdir", "runs/demo", "Replaced if it exists.")
-    _STEPS = flags.DEFINE_integer("steps", 160, "Training steps, half of them before the stop.", lower_bound=20)
+    _STEPS = flags.DEFINE_integer("steps", 40, "Training steps, half of them before the stop.", lower_bound=20)
     cli.run(main, __doc__)

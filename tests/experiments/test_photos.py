@@ -130,12 +130,12 @@ def test_a_probe_sees_the_photographs_that_were_trained_on(archive, tmp_path):
 
 
 def test_the_studies_by_flow_are_valid(archive):
-    photos, glyphs = (module.get_config("flow").to_dict() for module in (study_photos, study_glyphs))
-    assert (photos["steps"], glyphs["steps"]) == (5_000, 3_000)
+    photos, glyphs = study_photos.get_config("flow").to_dict(), study_glyphs.get_config().to_dict()
+    assert (photos["steps"], glyphs["steps"]) == (5_000, 12_000)
     for values in (photos | {"images": str(archive)}, glyphs):
         study = StudyConfig.from_dict(values | {"methods": ["ledit-xavier-norm"], "sizes": ["16x16"]})
         assert study.experiment.diffusion.objective == "flow" and study.bases == ()
-    with pytest.raises(ConfigError, match="study_photos.py:tpu is unknown: use cpu, flow, gpu"):
+    with pytest.raises(ConfigError, match="study_photos.py:tpu is unknown: use cpu, gpu, flow"):
         study_photos.get_config("tpu")
 
 

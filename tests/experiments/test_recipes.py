@@ -7,6 +7,7 @@ import pytest
 
 from configs import (
     digits,
+    glyphs,
     imagenet256,
     imagenet256_finetune,
     imagenet256_flow,
@@ -25,14 +26,21 @@ from ledit_jax.config import Config, attention_kinds
 from ledit_jax.errors import ConfigError
 from ledit_jax.weights import load_weights
 
-ASSET = Path(__file__).parents[2] / "assets" / "digits"
+ASSETS = Path(__file__).parents[2] / "assets"
 
 
-def test_the_shipped_checkpoint_is_the_recipes():
-    params, config, step = load_weights(ASSET)
-    recipe = Config.from_dict(digits.get_config("flow").to_dict())
-    assert config == recipe and step == recipe.train.num_steps
-    assert sum(p.stat().st_size for p in ASSET.rglob("*") if p.is_file()) < 10e6
+@pytest.mark.parametrize(
+    ("name", "recipe", "study", "method"),
+    [
+        ("digits", digits.get_config("flow"), study_digits.study("flow"), "ledit"),
+        ("glyphs", glyphs.get_config(), study_glyphs.study(), "ledit-xavier-norm"),
+    ],
+)
+def test_the_shipped_checkpoints_are_the_recipes(name, recipe, study, method):
+    params, config, step = load_weights(ASSETS / name)
+    recipe = Config.from_dict(recipe.to_dict())
+    assert config == recipe == arm_config(study, method, 0) and step == recipe.train.num_steps
+    assert sum(p.stat().st_size for p in (ASSETS / name).rglob("*") if p.is_file()) < 10e6
     assert params["conv"]["kernel"].shape == (3, 3, config.model.width, config.model.width)
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from experiments.study.images import Samples, held_out_captions
 from experiments.study.judges import drawn_judge
@@ -12,12 +13,13 @@ from ledit_jax import LEDiTPipeline
 ASSETS = Path(__file__).parents[2] / "assets"
 
 
-def test_a_judge_of_real_digits_reads_its_samples():
+@pytest.mark.parametrize("source", ["digits", "glyphs"])
+def test_a_judge_of_real_digits_reads_its_samples(source):
     """At the size it was trained on, with the sampler and the guidance of its config."""
     labels = np.tile(np.arange(10), 5)
-    images = LEDiTPipeline.from_checkpoint(ASSETS / "digits")(labels.tolist(), 16, 16)
+    images = LEDiTPipeline.from_checkpoint(ASSETS / source)(labels.tolist(), 16, 16)
     assert images.shape == (50, 16, 16, 1)
-    judge = drawn_judge("digits")
+    judge = drawn_judge(source)
     assert judge.accuracy(images, labels) >= 0.9
     assert judge.accuracy(images, (labels + 1) % 10) < 0.1
 
