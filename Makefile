@@ -49,7 +49,7 @@ digits-compare: $(VENV)/.run  ## The same for DiT with sin/cos positions and wit
 study: $(VENV)/.run  ## All methods on digits by flow, in the same folder: tables, charts and images (about an hour).
 	$(STUDY)
 
-glyphs: $(VENV)/.run  ## The demo's checkpoint from scratch, its figures and its export (40 minutes); resumes.
+glyphs: $(VENV)/.run  ## The demo's checkpoint from scratch, its figures and its export (50 minutes of one core); resumes.
 	$(BIN)/python -m experiments.study --config=configs/study_glyphs.py --workdir=runs/study_glyphs \
 	  --config.methods=ledit-xavier-norm
 	$(BIN)/python -m experiments.ship --checkpoint=runs/study_glyphs/weights/ledit-xavier-norm/seed-0 --out=runs/export/glyphs

@@ -13,9 +13,11 @@ about 3 steps/s on two quiet cores, so two hours an arm. Two methods had 5,000 s
 - :gpu is a larger network with batches of 256 in bfloat16, for one GPU. It has not been run.
 """
 
+import dataclasses
+
 from configs import glyphs
 from experiments.study.config import StudyConfig
-from ledit_jax.config import Config, DataConfig, SampleConfig, TrainConfig, model_preset
+from ledit_jax.config import Config, SampleConfig, model_preset
 from ledit_jax.errors import ConfigError
 
 METHODS = (
@@ -77,24 +79,12 @@ def _by_flow() -> Config:
 
 
 def _by_diffusion(machine: str) -> Config:
-    gpu = machine == "gpu"
-    workers = 8 if gpu else 0
-    train = TrainConfig(
-        batch_size=256 if gpu else 64,
-        learning_rate=5e-4,
-        warmup_steps=200,
-        decay_steps=2_000,
-        grad_clip=1.0,
-        ema_decay=0.999,
-        checkpoint_every=500,
-        keep_last=2,
-        keep_every=5_000,
-        sample_every=0,
-    )
+    """With the flow's data and schedule, at another rate."""
+    gpu, flow = machine == "gpu", _by_flow()
     return Config(
         model=model_preset("LEDiT-S/2", num_classes=10, **SIZES[machine]),
-        data=DataConfig(source="image_folder", image_height=16, image_width=16, image_channels=3, num_workers=workers),
-        train=train,
+        data=dataclasses.replace(flow.data, num_workers=8 if gpu else 0),
+        train=dataclasses.replace(flow.train, batch_size=256 if gpu else 64, learning_rate=5e-4, keep_every=5_000),
         sample=SampleConfig(sampler="dpmpp", num_steps=25, cfg_scale=1.5),
     )
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from absl import flags
+from flax.traverse_util import flatten_dict
 
 from experiments.doublings import at_each_doubling
 from experiments.sizes import Size, relative_size, size_name
@@ -80,25 +81,20 @@ def find_scale(studies: Sequence[Scaled]) -> str:
 
 def _fixed(study: Scaled, scale: str) -> dict:
     """Its settings by name, without those of the scale, the methods, and where its images lay."""
-    settings = dataclasses.asdict(study.config) | {"methods": (), "images": ""}
-    experiment = settings.pop("experiment")
-    for name, values in experiment.items():
-        if isinstance(values, dict):
-            settings |= {f"{name}.{field}": value for field, value in values.items()}
-        else:
-            settings[name] = values
-    return {name: value for name, value in settings.items() if name not in {f"model.{field}" for field in _FREE[scale]}}
+    settings = flatten_dict(dataclasses.asdict(study.config), sep=".")
+    settings = {name.removeprefix("experiment."): value for name, value in settings.items()}
+    left_out = {"methods", "images", *(f"model.{field}" for field in _FREE[scale])}
+    return {name: value for name, value in settings.items() if name not in left_out}
 
 
 def scaling_table(studies: Sequence[Scaled], scale: str) -> str:
     """Markdown: methods and values down, sizes across; under each method what a doubling does to the distance."""
     rows, sizes = [], studies[0].results.sizes
     for method, label in studies[0].results.methods.items():
-        ours = [study for study in studies if method in study.results.methods]
-        for study in ours:
+        for study in (study for study in studies if method in study.results.methods):
             cells = [_cell(study.results, method, size) for size in sizes]
             rows.append([label, f"{study.value(scale):,}", f"{study.petaflops(method):.3g}", *cells])
-        factors = [at_each_doubling(*_line(ours, scale, method, size)) for size in sizes]
+        factors = [at_each_doubling(*_line(studies, scale, method, size)) for size in sizes]
         rows.append([label, "each doubling", "", *(f"distance x {factor:.2f}" for factor in factors)])
     titles = [f"{size_name(size)} ({relative_size(size, studies[0].results.trained_size)})" for size in sizes]
     return markdown(["method", _TITLES[scale], "10^15 FLOPs", *titles], rows)
@@ -110,8 +106,8 @@ def _cell(results: Results, method: str, size: Size) -> str:
 
 
 def _line(studies: Sequence[Scaled], scale: str, method: str, size: Size) -> tuple[list[int], list[float]]:
-    """The values and the distances there; a cell that failed is left out."""
-    entries = [(study.value(scale), study.results.entries[method, size]) for study in studies]
+    """The values and the distances there; a study without the method is left out, and a cell that failed."""
+    entries = [(study.value(scale), study.results.entries.get((method, size))) for study in studies]
     there = [(value, entry["frechet"].mean) for value, entry in entries if entry]
     return [value for value, _ in there], [distance for _, distance in there]
 
@@ -124,10 +120,7 @@ def write_scaling(studies: Sequence[Scaled], out: Path) -> None:
     table = scaling_table(studies, scale)
     write_whole(out / "scaling.md", table + "\n")
     lines = {
-        label: {
-            size: _line([s for s in studies if method in s.results.methods], scale, method, size)
-            for size in first.sizes
-        }
+        label: {size: _line(studies, scale, method, size) for size in first.sizes}
         for method, label in first.methods.items()
     }
     lines_chart(lines, "frechet", first.trained_size, _TITLES[scale], out / "scaling.png", doublings=True)
