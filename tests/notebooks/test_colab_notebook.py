@@ -109,8 +109,8 @@ def test_top_to_bottom_with_a_tiny_checkpoint(notebook, tmp_path, monkeypatch):
 
     cells, press = [cell.copy() for cell in notebook.cells], nbformat.v4.new_code_cell(PRESS_THE_BUTTON)
     own = cells[position(notebook, "own")]
-    assert "STEPS = 300" in own.source and 'fine_tune("assets/digits"' in own.source
-    own.source = own.source.replace("STEPS = 300", "STEPS = 3").replace('"assets/digits"', "checkpoint")
+    assert "STEPS = 300" in own.source and 'fine_tune("assets/glyphs"' in own.source
+    own.source = own.source.replace("STEPS = 300", "STEPS = 3").replace('"assets/glyphs"', "checkpoint")
     after_sliders = position(notebook, "sliders") + 1
     check = nbformat.v4.new_code_cell(CHECK_THE_IMAGES)
     done = execute([*cells[:after_sliders], press, *cells[after_sliders:], check], tmp_path / "stacks")
