@@ -83,7 +83,7 @@ def _fixed(study: Scaled, scale: str) -> dict:
     """Its settings by name, without those of the scale, the methods, and where its images lay."""
     settings = flatten_dict(dataclasses.asdict(study.config), sep=".")
     settings = {name.removeprefix("experiment."): value for name, value in settings.items()}
-    left_out = {"methods", "images", *(f"model.{field}" for field in _FREE[scale])}
+    left_out = {"methods", "images", "data.path", *(f"model.{field}" for field in _FREE[scale])}
     return {name: value for name, value in settings.items() if name not in left_out}
 
 

@@ -20,7 +20,8 @@ METHODS = {"ledit": "LEDiT", "rope": "RoPE"}
 def write_study(folder, distances, **model):
     """The results of a study of both methods, with these Fréchet distances of theirs, as one leaves them."""
     experiment = tiny_config("LEDiT")
-    experiment = dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, **model))
+    # A study unpacks photographs into its own workdir.
+    experiment = experiment.replaced("model", **model).replaced("data", path=str(folder / "images"))
     config = StudyConfig(experiment, tuple(METHODS), sizes=("8x8", "8x16"), steps=100)
     cells = [
         Cell(name, 0, size, Figures(20, 0.5, distance, 0.1, 0.5, 0.25, 0.5, None))
@@ -62,7 +63,7 @@ def test_table_and_chart_over_the_scale(tmp_path, capsys, scale, small, large, v
 
 def test_studies_that_differ_in_more_are_refused(tmp_path):
     first = write_study(tmp_path / "a", (1.0, 1.0), width=16)
-    other = write_study(tmp_path / "b", (1.0, 1.0), width=32, depth=3)
+    other = write_study(tmp_path / "b", (1.0, 1.0), width=32, depth=4)
     with pytest.raises(ConfigError, match="the studies differ in model.depth too, and not in width alone"):
         find_scale([first, other])
     for studies in ([first], [first, first]):
