@@ -27,8 +27,8 @@ class StudyConfig:
     experiment: Config = field(default_factory=Config)
     """What all arms share; an arm replaces the fields that make the method (`methods.ARMS`)."""
     methods: tuple[str, ...] = ("dit", "rope", "ntk", "yarn", "riflex", "nope", "nope-causal", "nope-conv", "ledit")
-    """Names of `methods.METHODS`, also without attention scaling, as in ledit-unscaled, and by another sampler with so
-    many network calls, as in ledit@ddim-8."""
+    """Names of `methods.METHODS`, also without attention scaling, as in ledit-unscaled, with a flow's time shift, as in
+    ledit-shift, and by another sampler with so many network calls, as in ledit@ddim-8."""
     sizes: tuple[str, ...] = ()
     """Images to draw, HEIGHTxWIDTH in pixels, as in 24x24."""
     seeds: tuple[int, ...] = (0,)

@@ -1,8 +1,8 @@
 """The methods of the extrapolation study by name: which weights each needs, and what it changes at sampling.
 
 An arm is a set of weights, given by the settings in which its model differs from the study's experiment. Methods
-that act at sampling alone (NTK, YaRN, RIFLEx, attention scaling) share one arm. Any method may be drawn by a sampler of
-its own with so many network calls: "ledit-flow@ab2-16".
+that act at sampling alone (NTK, YaRN, RIFLEx, attention scaling, time shift) share one arm. Any method may be drawn
+by a sampler of its own with so many network calls: "ledit-flow@ab2-16".
 """
 
 import dataclasses
@@ -133,35 +133,37 @@ METHODS: dict[str, Method] = {
     "ledit-threshold": Method("ledit-threshold", "LEDiT, causal from t = 500"),
     "ledit-refined": Method("ledit-refined", "LEDiT*, refined"),
     "ledit-flow": Method("ledit-flow", "LEDiT by flow"),
-    "ledit-flow-shift": Method("ledit-flow", "LEDiT by flow + time shift", {"time_shift": "auto"}),
     "ledit-flow-dit": Method("ledit-flow-dit", "LEDiT by flow, from the diffusion's DiT"),
     "ledit-meanflow": Method("ledit-meanflow", "LEDiT by MeanFlow"),
 }
 
 
-_SCALING = {"-unscaled": ("off", "no attention scaling"), "-scaled": ("on", "attention scaling")}
-"""What a method's name may end in: the same weights, drawn with or without attention scaling."""
+_ENDINGS: dict[str, tuple[str, dict[str, Any]]] = {
+    "-unscaled": (", no attention scaling", {"attention_scaling": "off"}),
+    "-scaled": (", attention scaling", {"attention_scaling": "on"}),
+    "-shift": (" + time shift", {"time_shift": "auto"}),
+}
+"""What a method's name may end in: what its label then ends in, and the SampleConfig fields that change."""
 
 
 def find_method(name: str) -> Method:
-    """The method of that name, which may go on with -unscaled or -scaled, and then with @SAMPLER-CALLS.
+    """The method of that name, which may go on with -unscaled, -scaled or -shift, and then with @SAMPLER-CALLS.
 
     Raises ConfigError, with the nearest one, if there is none; whether the sampler fits is for the config to say.
     """
     plain, sampler, calls = split_name(name)
-    method = _scaled(plain)
+    method = _varied(plain)
     if sampler is None:
         return method
     label = f"{method.label}, {sampler}, {calls} calls"
     return dataclasses.replace(method, label=label, sample=method.sample | {"sampler": sampler, "num_steps": calls})
 
 
-def _scaled(name: str) -> Method:
-    for ending, (scaling, words) in _SCALING.items():
+def _varied(name: str) -> Method:
+    for ending, (words, sample) in _ENDINGS.items():
         if name.endswith(ending) and name.removesuffix(ending) in METHODS:
             method = METHODS[name.removesuffix(ending)]
-            sample = method.sample | {"attention_scaling": scaling}
-            return dataclasses.replace(method, label=f"{method.label}, {words}", sample=sample)
+            return dataclasses.replace(method, label=method.label + words, sample=method.sample | sample)
     if name not in METHODS:
         raise ConfigError(f"methods: {name!r} is unknown: {nearest(name, METHODS)}")
     return METHODS[name]

@@ -88,6 +88,9 @@ def test_every_method_has_an_arm_that_is_a_valid_model():
     assert len({find_method(name).arm for name in acting_at_sampling}) == 1
     scaled, unscaled = (find_method(f"yarn-{ending}@ddim-8") for ending in ("scaled", "unscaled"))
     assert (scaled.sample | {"attention_scaling": "off"}) == unscaled.sample != scaled.sample
+    shifted = find_method("yarn-shift@ab2-8")
+    assert shifted.sample == unscaled.sample | {"time_shift": "auto", "sampler": "ab2"}
+    assert shifted.label == "RoPE + VisionYaRN + time shift, ab2, 8 calls"
 
 
 def test_study_configs_are_valid(tmp_path):
