@@ -1,6 +1,7 @@
 """Figures over the width and over the grid, from the results of studies that differ in it alone."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -10,10 +11,11 @@ from experiments.doublings import at_each_doubling
 from experiments.study.config import StudyConfig
 from experiments.study.reference import Figures
 from experiments.study.results import Cell, summarise
-from experiments.study.scaling import find_scale, read_scaled, write_scaling
+from experiments.study.scaling import find_scale, read_scaled, scaling_table, write_scaling
 from experiments.study.tables import write_tables
 from ledit_jax.errors import ConfigError
 
+DOCS = Path(__file__).parents[2] / "docs" / "extrapolation"
 METHODS = {"ledit": "LEDiT", "rope": "RoPE"}
 
 
@@ -73,3 +75,10 @@ def test_studies_that_differ_in_more_are_refused(tmp_path):
 
 def test_what_a_doubling_does():
     assert at_each_doubling([1, 2, 8], [3.0, 1.5, 0.375]) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(("name", "scale"), [("photos-flow-patch4", "side"), ("photos-flow-width48", "width")])
+def test_the_pages_tables_are_those_of_the_results_beside_it(name, scale):
+    studies = [read_scaled(DOCS / f"{file}.json") for file in (name, "photos-flow")]
+    assert find_scale(studies) == scale
+    assert scaling_table(studies, scale) in (DOCS / "photos.md").read_text()
