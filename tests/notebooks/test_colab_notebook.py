@@ -28,7 +28,7 @@ from notebooks import colab
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "notebooks" / "ledit_colab.ipynb"
 LONGEST = 400
-"""Seconds that the notebook may take; about 13 on a quiet machine."""
+"""Seconds that the notebook may take; about 30 on a quiet machine."""
 
 # Run inside the notebook, after the cell of the sliders and after the last one.
 PRESS_THE_BUTTON = """
@@ -70,9 +70,10 @@ def notebook():
 def execute(cells, stacks, folder=NOTEBOOK.parent):
     """Runs cells in a fresh kernel, which starts in `folder`, as Jupyter does. An error in a cell is raised here.
 
-    stacks: a file, to which the kernel writes every minute where its threads are; told where it does not end.
+    stacks: a file, to which the kernel writes half a minute before LONGEST where its threads are; told where it does
+        not end. It writes once, and late: the dump reads the frames of running threads, which can end the kernel.
     """
-    watch = f"import faulthandler; faulthandler.dump_traceback_later(60, repeat=True, file=open({str(stacks)!r}, 'w'))"
+    watch = f"import faulthandler; faulthandler.dump_traceback_later({LONGEST - 30}, file=open({str(stacks)!r}, 'w'))"
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(watch), *cells])
     client = NotebookClient(notebook, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
     try:
