@@ -44,7 +44,7 @@ def report_of(result: subprocess.CompletedProcess) -> dict:
 @needs_libtpu
 def test_a_step_for_four_chips(config):
     """With FSDP's promise: what a chip sends are weights, and does not grow with the batch."""
-    result = run("train.py", f"--config={config}", "--compile_only=v5e:2x2", "--config.train.batch_size=512")
+    result = run("train.py", f"--config={config}", "--compile_only=v5e:2x2", "--config.train.batch_size=256")
     assert result.returncode == 0, result.stderr
     report = report_of(result)
     assert report["fits"] and report["topology"] == {"name": "v5e:2x2", "chips": 4}
@@ -59,8 +59,8 @@ def test_a_step_for_four_chips(config):
     assert len(predicted["costliest"]) == 10 and "training/step.py" in json.dumps(predicted["costliest"])
     assert all(re.search(rf"^{what}", result.stdout, re.M) for what in ("fits +yes", "HBM / chip", "predicted step"))
     weights = memory["arguments"]  # a quarter of parameters, EMA and two moments: as much as all parameters
-    activation = 512 // 4 * 16 * 64 * 4  # bytes of 16 tokens of 64 numbers for each image of a chip
-    assert 0 < report["sent_bytes"] < 3 * weights < 4 * 4 * activation, "four a block, and a block has more"
+    activation = 256 // 4 * 16 * 64 * 4  # bytes of 16 tokens of 64 numbers for each image of a chip
+    assert 0 < report["sent_bytes"] < 2 * weights < 4 * 4 * activation, "four a block, and a block has more"
 
 
 @needs_libtpu
