@@ -53,6 +53,8 @@ def test_the_table_is_that_of_the_docs():
         "Learned table, stretched": "learnable",
         "RoPE": "rope",
         "RoPE + YaRN": "yarn",
+        "RPE-2D": "rpe2d",
+        "LEDiT's convolution alone": "nope-conv",
     }
     for label, method in names.items():
         row = re.search(rf"^\| {re.escape(label)} \|(.*)\|$", README, flags=re.MULTILINE)[1]
