@@ -1,4 +1,4 @@
-"""What goes wrong in images beyond the training size, made of real images: a judge has to see each of these."""
+"""What goes wrong in images beyond the training size, made of real images. The figures have to see each of these."""
 
 from collections.abc import Callable
 
@@ -36,6 +36,11 @@ def in_a_corner(images: Images) -> Images:
     return corner
 
 
+def rolled(images: Images) -> Images:
+    """Moved by half of both sides, around the edges: all parts are right, and none is in its place."""
+    return np.roll(images, (images.shape[1] // 2, images.shape[2] // 2), axis=(1, 2))
+
+
 def blurred(images: Images) -> Images:
     """A Gaussian of a sixteenth of the shorter side."""
     sigma = min(images.shape[1:3]) / 16
@@ -53,5 +58,6 @@ DISTORTIONS: dict[str, Callable[[Images], Images]] = {
     "doubled": doubled,
     "tiled": tiled,
     "in a corner": in_a_corner,
+    "rolled": rolled,
     "blurred": blurred,
 }

@@ -27,7 +27,7 @@ def metric_chart(results: Results, metric: str, path: Path) -> None:
     axes.plot(places, real, color="black", linestyle=(0, (1, 2)), label=REAL)
     axes.set_xticks(places, [f"{size_name(s)}\n{relative_size(s, results.trained_size)}" for s in results.sizes])
     axes.set(xlabel="height x width, against the training size", ylabel=METRICS[metric][0])
-    if metric in ("frechet", "patches"):
+    if metric in ("frechet", "patches", "layout"):
         axes.set_yscale("log")
     axes.grid(axis="y", color="#e4e4e4", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)

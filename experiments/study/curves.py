@@ -39,7 +39,7 @@ from ledit_jax.files import write_whole
 from ledit_jax.flops import train_step_flops
 from ledit_jax.models import abstract_params
 
-SHOWN = ("accuracy", "frechet", "patches")
+SHOWN = ("accuracy", "frechet", "patches", "layout")
 """What has a chart and a place in the table, where it was measured."""
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Integer
 
 from experiments.judges.judge import Judge, Reading
+from experiments.judges.layout import layout_features
 from experiments.judges.scenes import shares as scene_shares
 from experiments.sizes import Size
 from experiments.study.config import StudyConfig
@@ -18,7 +19,7 @@ from experiments.study.judges import drawn_judge, photo_judge
 from experiments.study.photos import real_photographs, split_images
 from ledit_jax.data.scenes import Scenes
 from ledit_jax.evaluation.duplication import rank_among_real, self_similarity
-from ledit_jax.evaluation.frechet import frechet_distance
+from ledit_jax.evaluation.frechet import Moments, frechet_distance, gaussian_statistics
 from ledit_jax.evaluation.neighbours import NUM_NEIGHBOURS, precision_recall
 
 
@@ -33,6 +34,8 @@ class Figures:
     """Distance to the real training images rendered at this size, in the judge's features; lower is better."""
     patches: float | None
     """The same over patches of 16 pixels a side: what small parts look like, wherever they are."""
+    layout: float | None
+    """The same over `layout_features`: where an image has its light, dark and colours, whatever its texture is."""
     precision: float | None
     """Share among the real training images, by nearest neighbours in those features; None for three images or less."""
     recall: float | None
@@ -53,6 +56,7 @@ class _Real:
     """What is needed of the real training images of one size."""
 
     read: Reading
+    layout: Moments
     similarity: Float[np.ndarray, " N"]
     labels: Integer[np.ndarray, " N"]
 
@@ -82,6 +86,7 @@ class Reference:
             accuracy=read.accuracy(samples.labels),
             frechet=frechet_distance(*read.statistics, *training.read.statistics),
             patches=frechet_distance(*read.patch_statistics, *training.read.patch_statistics),
+            layout=frechet_distance(*gaussian_statistics(layout_features(samples.images)), *training.layout),
             precision=precision,
             recall=recall,
             duplication=rank_among_real(
@@ -103,7 +108,8 @@ class Reference:
 
     def _describe_training(self, height: int, width: int) -> _Real:
         train = self._real(height, width, "train")
-        return _Real(self._judge.read(train.images), self_similarity(train.images), train.labels)
+        layout = gaussian_statistics(layout_features(train.images))
+        return _Real(self._judge.read(train.images), layout, self_similarity(train.images), train.labels)
 
 
 class SceneReference:
@@ -113,7 +119,7 @@ class SceneReference:
         """Figures of samples, in whatever size they have."""
         source = Scenes(*samples.size, "test")
         parts = scene_shares(samples.images, [source.request(int(label)) for label in samples.labels])
-        unknown = dict.fromkeys(("frechet", "patches", "precision", "recall", "duplication", "objects"))
+        unknown = dict.fromkeys(("frechet", "patches", "layout", "precision", "recall", "duplication", "objects"))
         return Figures(len(samples.labels), parts.pop("right"), **unknown, **parts)
 
     def measure_real(self, size: Size, count: int) -> Figures:

@@ -24,6 +24,7 @@ METRICS = {
     "count": ("Share with as many figures as asked for, and nothing else (higher is better)", "{:.1%}"),
     "frechet": ("Fréchet distance to real images of that size (lower is better)", "{:.2f}"),
     "patches": ("Fréchet distance of patches (lower is better)", "{:.3f}"),
+    "layout": ("Fréchet distance of layouts (lower is better)", "{:.3f}"),
     "precision": ("Precision, the share among real images by nearest neighbours (higher is better)", "{:.1%}"),
     "recall": ("Recall, the share of real images among these (higher is better)", "{:.1%}"),
     "duplication": ("Duplication (0.5 is what real images have, 1 a tiling)", "{:.2f}"),

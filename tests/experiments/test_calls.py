@@ -21,7 +21,7 @@ DRAWN = {"ledit@ddim-4": 0.25, "ledit@ddim-16": 0.5, "ledit-flow@ab2-4": 0.75}
 
 
 def figures(accuracy):
-    return Figures(20, accuracy, 8 * accuracy, 0.1, 0.5, 0.25, 0.5, None)
+    return Figures(20, accuracy, 8 * accuracy, 0.1, 0.05, 0.5, 0.25, 0.5, None)
 
 
 def make_results():

@@ -12,7 +12,7 @@ from tiny import network_of, tiny_config
 from experiments.study import cells as study_cells
 from experiments.study import images as study_images
 from experiments.study.config import Study, StudyConfig, arm_config
-from experiments.study.curves import measure_steps, write_curves
+from experiments.study.curves import SHOWN, measure_steps, write_curves
 from experiments.study.reference import make_reference
 from ledit_jax.errors import CheckpointError
 from ledit_jax.models import init_params
@@ -50,7 +50,7 @@ def test_figures_of_each_kept_step(tmp_path, monkeypatch, capsys):
     assert kept["points"][0]["figures"] == dataclasses.asdict(points[0].figures)
     table = capsys.readouterr().out
     assert f", {points[0].figures.frechet / 2:.2f}, " in table and "| NoPE   | 1    |" in table
-    for metric in ("accuracy", "frechet", "patches"):
+    for metric in SHOWN:
         with Image.open(tmp_path / f"curves-{metric}.png") as image:
             assert image.width > 300
     study_images.real_images.cache_clear()

@@ -26,11 +26,11 @@ def write_study(folder, distances, **model):
     experiment = experiment.replaced("model", **model).replaced("data", path=str(folder / "images"))
     config = StudyConfig(experiment, tuple(METHODS), sizes=("8x8", "8x16"), steps=100)
     cells = [
-        Cell(name, 0, size, Figures(20, 0.5, distance, 0.1, 0.5, 0.25, 0.5, None))
+        Cell(name, 0, size, Figures(20, 0.5, distance, 0.1, 0.05, 0.5, 0.25, 0.5, None))
         for name, distance in zip(METHODS, distances, strict=True)
         for size in config.image_sizes
     ]
-    real = dict.fromkeys(config.image_sizes, Figures(20, 1.0, 0.1, 0.1, 0.5, 0.25, 0.5, None))
+    real = dict.fromkeys(config.image_sizes, Figures(20, 1.0, 0.1, 0.1, 0.05, 0.5, 0.25, 0.5, None))
     results = summarise(config, METHODS, cells, real, weights="100 steps", command="make this")
     write_tables(results, cells, dataclasses.asdict(config), folder)
     return read_scaled(folder / "results.json")

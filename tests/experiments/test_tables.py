@@ -24,7 +24,7 @@ SIZES = ((16, 16), (16, 32))
 
 
 def figures(accuracy: float, frechet: float) -> Figures:
-    return Figures(20, accuracy, frechet, 0.1, 0.5, 0.25, 0.5, None)
+    return Figures(20, accuracy, frechet, 0.1, 0.05, 0.5, 0.25, 0.5, None)
 
 
 def make_results(methods: dict[str, str], cells: list[Cell]) -> Results:
@@ -56,7 +56,7 @@ def test_tables_have_mean_and_spread_over_seeds(results):
         ["real held-out images", "100.0%", "100.0%"],
     ]
     text = all_tables(results, results.metrics)
-    assert results.metrics == ["accuracy", "frechet", "patches", "precision", "recall", "duplication"]
+    assert results.metrics == ["accuracy", "frechet", "patches", "layout", "precision", "recall", "duplication"]
     assert "100 images of each of 2 seed(s), 20 real ones; 9 training steps." in text
     assert text.count("- ledit, seed 1: Error: no luck") == 1
 
