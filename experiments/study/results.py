@@ -165,6 +165,8 @@ def _to_json(results: Results) -> dict[str, Any]:
 
 def read_results(path: Path) -> Results:
     """The results in a study's results.json, or in a page's file of that form. Raises DataError for another file."""
+    if not path.exists():
+        raise DataError(f"{path} does not exist: give a study's results.json")
     try:
         fields = dict(command=str, note=str, trained_size=list, methods=dict, summary=list, real=list, errors=list)
         values = read_json(path, fields=fields)
