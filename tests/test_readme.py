@@ -36,11 +36,14 @@ def test_the_training_loop(monkeypatch, tmp_path):
     assert LEDiTPipeline.from_checkpoint("runs/mine")([3], num_steps=2).shape == (1, 16, 16, 1)
 
 
+FORMS = {"frechet": "{:.2f}", "layout": "{:.3f}", "accuracy": "{:.0%}"}
+
+
 def cells(name):
-    """method, size -> Fréchet distance and share read right, as docs has them."""
+    """method, size -> Fréchet distance, that of layouts if measured, and share read right, as docs has them."""
     results = read_results(ROOT / "docs" / "extrapolation" / f"{name}.json")
     return {
-        cell: (f"{found['frechet'].mean:.2f}", f"{found['accuracy'].mean:.0%}")
+        cell: [form.format(found[metric].mean) for metric, form in FORMS.items() if metric in found]
         for cell, found in results.entries.items()
     }
 
@@ -63,5 +66,9 @@ def test_the_table_is_that_of_the_docs():
 
 
 def test_the_limits_below_it_are_too():
-    long, size = cells("photos-flow-long-seeds"), (32, 32)
-    assert f"({long['rope', size][0]} and {long['ledit-xavier-norm', size][0]} on average)" in README
+    seeds, size = cells("photos-flow-long-seeds"), (32, 32)
+    assert f"({seeds['rope', size][0]} and {seeds['ledit-xavier-norm', size][0]} on average)" in README
+    one = cells("photos-flow-long")
+    (rival, rival_layout, _), (own, own_layout, _) = one["rpe2d", size], one["ledit-xavier-norm", size]
+    assert f"(at 2x {rival} and {own}, by layout {rival_layout} and {own_layout})" in README
+    assert "({}, by layout {})".format(*one["nope-conv", size]) in README

@@ -117,8 +117,8 @@ def test_sheets_show_each_class_in_its_column(results, tmp_path):
         ("photos-flow-long-seeds", ("frechet", "accuracy")),
         ("photos-flow-guided-seeds", ("frechet",)),
         ("photos-flow-crops", ("frechet", "accuracy")),
-        ("photos-flow-long", ("frechet", "accuracy", "recall")),
-        ("photos-flow-guided", ("frechet", "accuracy", "recall")),
+        ("photos-flow-long", ("frechet", "accuracy", "layout", "recall")),
+        ("photos-flow-guided", ("frechet", "accuracy", "layout", "recall")),
     ],
 )
 def test_the_pages_tables_are_those_of_the_results_beside_them(name, metrics):
@@ -160,12 +160,15 @@ def test_the_probes_tables_are_those_of_the_results_beside_them():
 def test_the_curves_of_photographs_are_on_the_page():
     points = json.loads((DOCS / "extrapolation" / "photos-flow-curves.json").read_text())["points"]
     labels = {"ledit-xavier-norm": "LEDiT", "dit": "sin/cos", "learnable": "table", "rope": "RoPE", "yarn": "YaRN"}
-    labels |= {"riflex": "RIFLEx", "nope-conv": "convolution"}
-    cells = {}
+    labels |= {"riflex": "RIFLEx", "rpe2d": "RPE-2D", "nope-conv": "convolution"}
+    cells, layouts = {}, {}
     for point in sorted(points, key=lambda point: point["step"]):
         figures, size = point["figures"], "x".join(map(str, point["size"]))
         row = cells.setdefault(f"{labels[point['method']]}, {size}", [])
         row.append(f"{figures['frechet']:.2f}, {100 * figures['accuracy']:.0f}%")
+        layouts.setdefault(f"{labels[point['method']]}, {size}", []).append(f"{figures['layout']:.3f}")
     for name, row in cells.items():
         if name not in ("YaRN, 16x16", "RIFLEx, 16x16"):  # RoPE's there
             assert " | ".join([f"| {name}", *row]) in PAGES
+        if "16x16" not in name:
+            assert " | ".join([f"| {name}", *layouts[name]]) in PAGES
