@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from script_runs import run
 
 from experiments.judges.distortions import DISTORTIONS
 from experiments.judges.judge import Judge, JudgeRecipe
@@ -132,3 +133,15 @@ def test_training_repeats_and_a_file_keeps_the_very_judge(tmp_path):
         Judge.load(tmp_path / "none.npz", RECIPE)
     with pytest.raises(ConfigError, match="num_classes=1 is too few"):
         Judge.train(dataclasses.replace(RECIPE, num_classes=1), sets)
+
+
+def test_the_command_shows_what_a_studys_figures_see(tmp_path):
+    flags = ["--config=configs/study_digits.py:flow", "--config.methods=dit,", "--config.sizes='16x16',"]
+    result = run("experiments/study/sensitivity.py", *flags, f"--workdir={tmp_path}")
+    assert result.returncode == 0, result.stderr
+    kept = read_json(tmp_path / "sensitivity.json")
+    assert sensitivity_table("digits", kept["figures"]) in result.stdout and list(kept["figures"]) == ["16x16"]
+    # The page's table of digits is that of this command.
+    page = read_json(DOCS / "extrapolation" / "judge-digits.json")["figures"]["16x16"]
+    for name, seen in kept["figures"]["16x16"].items():
+        np.testing.assert_allclose(seen, page[name], rtol=0.02, atol=0.01)
