@@ -32,7 +32,12 @@ _SHOWN = 300
 
 
 def sensitivity(reference: Reference, size: Size) -> dict[str, Seen]:
-    """What is measured of real held-out images of a size, "real", and of each distortion of them."""
+    """What is measured of real held-out images of a size, "real", and of each distortion of them.
+
+    Raises ConfigError for an odd side, since some distortions halve images.
+    """
+    if size[0] % 2 or size[1] % 2:
+        raise ConfigError(f"size {size_name(size)} has an odd side: leave it out, some distortions halve images")
     test = reference.held_out(size, _SHOWN)
     images = {"real": test.images} | {name: distort(test.images) for name, distort in DISTORTIONS.items()}
     figures = {name: reference.measure(Samples(distorted, test.labels)) for name, distorted in images.items()}

@@ -42,6 +42,8 @@ def test_held_out_images_are_read_and_every_distortion_is_seen(source, size):
     assert read.accuracy(test.labels) > 0.95 and read.accuracy((test.labels + 1) % 10) < 0.05
     reference = Reference(lambda h, w, split: first_images(source, (h, w), split), lambda: judge, counts_objects=False)
     check_seen(sensitivity(reference, size), SEEN[source])
+    with pytest.raises(ConfigError, match="size 16x15 has an odd side"):
+        sensitivity(reference, (16, 15))
     # Real images are as far from others as chance has it.
     rng, distances = np.random.default_rng(0), []
     for _ in range(4):
