@@ -1,13 +1,14 @@
 """What the scripts share: flags that fail with one clear line, and exit codes.
 
 0 is done (also training that a signal stopped, once everything is saved), 1 a run that had to stop, by a signal or by
-something that failed, 2 a request that cannot be met.
+something that failed, 2 a request that cannot be met, 141 (of SIGPIPE) output that nobody reads any longer.
 """
 
 import dataclasses
 import errno
 import logging
 import re
+import signal
 import sys
 import traceback
 import typing
@@ -25,6 +26,7 @@ from ledit_jax.cli.ending import (
     exit_with,
     ignore_signals,
     leave,
+    nobody_reads,
     print_error,
 )
 from ledit_jax.cli.quiet import set_up_streams
@@ -69,6 +71,8 @@ def run(main: Callable[[], None], description: str) -> None:
     except (LEDiTError, flags.Error) as error:
         exit_with(str(error), exit_code(error))
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and nobody_reads():
+            leave(128 + signal.SIGPIPE)  # quietly, as any program does
         cause = cause_outside(error)
         if cause is None:
             traceback.print_exc()

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import select
 import shutil
 import signal
 import sys
@@ -60,6 +61,16 @@ def leave(code: int) -> None:
     """Without an orderly exit, which waits for the threads of libraries."""
     sys.stdout.flush()
     os._exit(code)
+
+
+def nobody_reads() -> bool:
+    """Whether the reader of standard output is gone, as `head` is when it has its lines; the rest goes nowhere then."""
+    output = select.poll()
+    output.register(sys.stdout, 0)
+    if not any(event & select.POLLERR for _, event in output.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
 
 
 def cause_outside(error: BaseException | None) -> str | None:

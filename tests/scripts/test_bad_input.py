@@ -1,6 +1,7 @@
 """Bad input to train.py and sample.py, as a user meets it: one line, exit code 2, no traceback, nothing written."""
 
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -83,6 +84,16 @@ def test_sample_keeps_what_is_there_and_replaces_it_when_told(tmp_path, checkpoi
     result = run("sample.py", f"--checkpoint={checkpoint}", f"--out={out}", "--overwrite", "--width=12")
     assert result.returncode == 0, result.stderr
     assert out.read_bytes().startswith(b"\x89PNG") and "wrote 10 images" in result.stdout
+
+
+def test_a_reader_that_has_enough_ends_a_command_quietly():
+    program = "from ledit_jax import cli; cli.run(lambda: print('a line\\n' * 100_000), '')"
+    with subprocess.Popen(
+        [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout.readline() == b"a line\n"
+        process.stdout.close()
+        assert process.stderr.read() == b"" and process.wait() == 128 + signal.SIGPIPE
 
 
 def test_help_teaches():
