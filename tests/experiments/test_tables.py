@@ -118,6 +118,8 @@ def test_sheets_show_each_class_in_its_column(results, tmp_path):
         ("photos-flow-guided-seeds", ("frechet",)),
         ("photos-flow-crops", ("frechet", "accuracy")),
         ("photos-flow-long", ("frechet", "accuracy", "layout", "recall")),
+        ("photos-flow-long-unscaled", ("frechet", "layout")),
+        ("photos-flow-long-shift", ("frechet",)),
         ("photos-flow-guided", ("frechet", "accuracy", "layout", "recall")),
     ],
 )
