@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Float, UInt8
 
 from ledit_jax.evaluation.pieces import Extractor
-from ledit_jax.models.inception import NUM_FEATURES, NUM_SPATIAL, Inception
+from ledit_jax.models.inception import NUM_FEATURES, NUM_SPATIAL, Inception, resize
 from ledit_jax.parallel.mesh import data_mesh
 from ledit_jax.parallel.sharding import batch_sharding
 
@@ -36,7 +36,9 @@ class FeatureExtractor(Extractor):
             digest.update(np.asarray(leaf).tobytes())
         self.digest = digest.hexdigest()[:16]
         self._params = jax.device_put(params, NamedSharding(self.mesh, P()))
-        self._run = jax.jit(lambda params, x: nnx.merge(graphdef, params)(x.astype(jnp.float32)))
+        # A program of its own for each size of images; that of the network, which takes long to compile, serves all.
+        self._resize = jax.jit(lambda x: resize(x.astype(jnp.float32)))
+        self._run = jax.jit(lambda params, x: nnx.merge(graphdef, params)(x))
 
     def __call__(self, images: UInt8[np.ndarray, "B H W 3"]) -> Features:
         """Features of a batch of at most `self.batch_size`; it is filled up, so that one program serves all."""
@@ -44,5 +46,5 @@ class FeatureExtractor(Extractor):
         padded = jax.device_put(padded, batch_sharding(self.mesh))
         # Accelerators would multiply in bfloat16 or TF32 by default, and the reference figures are float32's.
         with jax.default_matmul_precision("highest"):
-            pool, spatial = self._run(self._params, padded)
+            pool, spatial = self._run(self._params, self._resize(padded))
         return np.asarray(pool)[: len(images)], np.asarray(spatial)[: len(images)]

@@ -25,7 +25,9 @@ class ConvReLU(nnx.Module):
 
     def __init__(self, cin: int, cout: int, kernel=(1, 1), stride: int = 1, padding="SAME", *, rngs: nnx.Rngs):
         kernel = (kernel, kernel) if isinstance(kernel, int) else kernel
-        self.conv = nnx.Conv(cin, cout, kernel, strides=stride, padding=padding, rngs=rngs)
+        # Its weights are always read; random ones would be traced for a second first.
+        zeros = nnx.initializers.zeros_init()
+        self.conv = nnx.Conv(cin, cout, kernel, strides=stride, padding=padding, kernel_init=zeros, rngs=rngs)
 
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w c"]:
         return jax.nn.relu(self.conv(x))
@@ -177,7 +179,9 @@ class Inception(nnx.Module):
 
 def resize(images: Float[Array, "B H W C"]) -> Float[Array, "B 299 299 C"]:
     """TensorFlow 1's bilinear resize: output i lies at i * (input side / 299), without half-pixel centres, and
-    nothing is averaged where an image shrinks."""
+    nothing is averaged where an image shrinks. Of an image of that size it is the image."""
+    if images.shape[1:3] == (SIDE, SIDE):
+        return images
     rows, columns = (_interpolation(side) for side in images.shape[1:3])
 
     def along(x, axis, low, high, weight):
