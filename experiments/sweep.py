@@ -13,11 +13,13 @@ to image: for COCO's val2014 give its JSON of captions, --num_samples=40504 --la
 
 Sizes are height x width. --reference may hold {size}, as in refs/{size}.npz, for a reference of each size. What is
 finished is not done again: the same command goes on after a kill, and one with more sizes or scales adds those. WORKDIR
-keeps the samples as npz, each with its recipe and its figures, and the tables in sweep.md and sweep.json.
+keeps the samples as npz, each with its recipe and its figures, the tables in sweep.md and sweep.json, and the features
+of references (16 KB an image), which are measured once.
 """
 
 import dataclasses
 import functools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -170,7 +172,9 @@ def main() -> None:
 
     @functools.cache
     def reference(size: Size) -> SetStatistics:
-        return measure_set(values.reference.replace("{size}", size_name(size)), extractor, is_reference=True)
+        name = values.reference.replace("{size}", size_name(size))
+        folder = Path(values.workdir) / "references" / re.sub(r"[^\w.-]+", "-", name)[-200:]
+        return measure_set(name, extractor, is_reference=True, folder=folder, overwrite=True)
 
     def one(checkpoint: str, workdir: Path) -> dict[Case, Metrics]:
         return sweep(values, checkpoint, workdir, extractor, reference, scorer if values.clip else None)

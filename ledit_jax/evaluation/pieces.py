@@ -51,16 +51,20 @@ class Extractor(ABC):
     def __call__(self, batch: np.ndarray) -> Arrays:
         """The arrays of a batch, in the order of `widths`."""
 
-    def pieces(self, items: Items, folder: Path | None = None, progress: str | None = None) -> Iterator[Arrays]:
+    def pieces(
+        self, items: Items, folder: Path | None = None, progress: str | None = None, *, overwrite: bool = False
+    ) -> Iterator[Arrays]:
         """The arrays of a whole set, PIECE items at a time and in order.
 
         folder: where each piece is kept once it is done, and read from if it is there already. progress: the caption
-        of a progress bar. Raises OutputError for a folder that holds another set's.
+        of a progress bar. overwrite: whether a folder that holds another set's is emptied; it raises OutputError else.
         """
         names = [f"{index:06d}.npz" for index in range(-(-items.count // PIECE))]
         kept, done = None, 0
         if folder:
-            kept = PieceFolder.open(folder, "set.json", items.fingerprint | {self.network: self.digest})
+            kept = PieceFolder.open(
+                folder, "set.json", items.fingerprint | {self.network: self.digest}, overwrite=overwrite
+            )
             done = names.index(missing[0]) if (missing := kept.missing(names)) else len(names)
         with progress_bar(progress, items.count, self.unit, disable=progress is None) as bar:
             for index, name in enumerate(names[:done]):

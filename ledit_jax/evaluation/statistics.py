@@ -69,12 +69,13 @@ def measure_set(
     height: int | None = None,
     width: int | None = None,
     folder: Path | None = None,
+    overwrite: bool = False,
 ) -> SetStatistics:
     """Statistics of what `open_images` can open, or of a file of saved ones.
 
     Stored means and covariances are taken as they are (ADM's reference files have those of the whole data set), and
-    the features come from the images beside them. The extractor is asked for only if there are images. folder: see
-    `FeatureExtractor.pieces`. Raises DataError for what cannot be read, and errors as those two do.
+    the features come from the images beside them. The extractor is asked for only if there are images. For `folder`
+    and `overwrite` see `FeatureExtractor.pieces`. Raises DataError for what cannot be read, and errors as those two do.
     """
     path = Path(local_copy(name))
     stored = _read_stored(path) if path.suffix == ".npz" and path.is_file() else None
@@ -82,7 +83,7 @@ def measure_set(
         return stored
     images = open_images(name, height, width)
     keep_all = not is_reference or isinstance(images, NpzImages)
-    computed = _compute(images, extractor(), None if keep_all else MAX_NEIGHBOURS, folder)
+    computed = _compute(images, extractor(), None if keep_all else MAX_NEIGHBOURS, folder, overwrite)
     if stored and stored.pool:
         _log.info("%s: means and covariances are those stored in the file", name)
         kept = {"pool": stored.pool, "num_samples": stored.num_samples} | (
@@ -121,12 +122,14 @@ def save_statistics(statistics: SetStatistics, path: str | Place) -> None:
         np.savez(file, **arrays)
 
 
-def _compute(images: Images, extractor: FeatureExtractor, keep: int | None, folder: Path | None) -> SetStatistics:
+def _compute(
+    images: Images, extractor: FeatureExtractor, keep: int | None, folder: Path | None, overwrite: bool
+) -> SetStatistics:
     pool, spatial, features, seen = GaussianStatistics(), GaussianStatistics(), [], 0
     kept = np.arange(images.count)
     if keep is not None and keep < images.count:
         kept = np.linspace(0, images.count - 1, keep).astype(int)
-    for pool_piece, spatial_piece in extractor.pieces(images, folder, progress=Path(images.name).name):
+    for pool_piece, spatial_piece in extractor.pieces(images, folder, Path(images.name).name, overwrite=overwrite):
         pool.add(pool_piece)
         spatial.add(spatial_piece)
         here = kept[np.searchsorted(kept, seen) : np.searchsorted(kept, seen + len(pool_piece))] - seen
